@@ -1,0 +1,153 @@
+"""Probabilities and seeds to somas: a seeded watershed on the interior, holes filled, boundary given back.
+
+Arrays are z, y, x; 255 stands for a probability of 1.
+"""
+
+from __future__ import annotations
+
+import cc3d
+import edt
+import fastmorph
+import fastremap
+import numpy as np
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+_MARKER_NM = 600.0  # radius of the ball around a seed from which its soma grows
+_REACH_NM = 2000.0  # a seed this far from any interior still marks the nearest interior
+_SHELL_VX = 3  # voxels of boundary that may be given back
+
+
+def make_instances(
+    interior: np.ndarray,
+    boundary: np.ndarray,
+    seeds: np.ndarray,
+    voxel_nm: tuple[float, float, float],
+    threshold: float,
+    min_um3: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label somas.
+
+    A connected piece of interior with one seed is that seed's; one with several is shared among them by a
+    watershed from the seeds over the distance to the boundary; one with none gets a label of its own, for
+    stitching to decide whether it belongs to a seed of the next block.
+
+    Args:
+      interior, boundary: uint8 probabilities, z, y, x.
+      seeds: n, 3 positions in voxels, z, y, x.
+      voxel_nm: z, y, x.
+      threshold: interior where p(interior) > threshold and p(boundary) < 1 - threshold.
+      min_um3: pieces without a seed that are smaller than this are dropped.
+    Returns:
+      labels (uint32, 1..m) and, for each label 1..m, the number of its seed (0..n-1) or -1.
+    """
+    level = round(threshold * 255)
+    inside = (interior > level) & (boundary < max(255 - level, 1))
+    pieces = cc3d.connected_components(inside, connectivity=6, out_dtype=np.uint32)
+    markers = _markers(pieces, seeds, voxel_nm)
+    labels = _share(pieces, markers, len(seeds), voxel_nm)
+    least = max(1, round(min_um3 / (float(np.prod(voxel_nm)) * 1e-9)))
+    labels = _drop_crumbs(labels, len(seeds), least)
+    labels = _give_back(labels, interior.astype(np.uint16) + boundary > 127)
+    labels = fill_holes(labels)
+    labels, mapping = fastremap.renumber(labels, preserve_zero=True)
+    owner = np.full(len(mapping) - (0 in mapping), -1, np.int64)
+    for old, new in mapping.items():
+        if 0 < old <= len(seeds):
+            owner[new - 1] = old - 1
+    return labels.astype(np.uint32), owner
+
+
+def fill_holes(labels: np.ndarray) -> np.ndarray:
+    """Background that one label alone encloses becomes that label's. Open to the array's border: left."""
+    empty = cc3d.connected_components(labels == 0, connectivity=6, out_dtype=np.uint32)
+    boxes = cc3d.statistics(empty)["bounding_boxes"]
+    filled = labels.copy()
+    for hole, box in enumerate(boxes[1:], start=1):
+        if box is None or any(
+            s.start == 0 or s.stop == n for s, n in zip(box, labels.shape)
+        ):
+            continue
+        around = tuple(slice(s.start - 1, s.stop + 1) for s in box)
+        here = empty[around] == hole
+        touching = np.unique(labels[around][ndimage.binary_dilation(here) & ~here])
+        if len(touching) == 1:
+            filled[around][here] = touching[0]
+    return filled
+
+
+def _markers(
+    pieces: np.ndarray, seeds: np.ndarray, voxel_nm: tuple[float, float, float]
+) -> np.ndarray:
+    """Seed number + 1 on the interior around each seed, 0 elsewhere; a voxel goes to its nearest seed."""
+    markers = np.zeros(pieces.shape, np.uint32)
+    nearest = np.full(pieces.shape, np.inf, np.float32) if len(seeds) else None
+    for number, seed in enumerate(seeds, start=1):
+        around, distance = _ball(seed, pieces.shape, voxel_nm, _REACH_NM)
+        usable = np.where(pieces[around] > 0, distance, np.inf)
+        least = usable.min(initial=np.inf)
+        if not np.isfinite(least):
+            continue
+        piece = pieces[around][np.unravel_index(usable.argmin(), usable.shape)]
+        own = (pieces[around] == piece) & (distance <= max(_MARKER_NM, float(least)))
+        assert nearest is not None
+        own &= distance < nearest[around]
+        markers[around][own] = number
+        nearest[around][own] = distance[own]
+    return markers
+
+
+def _ball(
+    seed: np.ndarray, shape: tuple[int, ...], voxel_nm: tuple[float, float, float], radius: float
+) -> tuple[tuple[slice, ...], np.ndarray]:
+    """The box around a seed and each of its voxels' distance from it, nm."""
+    lo = [max(0, int(p - radius / v)) for p, v in zip(seed, voxel_nm)]
+    hi = [min(n, int(p + radius / v) + 2) for p, v, n in zip(seed, voxel_nm, shape)]
+    z, y, x = np.ogrid[tuple(slice(a, max(a, b)) for a, b in zip(lo, hi))]
+    steps = [(axis - p) * v for axis, p, v in zip((z, y, x), seed, voxel_nm)]
+    distance = np.sqrt(steps[0] ** 2 + steps[1] ** 2 + steps[2] ** 2).astype(np.float32)
+    return tuple(slice(a, max(a, b)) for a, b in zip(lo, hi)), distance
+
+
+def _share(
+    pieces: np.ndarray, markers: np.ndarray, seeds: int, voxel_nm: tuple[float, float, float]
+) -> np.ndarray:
+    """Labels 1..seeds for seeded interior, larger numbers for pieces without a seed."""
+    marked = markers > 0
+    pairs = np.unique(np.stack([pieces[marked], markers[marked]]), axis=1)
+    last = int(pieces.max(initial=0))
+    of_piece = np.arange(last + 1, dtype=np.uint32) + np.uint32(seeds)
+    of_piece[0] = 0
+    of_piece[pairs[0]] = pairs[1]
+    labels = of_piece[pieces]
+    several, count = np.unique(pairs[0], return_counts=True)
+    boxes = cc3d.statistics(pieces)["bounding_boxes"]
+    for piece in several[count > 1]:
+        box = boxes[piece]
+        here = pieces[box] == piece
+        depth = edt.edt(here, anisotropy=voxel_nm, black_border=False)
+        labels[box][here] = watershed(-depth, markers[box] * here, mask=here)[here]
+    return labels
+
+
+def _drop_crumbs(labels: np.ndarray, seeds: int, least: int) -> np.ndarray:
+    """Of each label its largest connected part stays; small parts without a seed go."""
+    parts = cc3d.connected_components(labels, connectivity=6, out_dtype=np.uint32)
+    counts = cc3d.statistics(parts)["voxel_counts"].astype(np.int64)
+    of_part = np.zeros(len(counts), labels.dtype)
+    of_part[parts.ravel()] = labels.ravel()  # every voxel of a part carries the same label
+    order = np.lexsort((np.arange(len(counts)), -counts, of_part))
+    first = np.ones(len(order), bool)
+    first[1:] = of_part[order][1:] != of_part[order][:-1]
+    keep = np.zeros(len(counts), bool)
+    keep[order[first]] = True
+    keep &= (of_part <= seeds) | (counts >= least)
+    return np.where(keep, of_part, 0)[parts]
+
+
+def _give_back(labels: np.ndarray, soma: np.ndarray) -> np.ndarray:
+    """Grow labels into the boundary class that surrounds them, a few voxels at most."""
+    for _ in range(_SHELL_VX):
+        grown = fastmorph.dilate(labels, background_only=True, parallel=1)
+        labels = np.where((labels == 0) & soma, grown, labels)
+    return labels

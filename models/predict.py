@@ -1,0 +1,232 @@
+"""Run a network over as much of a volume as its somas need, one fixed-size window at a time.
+
+Windows lie on a lattice that is anchored at the volume's first voxel, the same for every block. Each window
+*owns* the tile in its middle; the margin around it is context only:
+
+        window        |--margin--|====tile====|--margin--|
+        next window                      |--margin--|====tile====|--margin--|
+
+A voxel's probability comes from the one window that owns it, so it does not depend on which block asked,
+nor on which other windows were run: blockwise equals whole volume, to the byte.
+
+All coordinates are voxels from the volume's first voxel, z, y, x.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+import torch
+
+from .weights import Network
+
+Zyx = tuple[int, int, int]
+ReadImage = Callable[[Zyx, Zyx], np.ndarray]
+FULL = 255  # a probability of 1, as stored
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Windows over a volume: `window` voxels each, of which all but `margin` a side are owned."""
+
+    volume: Zyx
+    window: Zyx
+    margin: Zyx
+
+    @property
+    def tile(self) -> Zyx:
+        return _zyx(w - 2 * m for w, m in zip(self.window, self.margin))
+
+    @property
+    def shape(self) -> Zyx:
+        """Tiles along each axis."""
+        return _zyx(-(-n // t) for n, t in zip(self.volume, self.tile))
+
+    def owned(self, index: Zyx) -> tuple[Zyx, Zyx]:
+        """First and past-last voxel of a tile, clamped to the volume."""
+        lo = _zyx(i * t for i, t in zip(index, self.tile))
+        return lo, _zyx(min(a + t, n) for a, t, n in zip(lo, self.tile, self.volume))
+
+    def tiles_in(self, lo: Zyx, hi: Zyx) -> Iterator[Zyx]:
+        """Tiles that own a voxel of a box."""
+        ranges = [
+            range(max(0, a // t), min(n, -(-b // t)))
+            for a, b, t, n in zip(lo, hi, self.tile, self.shape)
+        ]
+        return product(*ranges)  # type: ignore[return-value]
+
+    def holding(self, point: Iterable[float]) -> Zyx:
+        """The tile that owns a point; points outside the volume go to the nearest tile."""
+        return _zyx(
+            min(max(int(p) // t, 0), n - 1) for p, t, n in zip(point, self.tile, self.shape)
+        )
+
+    def span(self, lo: Zyx, hi: Zyx) -> tuple[Zyx, Zyx]:
+        """The part of the volume that the windows of a box's tiles see."""
+        first = [a // t * t - m for a, t, m in zip(lo, self.tile, self.margin)]
+        last = [-(-b // t) * t + m for b, t, m in zip(hi, self.tile, self.margin)]
+        return (
+            _zyx(max(0, a) for a in first),
+            _zyx(min(n, b) for b, n in zip(last, self.volume)),
+        )
+
+
+@dataclass
+class Predictor:
+    """A network ready to run on this machine: windows of uint8 in, class probabilities out."""
+
+    network: Network
+    device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
+    batch: int = 2
+
+    def __post_init__(self) -> None:
+        module = self.network.module.to(self.device).eval()
+        self.module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.autocast = self.device == "cuda" or _cpu_has_bf16()
+
+    def lattice(self, volume: Zyx) -> Lattice:
+        """The network's own lattice over a volume; an eighth of a window is context on each side."""
+        window = _zyx(self.network.spec.window)
+        return Lattice(volume, window, _zyx(w // 8 for w in window))
+
+    @torch.inference_mode()
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        """Probabilities of all classes but the first (background).
+
+        Args:
+          windows: uint8, n, z, y, x.
+        Returns:
+          uint8, n, classes - 1, z, y, x; 255 stands for 1.
+        """
+        spec = self.network.spec
+        batch = torch.from_numpy(windows).to(self.device, non_blocking=True)[:, None]
+        batch = batch.float().mul_(spec.input_scale).add_(spec.input_shift)
+        batch = batch.to(memory_format=torch.channels_last_3d)
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.autocast):
+            logits = self.module(batch)
+        probability = torch.softmax(logits.float(), dim=1)[:, 1:]
+        return probability.mul_(FULL).round_().to(torch.uint8).cpu().numpy()
+
+
+def predict_all(
+    predictor: Predictor, read: ReadImage, volume: Zyx, lo: Zyx, hi: Zyx
+) -> np.ndarray:
+    """Probabilities of every voxel of a box: uint8, classes - 1, z, y, x.
+
+    Args:
+      read: gives the image of a box that lies in the volume, uint8 z, y, x.
+      volume: size of the volume; lo, hi: the box in it.
+    """
+    field_ = _Field(predictor, read, volume, lo, hi)
+    field_.run(field_.lattice.tiles_in(lo, hi))
+    return field_.values
+
+
+def predict_around(
+    predictor: Predictor,
+    read: ReadImage,
+    volume: Zyx,
+    box: tuple[Zyx, Zyx],
+    seeds: np.ndarray,
+    threshold: float,
+) -> tuple[np.ndarray, int]:
+    """Probabilities around seeds; where the first class reaches a tile's face the next tile is added.
+
+    Args:
+      box: first and past-last voxel of what is wanted.
+      seeds: n, 3 positions in the box.
+      threshold: probability above which the first class (interior) spreads to the next tile.
+    Returns:
+      uint8 probabilities, classes - 1, z, y, x, zero where no soma reaches; and the number of windows run.
+    """
+    lo, hi = box
+    field_ = _Field(predictor, read, volume, lo, hi)
+    wanted = set(field_.lattice.tiles_in(lo, hi))
+    front = {field_.lattice.holding(seed) for seed in seeds} & wanted
+    done: set[Zyx] = set()
+    level = round(threshold * FULL)
+    while front:
+        field_.run(sorted(front))
+        done |= front
+        reached = {n for tile in front for n in field_.spreads_to(tile, level)}
+        front = (reached & wanted) - done
+    return field_.values, len(done)
+
+
+class _Field:
+    """Probabilities over a box, filled tile by tile."""
+
+    def __init__(
+        self, predictor: Predictor, read: ReadImage, volume: Zyx, lo: Zyx, hi: Zyx
+    ) -> None:
+        self.predictor, self.read, self.lo, self.hi = predictor, read, lo, hi
+        self.lattice = predictor.lattice(volume)
+        classes = len(predictor.network.spec.classes) - 1
+        self.values = np.zeros((classes, *_zyx(b - a for a, b in zip(lo, hi))), np.uint8)
+
+    def run(self, tiles: Iterable[Zyx]) -> None:
+        tiles = list(tiles)
+        for start in range(0, len(tiles), self.predictor.batch):
+            batch = tiles[start : start + self.predictor.batch]
+            found = self.predictor(np.stack([self._window(tile) for tile in batch]))
+            for tile, probability in zip(batch, found):
+                self._keep(tile, probability)
+
+    def spreads_to(self, tile: Zyx, level: int) -> Iterator[Zyx]:
+        """Neighbours across the faces of a tile that the first class reaches."""
+        values = self.values[0][self._inside(tile)]
+        for axis, side in product(range(3), (0, -1)):
+            if values.shape[axis] and values.take(side, axis).max(initial=0) >= level:
+                step = [0, 0, 0]
+                step[axis] = 1 if side else -1
+                yield _zyx(t + s for t, s in zip(tile, step))
+
+    def _window(self, tile: Zyx) -> np.ndarray:
+        start = [
+            i * t - m for i, t, m in zip(tile, self.lattice.tile, self.lattice.margin)
+        ]
+        lo = _zyx(max(0, a) for a in start)
+        hi = _zyx(
+            min(a + w, n) for a, w, n in zip(start, self.lattice.window, self.lattice.volume)
+        )
+        image = self.read(lo, hi)
+        pad = [
+            (a - s, w - (b - s))
+            for a, b, s, w in zip(lo, hi, start, self.lattice.window)
+        ]
+        return np.pad(image, pad, mode="symmetric")
+
+    def _inside(self, tile: Zyx) -> tuple[slice, slice, slice]:
+        lo, hi = self.lattice.owned(tile)
+        z, y, x = (
+            slice(max(a, s) - s, max(min(b, e), s) - s)
+            for a, b, s, e in zip(lo, hi, self.lo, self.hi)
+        )
+        return z, y, x
+
+    def _keep(self, tile: Zyx, probability: np.ndarray) -> None:
+        inside = self._inside(tile)
+        start = [
+            i * t - m for i, t, m in zip(tile, self.lattice.tile, self.lattice.margin)
+        ]
+        z, y, x = (
+            slice(s.start + a - o, s.stop + a - o) for s, a, o in zip(inside, self.lo, start)
+        )
+        self.values[(slice(None), *inside)] = probability[:, z, y, x]
+
+
+def _zyx(values: Iterable[int]) -> Zyx:
+    z, y, x = values
+    return int(z), int(y), int(x)
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether bfloat16 is faster than float32 here; FLYSOMA_FLOAT32=1 says no on any processor."""
+    if os.environ.get("FLYSOMA_FLOAT32"):
+        return False
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(check()) if check else False

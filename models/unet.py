@@ -1,0 +1,136 @@
+"""The two networks that flysoma ships: the published 3D U-Net and our own SomaNet. Tensors are n, c, z, y, x."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class UNet(nn.Module):
+    """The U-Net of Liu et al. (CVPR 2023): no bias, no normalisation, trilinear upsampling to the skip's size.
+
+    Names and shapes of its parameters are those of the published checkpoints (`ec0.0.weight`, ...); with two
+    classes it has 1,600,376 parameters. Any input size works that survives three halvings.
+    """
+
+    def __init__(self, in_channels: int = 1, classes: int = 2) -> None:
+        super().__init__()
+        encoder = [in_channels, 8, 16, 16, 32, 32, 64, 64, 128]
+        for i, before in enumerate(encoder[:-1]):
+            after = encoder[i + 1]
+            self.add_module(f"ec{i}", _conv_relu(before, after))
+        shapes = {9: (128, 128), 8: (192, 64), 7: (64, 64), 6: (64, 64), 5: (96, 32)}
+        shapes |= {4: (32, 32), 3: (32, 32), 2: (48, 16), 1: (16, 16)}
+        for i, (before, after) in shapes.items():
+            self.add_module(f"dc{i}", _conv_relu(before, after))
+        self.dc0 = nn.Sequential(nn.Conv3d(16, classes, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for level in range(4):
+            if level:
+                x = F.max_pool3d(x, 2)
+            x = self._run(x, f"ec{2 * level}", f"ec{2 * level + 1}")
+            skips.append(x)
+        for level, (up, join, last) in zip((2, 1, 0), ((9, 8, 7), (6, 5, 4), (3, 2, 1))):
+            skip = skips[level]
+            x = F.interpolate(x, skip.shape[2:], mode="trilinear", align_corners=False)
+            x = self._run(x, f"dc{up}")
+            x = self._run(torch.cat([x, skip], dim=1), f"dc{join}", f"dc{last}")
+        return self.dc0(x)
+
+    def _run(self, x: Tensor, *names: str) -> Tensor:
+        for name in names:
+            x = self.get_submodule(name)(x)
+        return x
+
+
+class SomaNet(nn.Module):
+    """A residual U-Net that works on folded voxels: as sharp as the input, an eighth of the work.
+
+    `stem` voxels (z, y, x) become channels of one voxel before the first convolution, and the head's channels
+    become voxels again at the end, so nothing is lost but most convolutions run at the folded resolution.
+    No normalisation layers: what a voxel gets depends only on what surrounds it, not on the rest of its window,
+    and an empty window stays empty. Any input size works; it is padded inside to a multiple and cropped again.
+    """
+
+    def __init__(
+        self,
+        classes: int = 3,
+        stem: Sequence[int] = (2, 2, 2),
+        widths: Sequence[int] = (32, 64, 96, 128),
+        pools: Sequence[Sequence[int]] = ((2, 2, 2), (2, 2, 2), (2, 2, 2)),
+    ) -> None:
+        super().__init__()
+        self.stem, self.pools, self.classes = tuple(stem), [tuple(p) for p in pools], classes
+        fold = stem[0] * stem[1] * stem[2]
+        self.enter = nn.Conv3d(fold, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(_Residual(w) for w in widths)
+        self.wider = nn.ModuleList(nn.Conv3d(a, b, 1) for a, b in zip(widths, widths[1:]))
+        self.narrower = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in zip(widths, widths[1:]))
+        self.up = nn.ModuleList(_Residual(w) for w in widths[:-1])
+        self.head = nn.Conv3d(widths[0], classes * fold, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        for block in [*self.down, *self.up]:
+            nn.init.zeros_(block.second.weight)  # residual blocks start as the identity
+        nn.init.normal_(self.head.weight, std=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        multiple = list(self.stem)
+        for pool in self.pools:
+            multiple = [m * p for m, p in zip(multiple, pool)]
+        pad = [(-n) % m for n, m in zip(size, multiple)]
+        if any(pad):
+            x = F.pad(x, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
+        x = F.relu(self.enter(_fold(x, self.stem)))
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x)
+            if level < len(self.pools):
+                skips.append(x)
+                x = self.wider[level](F.max_pool3d(x, self.pools[level]))
+        for level in reversed(range(len(self.pools))):
+            x = F.interpolate(self.narrower[level](x), skips[level].shape[2:], mode="nearest")
+            x = self.up[level](x + skips[level])
+        x = _unfold(self.head(x), self.stem, self.classes)
+        return x[:, :, : size[0], : size[1], : size[2]]
+
+
+class _Residual(nn.Module):
+    """x + conv(relu(conv(x))), then relu."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv3d(width, width, 3, padding=1)
+        self.second = nn.Conv3d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
+def _conv_relu(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv3d(before, after, 3, padding=1, bias=False), nn.ReLU())
+
+
+def _fold(x: Tensor, stem: Sequence[int]) -> Tensor:
+    """n, c, z, y, x to n, c*stem, z/sz, y/sy, x/sx."""
+    n, c, z, y, w = x.shape
+    a, b, d = stem
+    x = x.reshape(n, c, z // a, a, y // b, b, w // d, d)
+    x = x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(n, c * a * b * d, z // a, y // b, w // d)
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _unfold(x: Tensor, stem: Sequence[int], classes: int) -> Tensor:
+    """The inverse of _fold."""
+    n, _, z, y, w = x.shape
+    a, b, d = stem
+    x = x.reshape(n, classes, a, b, d, z, y, w).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.reshape(n, classes, z * a, y * b, w * d)

@@ -1,0 +1,1 @@
+"""The `flysoma` command and what only an operator runs."""

@@ -1,0 +1,1 @@
+"""What a run is and what a worker does; the only folder that knows volumes and queues."""

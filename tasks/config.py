@@ -1,0 +1,184 @@
+"""RunConfig: everything a run is asked to do, validated once, saved with every default, hashed.
+
+Lengths are in nm, volumes in um3, always x, y, z; the unit is in the name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..errors import UserError
+from .store import normalize_cloudpath
+
+Nm3 = tuple[
+    Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+]
+Vx3 = tuple[
+    Annotated[int, Field(ge=64)], Annotated[int, Field(ge=64)], Annotated[int, Field(ge=64)]
+]
+Share = Annotated[float, Field(gt=0, lt=1)]
+CHUNK = 64  # voxels; edge of the output's chunks, of which every core is a multiple
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("block_vx", check_fields=False)
+    @classmethod
+    def _whole_chunks(cls, value: Vx3) -> Vx3:
+        if any(v % CHUNK for v in value):
+            raise ValueError(f"must be multiples of {CHUNK}, the output's chunk")
+        return value
+
+
+class Locate(_Section):
+    """Stage 1: where somas are."""
+
+    weights: str = "flysoma/locate-v1"
+    resolution_nm: Nm3 = (64.0, 64.0, 240.0)
+    threshold: Share = 0.5
+    min_core_um3: Annotated[float, Field(ge=0)] = 0.2
+    min_distance_nm: Annotated[float, Field(ge=0)] = 1500.0
+    block_vx: Vx3 = (512, 512, 64)
+    halo_nm: Annotated[float, Field(ge=0)] = 4096.0
+
+
+class Segment(_Section):
+    """Stage 2: the boundaries of the somas that stage 1 found."""
+
+    weights: str = "flysoma/segment-v1"
+    resolution_nm: Nm3 = (64.0, 64.0, 40.0)
+    interior_threshold: Share = 0.5
+    block_vx: Vx3 = (256, 256, 256)
+    halo_nm: Annotated[float, Field(ge=0)] = 4096.0
+
+
+class Stitch(_Section):
+    """Stage 3: which labels of neighbouring blocks are one soma."""
+
+    overlap_nm: Annotated[float, Field(gt=0)] = 1000.0
+    min_overlap_um3: Annotated[float, Field(ge=0)] = 0.005
+    single_ratio: Share = 0.4
+    dual_ratio: Share = 0.3
+
+
+class Soma(_Section):
+    """What counts as a soma."""
+
+    min_volume_um3: Annotated[float, Field(ge=0)] = 1.05
+    max_diameter_nm: Annotated[float, Field(gt=0)] = 20000.0
+
+
+class RunConfig(_Section):
+    """One run: a config applied to one volume. Frozen; unknown keys are refused."""
+
+    image: str
+    output: str
+    mask: str | None = None
+    fill_missing: bool = False
+    locate: Locate = Locate()
+    segment: Segment = Segment()
+    stitch: Stitch = Stitch()
+    soma: Soma = Soma()
+    queue: str | None = None
+
+    @field_validator("image", "output", "mask")
+    @classmethod
+    def _cloudpath(cls, value: str | None) -> str | None:
+        return None if value is None else normalize_cloudpath(value)
+
+    @property
+    def content_hash(self) -> str:
+        """sha256 of all that decides the result; the queue does not."""
+        return hashlib.sha256(json.dumps(self._decisive(), sort_keys=True).encode()).hexdigest()
+
+    def _decisive(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"queue", "output"})
+
+    def to_yaml(self) -> str:
+        """The whole config, defaults filled in."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """`key: ours, theirs` for each decisive key in which two configs differ."""
+        ours, theirs = _flat(self._decisive()), _flat(other._decisive())
+        return [
+            f"{key}: {ours.get(key)} here, {theirs.get(key)} there"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key)
+        ]
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # thresholds of Liu et al., CVPR 2023, for a U-Net checkpoint of theirs
+    "published": {
+        "segment": {"interior_threshold": 0.98},
+        "stitch": {"min_overlap_um3": 0.00512, "single_ratio": 0.4, "dual_ratio": 0.3},
+        "soma": {"min_volume_um3": 1.05},
+    }
+}
+
+
+def parse_config(text: str, source: str) -> RunConfig:
+    """RunConfig from YAML text; `preset: published` may stand at its top. Raises UserError, one line."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        where = str(err).replace("\n", " ")
+        raise UserError(f"{source}: not YAML: {where}") from err
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: expected keys such as 'image:' and 'output:', found none")
+    preset = values.pop("preset", None)
+    if preset is not None:
+        if preset not in PRESETS:
+            raise UserError(f"{source}: no preset '{preset}'; there is: {', '.join(PRESETS)}")
+        values = _merge(PRESETS[preset], values)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as err:
+        raise UserError(f"{source}: " + "; ".join(_explain(e) for e in err.errors())) from err
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """RunConfig from a YAML file; raises UserError when it is missing or wrong."""
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as err:
+        reason = getattr(err, "strerror", None) or "not text"
+        raise UserError(f"cannot read config {path}: {reason}") from err
+    return parse_config(text, str(path))
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "config"
+    if error["type"] == "extra_forbidden":
+        section: Any = RunConfig
+        for part in error["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"unknown key '{where}'; known here: {', '.join(section.model_fields)}"
+    if error["type"] == "missing":
+        return f"'{where}' is missing"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat

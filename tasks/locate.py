@@ -1,0 +1,122 @@
+"""Stage 1, locate: image > network > probability > seeds, one point in each soma."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..models.predict import predict_all
+from ..models.seeds import drop_duplicates, find_seeds
+from .geometry import Box, vec3
+from .run import Run, Stage, flip, predictor
+from .volume import ImageLayer
+
+SEEDS = "seeds/seeds.npz"
+_PLAN = "seeds/plan.json"
+_COARSE_LIMIT = 1 << 29  # voxels of the coarsest mip above which tissue is not looked for
+
+
+class LocateStage(Stage):
+    """Finds seeds block by block at low resolution; each block keeps those whose centroid lies in its core."""
+
+    name = "locate"
+    gpu = True
+
+    def prepare(self) -> None:
+        self.run.store.put_json(_PLAN, tissue_blocks(self.run))
+
+    def plan(self) -> Sequence[int]:
+        return self.run.store.get_json(_PLAN)
+
+    @cached_property
+    def resolution_nm(self) -> np.ndarray:
+        return np.array(self.run.config.locate.resolution_nm)
+
+    def do(self, index: int) -> dict[str, Any]:
+        config = self.run.config.locate
+        grid = self.run.locate_grid
+        block = grid[index]
+        network = predictor(config.weights)
+        volume = flip(grid.bounds.size)
+        lo, hi = (
+            flip([a - o for a, o in zip(corner, grid.bounds.lo)])
+            for corner in (block.read.lo, block.read.hi)
+        )
+        read = windowed(self.run.image, grid.bounds, config.resolution_nm, network, lo, hi)
+        probability = predict_all(network, read, volume, lo, hi)[0]
+        seeds = find_seeds(
+            probability, flip(config.resolution_nm), config.threshold, config.min_core_um3
+        )
+        positions = seeds.positions[:, ::-1] + np.array(block.read.lo)
+        own = [block.core.holds(np.floor(p + 0.5)) for p in positions]
+        keep = np.array(own, bool)
+        self.run.store.put_arrays(
+            f"seeds/blocks/{index}.npz",
+            {
+                "xyz_nm": ((positions + 0.5) * self.resolution_nm)[keep],
+                "score": seeds.scores[keep],
+                "core_um3": seeds.volumes_um3[keep],
+            },
+        )
+        return {"seeds": int(keep.sum()), "voxels": block.read.voxels}
+
+    def finish(self) -> dict[str, Any]:
+        store = self.run.store
+        parts = [store.get_arrays(f"seeds/blocks/{index}.npz") or {} for index in self.plan()]
+        xyz = np.concatenate([np.zeros((0, 3)), *(p["xyz_nm"] for p in parts)])
+        score = np.concatenate([np.zeros(0), *(p["score"] for p in parts)])
+        core = np.concatenate([np.zeros(0), *(p["core_um3"] for p in parts)])
+        keep = drop_duplicates(xyz, score, self.run.config.locate.min_distance_nm)
+        order = np.flatnonzero(keep)
+        order = order[np.lexsort(xyz[order].T)]  # by z, then y, then x
+        store.put_arrays(
+            SEEDS, {"xyz_nm": xyz[order], "score": score[order], "core_um3": core[order]}
+        )
+        return {"seeds": len(order), "duplicates_dropped": int((~keep).sum())}
+
+
+def tissue_blocks(run: Run) -> list[int]:
+    """Indices of the localization blocks that hold tissue: by the mask layer if there is one,
+    otherwise where the coarsest mip of the image is not black."""
+    grid = run.locate_grid
+    mask = run.config.mask
+    if mask is None:
+        layer = ImageLayer(run.config.image, fill_missing=True)
+        resolution, whole = layer.coarsest()
+        if whole.voxels > _COARSE_LIMIT:
+            return list(range(len(grid)))
+        tissue = layer.read(whole, resolution) > 0
+    else:
+        from .volume import LabelLayer  # a mask may be a segmentation of any width
+
+        labels = LabelLayer(mask)
+        resolution, whole = labels.resolution_nm, labels.bounds
+        tissue = labels.read(whole) > 0
+    ratio = [r / c for r, c in zip(run.config.locate.resolution_nm, resolution)]
+    kept = []
+    for block in grid:
+        box = Box(
+            vec3([int(a * q // 1) for a, q in zip(block.core.lo, ratio)]),
+            vec3([-int(-b * q // 1) for b, q in zip(block.core.hi, ratio)]),
+        ).intersect(whole)
+        if not box.empty and tissue[box.slices_zyx(whole.lo)].any():
+            kept.append(block.index)
+    return kept
+
+
+def windowed(
+    image: ImageLayer, bounds: Box, resolution_nm: Any, network: Any, lo: Any, hi: Any
+) -> Any:
+    """A reader of windows (z, y, x from the volume's first voxel) over one download of all they see."""
+    first, last = network.lattice(flip(bounds.size)).span(lo, hi)
+    origin = vec3([o + a for o, a in zip(bounds.lo, flip(first))])
+    span = Box(origin, vec3([o + b for o, b in zip(bounds.lo, flip(last))]))
+    whole = image.read(span, resolution_nm)
+
+    def read(lo: Any, hi: Any) -> np.ndarray:
+        return whole[tuple(slice(a - f, b - f) for a, b, f in zip(lo, hi, first))]
+
+    return read

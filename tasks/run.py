@@ -1,0 +1,129 @@
+"""What every stage of a run shares: its config, its store, its layers and grids; and what a stage is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+from ..errors import UserError
+from ..models.predict import Predictor
+from ..models.weights import load_network
+from .config import RunConfig, parse_config
+from .geometry import BlockGrid, Vec3, vec3
+from .store import RunStore, normalize_cloudpath
+from .volume import ImageLayer, LabelLayer, Nm3
+
+ID_BITS = 20  # a block's own labels take the low bits of an id, the block's index the rest
+
+
+class Run:
+    """One config applied to one volume; everything it makes lies under one cloud path."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.path = config.output
+        self.store = RunStore(config.output)
+
+    @classmethod
+    def open(cls, path: str) -> Run:
+        """The run whose config.yaml lies at a path. Raises UserError when there is none."""
+        store = RunStore(path)
+        text = store.get("config.yaml")
+        if text is None:
+            raise UserError(
+                f"no run at {store.cloudpath}: it has no config.yaml; start one with 'flysoma run CONFIG'"
+            )
+        config = parse_config(text.decode(), f"{store.cloudpath}/config.yaml")
+        return cls(config.model_copy(update={"output": store.cloudpath}))
+
+    @cached_property
+    def image(self) -> ImageLayer:
+        return ImageLayer(self.config.image, self.config.fill_missing)
+
+    @property
+    def somas_path(self) -> str:
+        return f"{self.path}/somas"
+
+    @cached_property
+    def somas(self) -> LabelLayer:
+        return LabelLayer(self.somas_path)
+
+    @cached_property
+    def locate_grid(self) -> BlockGrid:
+        locate = self.config.locate
+        return self._grid(locate.resolution_nm, locate.block_vx, locate.halo_nm)
+
+    @cached_property
+    def segment_grid(self) -> BlockGrid:
+        segment = self.config.segment
+        return self._grid(segment.resolution_nm, segment.block_vx, segment.halo_nm)
+
+    @cached_property
+    def overlap_vx(self) -> Vec3:
+        """Half the thickness of the slabs in which neighbours are compared, voxels."""
+        half = voxels(self.config.stitch.overlap_nm, self.config.segment.resolution_nm)
+        return vec3([min(a, b) for a, b in zip(half, self.segment_grid.halo)])
+
+    def _grid(self, resolution_nm: Nm3, block: Vec3, halo_nm: float) -> BlockGrid:
+        return BlockGrid(
+            self.image.working_bounds(resolution_nm), block, voxels(halo_nm, resolution_nm)
+        )
+
+
+class Stage:
+    """One step of the pipeline over all its tasks.
+
+    Attributes:
+      name: also the folder of its receipts.
+      gpu: whether its tasks run a network.
+    """
+
+    name = ""
+    gpu = False
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def prepare(self) -> None:
+        """Once, by the coordinator, before tasks are made: create what they write into."""
+
+    def plan(self) -> Sequence[int]:
+        """Indices of the stage's tasks, in order."""
+        raise NotImplementedError
+
+    def do(self, index: int) -> dict[str, Any]:
+        """One task; the same index gives the same bytes. Returns counters for the receipt."""
+        raise NotImplementedError
+
+    def finish(self) -> dict[str, Any]:
+        """The reduce step: once, by the coordinator, when every receipt is there."""
+        return {}
+
+
+def voxels(length_nm: float, resolution_nm: Sequence[float]) -> Vec3:
+    """A length in whole voxels of each axis, rounded up."""
+    return vec3([-int(-length_nm // r) for r in resolution_nm])
+
+
+def flip(values: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """x, y, z to z, y, x, and back."""
+    a, b, c = values
+    return c, b, a
+
+
+@lru_cache(maxsize=4)
+def predictor(weights: str) -> Predictor:
+    """The network of a stage, loaded once in each process."""
+    return Predictor(load_network(weights))
+
+
+@lru_cache(maxsize=4)
+def open_run(path: str) -> Run:
+    """A run as tasks see it: read once in each process."""
+    return Run.open(normalize_cloudpath(path))
+
+
+def host() -> str:
+    return os.uname().nodename

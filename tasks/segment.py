@@ -1,0 +1,112 @@
+"""Stage 2, segment: the boundary of each soma that a seed marks, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import crackle
+import numpy as np
+
+from ..models.instances import make_instances
+from ..models.predict import FULL, predict_around
+from .geometry import Block, Box, vec3
+from .locate import SEEDS, windowed
+from .run import Stage, flip, predictor
+
+
+class SegmentStage(Stage):
+    """Labels of a block's core, with the slabs at its faces that stitching compares.
+
+    Writes `blocks/N.ckl` (labels of the core), `blocks/N.npz` (one row a label: its seed, voxels, confidence)
+    and `slabs/N-AXIS-SIDE.ckl`, all in block-local labels 1..m; label l of block b is id b << 20 | l.
+    """
+
+    name = "segment"
+    gpu = True
+
+    @cached_property
+    def seeds_vx(self) -> np.ndarray:
+        """Positions of all seeds in voxels, x, y, z."""
+        arrays = self.run.store.get_arrays(SEEDS)
+        assert arrays is not None, "segment planned before locate finished"
+        return arrays["xyz_nm"] / np.array(self.run.config.segment.resolution_nm) - 0.5
+
+    def plan(self) -> Sequence[int]:
+        grid = self.run.segment_grid
+        found: set[int] = set()
+        for seed in np.floor(self.seeds_vx + 0.5).astype(int):
+            point = vec3(seed.tolist())
+            found.update(grid.reaching(Box(point, vec3([p + 1 for p in point])).grow(grid.halo)))
+        return sorted(found)
+
+    def do(self, index: int) -> dict[str, Any]:
+        run = self.run
+        block = run.segment_grid[index]
+        numbers = self._seeds_in(block)
+        labels, owner, fields, windows = self._label(block, numbers)
+        core = labels[block.core.slices_zyx(block.read.lo)]
+        interior = fields[0][block.core.slices_zyx(block.read.lo)]
+        voxel_counts = np.bincount(core.ravel(), minlength=len(owner) + 1)[1:]
+        certainty = np.bincount(core.ravel(), interior.ravel(), len(owner) + 1)[1:] / FULL
+        run.store.put(f"blocks/{index}.ckl", crackle.compress(core))
+        for axis, side, slab in self._slabs(block):
+            part = labels[slab.slices_zyx(block.read.lo)]
+            run.store.put(f"slabs/{index}-{axis}-{side}.ckl", crackle.compress(part))
+        run.store.put_arrays(
+            f"blocks/{index}.npz",
+            {
+                "seed": np.append(numbers, -1)[owner] + 1,  # 1-based, 0: none
+                "voxels": voxel_counts,
+                "certainty": certainty,
+            },
+        )
+        return {"labels": len(owner), "seeds": len(numbers), "windows": windows}
+
+    def _seeds_in(self, block: Block) -> np.ndarray:
+        rounded = np.floor(self.seeds_vx + 0.5)
+        inside = (rounded >= block.read.lo) & (rounded < block.read.hi)
+        return np.flatnonzero(inside.all(axis=1))
+
+    def _label(
+        self, block: Block, numbers: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """Labels of the read box, the seed of each, the probabilities, and how many windows were run."""
+        config = self.run.config
+        bounds = self.run.segment_grid.bounds
+        network = predictor(config.segment.weights)
+        lo, hi = (
+            flip([a - o for a, o in zip(corner, bounds.lo)])
+            for corner in (block.read.lo, block.read.hi)
+        )
+        seeds = self.seeds_vx[numbers] - bounds.lo
+        seeds_zyx = seeds[:, ::-1]
+        threshold = config.segment.interior_threshold
+        resolution = config.segment.resolution_nm
+        read = windowed(self.run.image, bounds, resolution, network, lo, hi)
+        fields, windows = predict_around(
+            network, read, flip(bounds.size), (lo, hi), seeds_zyx, threshold
+        )
+        labels, owner = make_instances(
+            fields[0],
+            fields[1],
+            seeds_zyx - np.array(lo),
+            flip(resolution),
+            threshold,
+            config.soma.min_volume_um3,
+        )
+        return labels, owner, fields, windows
+
+    def _slabs(self, block: Block) -> list[tuple[int, str, Box]]:
+        """(axis, 'upper' or 'lower', box) of the slabs at faces that the block shares with another."""
+        grid, half = self.run.segment_grid, self.run.overlap_vx
+        slabs = [
+            (axis, "upper", grid.face_slab(block.index, axis, half[axis]))
+            for axis, _ in grid.upper_neighbours(block.index)
+        ]
+        for axis in range(3):
+            below = grid.index_at(vec3([p - (a == axis) for a, p in enumerate(block.position)]))
+            if below is not None:
+                slabs.append((axis, "lower", grid.face_slab(below, axis, half[axis])))
+        return slabs

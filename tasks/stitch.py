@@ -1,0 +1,257 @@
+"""Stage 3, stitch: which labels of neighbouring blocks are one soma, and the volume with final ids.
+
+match compares, at each face, what its two blocks say about the slab that both have read. resolve joins labels
+into somas: strongest evidence first, at most one seed a soma, none beyond a size and an extent.
+relabel writes `somas/`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import crackle
+import numpy as np
+
+from ..analysis.overlap import overlap_table
+from .config import Stitch
+from .run import ID_BITS, Stage
+from .volume import create_layer
+
+RESOLVED = "stitch/somas.npz"
+_REMAP = "stitch/remap.npz"
+_LOW = (1 << ID_BITS) - 1
+
+
+def match_slab(
+    lower: np.ndarray, upper: np.ndarray, voxel_um3: float, rule: Stitch
+) -> dict[str, np.ndarray]:
+    """Label pairs of one slab that two blocks both labelled.
+
+    A pair joins when the two overlap by more than `min_overlap_um3` and by more than `single_ratio` of either
+    or `dual_ratio` of both (ratios of Liu et al., CVPR 2023), and each is the other's largest overlap or the
+    ratio holds for both.
+
+    Returns:
+      a, b: labels of the lower and the upper block; overlap_um3; ratio: the larger share; joins: bool.
+    """
+    a, b, counts = overlap_table(lower, upper)
+    sizes_a = np.bincount(lower.ravel(), minlength=int(a.max(initial=0)) + 1)
+    sizes_b = np.bincount(upper.ravel(), minlength=int(b.max(initial=0)) + 1)
+    share_a, share_b = counts / sizes_a[a], counts / sizes_b[b]
+    best = _is_best(a, counts) & _is_best(b, counts)
+    single = (np.maximum(share_a, share_b) > rule.single_ratio) & best
+    dual = (share_a > rule.dual_ratio) & (share_b > rule.dual_ratio)
+    return {
+        "a": a,
+        "b": b,
+        "overlap_um3": counts * voxel_um3,
+        "ratio": np.maximum(share_a, share_b),
+        "joins": (counts * voxel_um3 > rule.min_overlap_um3) & (single | dual),
+    }
+
+
+class MatchStage(Stage):
+    """One task a block: its three upper faces. Reduce: resolve."""
+
+    name = "match"
+
+    def plan(self) -> Sequence[int]:
+        return sorted(self.run.store.indices("receipts/segment"))
+
+    @cached_property
+    def _segmented(self) -> set[int]:
+        return set(self.plan())
+
+    @property
+    def voxel_um3(self) -> float:
+        return math.prod(self.run.config.segment.resolution_nm) * 1e-9
+
+    def do(self, index: int) -> dict[str, Any]:
+        found: list[dict[str, np.ndarray]] = []
+        for axis, other in self.run.segment_grid.upper_neighbours(index):
+            if other not in self._segmented:
+                continue
+            lower = self._slab(f"slabs/{index}-{axis}-upper.ckl")
+            upper = self._slab(f"slabs/{other}-{axis}-lower.ckl")
+            pairs = match_slab(lower, upper, self.voxel_um3, self.run.config.stitch)
+            pairs["a"] = _ids(index, pairs["a"])
+            pairs["b"] = _ids(other, pairs["b"])
+            found.append(pairs)
+        names = ("a", "b", "overlap_um3", "ratio", "joins")
+        merged = {n: np.concatenate([p[n] for p in found]) for n in names} if found else {}
+        self.run.store.put_arrays(f"stitch/pairs/{index}.npz", merged)
+        return {"pairs": len(merged.get("a", ())), "joining": int(sum(merged.get("joins", ())))}
+
+    def _slab(self, path: str) -> np.ndarray:
+        data = self.run.store.get(path)
+        assert data is not None, f"{path} is gone though its block has a receipt"
+        return crackle.decompress(data)
+
+    def finish(self) -> dict[str, Any]:
+        store, config = self.run.store, self.run.config
+        labels = _gather([(i, store.get_arrays(f"blocks/{i}.npz") or {}) for i in self.plan()])
+        pairs = [store.get_arrays(f"stitch/pairs/{i}.npz") or {} for i in self.plan()]
+        pairs = [p for p in pairs if p]
+        pair = {
+            n: np.concatenate([p[n] for p in pairs])
+            for n in ("a", "b", "overlap_um3", "joins")
+        } if pairs else {n: np.zeros(0, np.uint64) for n in ("a", "b", "overlap_um3", "joins")}
+        cap_um3 = math.pi / 6 * (config.soma.max_diameter_nm * 1e-3) ** 3
+        group, apart = resolve(labels, pair, self.voxel_um3, cap_um3)
+        somas, final = _final_ids(
+            labels, group, apart, self.voxel_um3, config.soma.min_volume_um3
+        )
+        store.put_arrays(_REMAP, {"id": labels.ids, "soma": final})
+        store.put_arrays(RESOLVED, somas)
+        return {
+            "somas": len(somas["id"]),
+            "labels": len(labels.ids),
+            "joined": int(pair["joins"].astype(bool).sum()),
+            "left_apart": int(somas["suspicious"].sum()),
+        }
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All labels of all blocks: one row each, sorted by id."""
+
+    ids: np.ndarray
+    seed: np.ndarray
+    voxels: np.ndarray
+    certainty: np.ndarray
+
+
+def resolve(
+    labels: Labels, pair: dict[str, np.ndarray], voxel_um3: float, cap_um3: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Union-find over all pairs, with guards.
+
+    Labels that grew from the same seed are one soma. Then come the pairs that the ratios join, largest overlap
+    first. A join that would put two seeds or more than `cap_um3` into one soma is refused.
+
+    Returns:
+      group: for each label the row of its soma's first label; apart: rows of labels whose join was refused.
+    """
+    a = np.searchsorted(labels.ids, pair["a"])
+    b = np.searchsorted(labels.ids, pair["b"])
+    order = np.lexsort((b, a, -pair["overlap_um3"]))
+    order = order[pair["joins"].astype(bool)[order]]
+    rows = np.arange(len(labels.ids))
+    _, first, of_seed = np.unique(labels.seed, return_index=True, return_inverse=True)
+    parent = np.where(labels.seed > 0, first[of_seed], rows).tolist()
+    volume = np.bincount(parent, labels.voxels * voxel_um3, len(rows)).tolist()
+    seed = labels.seed.tolist()
+    refused: list[int] = []
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for row in order.tolist():
+        one, two = sorted((root(int(a[row])), root(int(b[row]))))
+        if one == two:
+            continue
+        two_seeds = seed[one] and seed[two] and seed[one] != seed[two]
+        if two_seeds or volume[one] + volume[two] > cap_um3:
+            refused += [int(a[row]), int(b[row])]
+            continue
+        parent[two] = one
+        volume[one] += volume[two]
+        seed[one] = seed[one] or seed[two]
+    group = np.array([root(row) for row in range(len(parent))], np.int64)
+    return group, np.unique(np.array(refused, np.int64))
+
+
+class RelabelStage(Stage):
+    """Writes each block's core into `somas/` with the final ids."""
+
+    name = "relabel"
+
+    def prepare(self) -> None:
+        grid = self.run.segment_grid
+        create_layer(
+            self.run.somas_path,
+            "segmentation",
+            "uint64",
+            self.run.config.segment.resolution_nm,
+            grid.bounds,
+        )
+
+    def plan(self) -> Sequence[int]:
+        return sorted(self.run.store.indices("receipts/segment"))
+
+    @cached_property
+    def _remap(self) -> dict[str, np.ndarray]:
+        arrays = self.run.store.get_arrays(_REMAP)
+        assert arrays is not None, "relabel planned before match finished"
+        return arrays
+
+    def do(self, index: int) -> dict[str, Any]:
+        data = self.run.store.get(f"blocks/{index}.ckl")
+        assert data is not None, f"block {index} is gone though it has a receipt"
+        labels = crackle.decompress(data)
+        ids = self._remap["id"]
+        first, last = np.searchsorted(ids, _ids(index, np.array([1, _LOW])))
+        table = np.zeros(int(labels.max(initial=0)) + 1, np.uint64)
+        table[(ids[first:last] & np.uint64(_LOW)).astype(np.int64)] = self._remap["soma"][first:last]
+        final = table[labels]
+        self.run.somas.write(self.run.segment_grid[index].core, final)
+        return {"voxels": int((final > 0).sum())}
+
+
+def _ids(block: int, labels: np.ndarray) -> np.ndarray:
+    return (np.uint64(block) << np.uint64(ID_BITS)) | labels.astype(np.uint64)
+
+
+def _is_best(label: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Whether each row is its label's largest overlap."""
+    largest = np.zeros(int(label.max(initial=0)) + 1, counts.dtype)
+    np.maximum.at(largest, label, counts)
+    return counts == largest[label]
+
+
+def _gather(blocks: list[tuple[int, dict[str, np.ndarray]]]) -> Labels:
+    ids = [_ids(i, np.arange(1, len(t["seed"]) + 1)) for i, t in blocks]
+    columns = {
+        name: np.concatenate([np.zeros(0), *(t[name] for _, t in blocks)])
+        for name in ("seed", "voxels", "certainty")
+    }
+    return Labels(
+        np.concatenate([np.zeros(0, np.uint64), *ids]),
+        columns["seed"].astype(np.int64),
+        columns["voxels"].astype(np.int64),
+        columns["certainty"],
+    )
+
+
+def _final_ids(
+    labels: Labels, group: np.ndarray, apart: np.ndarray, voxel_um3: float, min_um3: float
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Dense ids in the order of seeds, which is by position; groups without a seed or too small become 0."""
+    count = len(group)
+    voxels = np.bincount(group, labels.voxels, count)
+    certainty = np.bincount(group, labels.certainty, count)
+    seed = np.zeros(count, np.int64)
+    np.maximum.at(seed, group, labels.seed)
+    parts = np.bincount(group[labels.voxels > 0], minlength=count)
+    refused = np.zeros(count, bool)
+    refused[group[apart]] = True
+    roots = np.flatnonzero((seed > 0) & (voxels * voxel_um3 >= min_um3))
+    roots = roots[np.lexsort((roots, seed[roots]))]
+    final = np.zeros(count, np.uint64)
+    final[roots] = np.arange(1, len(roots) + 1)
+    somas = {
+        "id": final[roots],
+        "seed": seed[roots],
+        "voxels": voxels[roots].astype(np.int64),
+        "confidence": certainty[roots] / voxels[roots],
+        "crosses_seam": parts[roots] > 1,
+        "suspicious": refused[roots],
+    }
+    return somas, final[group]

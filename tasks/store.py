@@ -1,0 +1,141 @@
+"""Small objects under a run's path: receipts, failures, seeds, tables. On disk or in any bucket."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from cloudfiles import CloudFiles
+
+from ..errors import UserError
+
+_NUMBERED = re.compile(r"(\d+)\.[a-z]+$")
+
+
+def normalize_cloudpath(path: str) -> str:
+    """`gs://..`, `s3://..`, `file:///..`, a plain folder, each with or without `precomputed://`.
+
+    Local folders become absolute, so that workers started elsewhere agree. Raises UserError for other protocols.
+    """
+    bare = path.removeprefix("precomputed://").rstrip("/")
+    protocol, found, rest = bare.partition("://")
+    if not found:
+        return "file://" + os.path.abspath(os.path.expanduser(bare))
+    if protocol == "file":
+        return "file://" + os.path.abspath(os.path.expanduser(rest))
+    if protocol not in ("gs", "s3", "https", "http", "mem"):
+        raise UserError(
+            f"{path}: no such protocol '{protocol}://'; use a folder, file://, gs://, s3:// or https://"
+        )
+    return bare
+
+
+def local_folder(cloudpath: str) -> str | None:
+    """The folder behind a file:// path; None when the path lies in a bucket."""
+    return cloudpath.removeprefix("file://") if cloudpath.startswith("file://") else None
+
+
+class RunStore:
+    """Objects of one run, addressed by their path relative to it.
+
+    One writer an object. Local objects are written beside and renamed, so a killed writer leaves none half done.
+    """
+
+    def __init__(self, cloudpath: str) -> None:
+        self.cloudpath = normalize_cloudpath(cloudpath)
+        self._files = CloudFiles(self.cloudpath, progress=False)
+        self._folder = local_folder(self.cloudpath)
+
+    def put(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> None:
+        """Write one object whole; raises UserError when the place cannot be written."""
+        try:
+            if self._folder is None:
+                self._files.put(path, data, content_type=content_type, cache_control="no-cache")
+            else:
+                _write_whole(os.path.join(self._folder, path), data)
+        except OSError as err:
+            raise UserError(
+                f"cannot write {path} under {self.cloudpath}: {err.strerror or err}; "
+                "free some space or choose another output"
+            ) from err
+
+    def get(self, path: str) -> bytes | None:
+        """An object's bytes, or None when there is none."""
+        return self._files.get(path)  # type: ignore[return-value]
+
+    def put_json(self, path: str, value: Any) -> None:
+        text = json.dumps(value, indent=1, sort_keys=True, default=_plain)
+        self.put(path, text.encode(), "application/json")
+
+    def get_json(self, path: str) -> Any:
+        """A JSON object, or None when it is absent or not whole."""
+        return _parse(self.get(path))
+
+    def put_arrays(self, path: str, arrays: Mapping[str, np.ndarray]) -> None:
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        self.put(path, buffer.getvalue())
+
+    def get_arrays(self, path: str) -> dict[str, np.ndarray] | None:
+        data = self.get(path)
+        if data is None:
+            return None
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
+    def names(self, prefix: str) -> list[str]:
+        """Paths of all objects below a prefix, sorted."""
+        return sorted(self._files.list(prefix))
+
+    def indices(self, folder: str) -> set[int]:
+        """The numbers N for which FOLDER/N.ext exists."""
+        found = (_NUMBERED.search(name) for name in self.names(folder.rstrip("/") + "/"))
+        return {int(match.group(1)) for match in found if match}
+
+    def get_jsons(self, paths: Iterable[str]) -> dict[str, Any]:
+        """Many JSON objects at once; those absent or not whole are left out."""
+        paths = list(paths)
+        if not paths:
+            return {}
+        found = {item["path"]: _parse(item["content"]) for item in self._files.get(paths)}
+        return {path: value for path, value in found.items() if value is not None}
+
+    def delete(self, paths: Iterable[str]) -> None:
+        paths = list(paths)
+        if paths:
+            self._files.delete(paths)
+
+
+def _write_whole(path: str, data: bytes) -> None:
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=folder, prefix=".part-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def _parse(data: bytes | None) -> Any:
+    try:
+        return None if data is None else json.loads(data)
+    except ValueError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,315 @@
+"""Image and label layers: the only importer of cloudvolume. Mip choice, resampling, x y z to z y x.
+
+Boxes are in voxels x, y, z of the resolution that is named; arrays that come out are z, y, x.
+A voxel i of a working resolution w covers i*w to (i+1)*w nm, counted from the space's zero, so the same
+voxel means the same place whatever the volume's offset.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from cloudfiles import CloudFiles
+from cloudvolume import Bbox, CloudVolume
+from cloudvolume.exceptions import EmptyVolumeException, InfoUnavailableError
+from scipy import sparse
+
+from ..errors import UserError
+from .geometry import Box, Vec3, vec3
+from .store import normalize_cloudpath
+
+Nm3 = tuple[float, float, float]
+CHUNK: Vec3 = (64, 64, 64)
+_FLUSH_BYTES = 256 << 20
+
+
+class ImageLayer:
+    """A uint8 precomputed image, read at any resolution that is no finer than its own."""
+
+    def __init__(self, cloudpath: str, fill_missing: bool = False) -> None:
+        self.cloudpath = cloudpath
+        self.fill_missing = fill_missing
+        self._volume = _open(cloudpath, "image", fill_missing)
+        if np.dtype(self._volume.dtype) != np.uint8:
+            raise UserError(
+                f"{cloudpath} holds {self._volume.dtype} voxels and flysoma reads uint8; "
+                "make an 8-bit copy with 'flysoma ingest FILE CLOUDPATH --rescale LOW HIGH'"
+            )
+        if self._volume.num_channels != 1:
+            raise UserError(f"{cloudpath} has {self._volume.num_channels} channels; one is needed")
+
+    @property
+    def resolutions_nm(self) -> list[Nm3]:
+        """Voxel sizes of the mips that can be read, x, y, z."""
+        return [tuple(float(v) for v in scale["resolution"]) for scale in self._scales]
+
+    def working_bounds(self, resolution_nm: Nm3) -> Box:
+        """The volume's box at a working resolution. Raises UserError when that is finer than the volume."""
+        scale = self._scales[self.source_mip(resolution_nm)]
+        lo, hi = [], []
+        for axis, w in enumerate(resolution_nm):
+            r = scale["resolution"][axis]
+            start = scale["voxel_offset"][axis]
+            lo.append(math.floor(start * r / w + 1e-9))
+            hi.append(math.ceil((start + scale["size"][axis]) * r / w - 1e-9))
+        return Box(vec3(lo), vec3(hi))
+
+    def source_mip(self, resolution_nm: Nm3) -> int:
+        """The coarsest mip at least as fine as the working resolution on every axis."""
+        fits = [
+            mip
+            for mip, scale in enumerate(self.resolutions_nm)
+            if all(r <= w * 1.0001 for r, w in zip(scale, resolution_nm))
+        ]
+        if not fits:
+            raise UserError(
+                f"{self.cloudpath}: asked to work at {_nm(resolution_nm)} nm (x y z), finer than the volume, "
+                f"whose finest voxels are {_nm(self.resolutions_nm[0])} nm; set resolution_nm to that or coarser"
+            )
+        return max(fits, key=lambda mip: math.prod(self.resolutions_nm[mip]))
+
+    def read(self, box: Box, resolution_nm: Nm3) -> np.ndarray:
+        """The image of a box at a working resolution: uint8, z, y, x; each voxel the mean of what it covers.
+
+        Raises UserError naming the chunk when one is missing (unless fill_missing) or cannot be decoded.
+        """
+        mip = self.source_mip(resolution_nm)
+        scale = self._scales[mip]
+        whole = _scale_box(scale)
+        source, weights = [], []
+        for axis, w in enumerate(resolution_nm):
+            matrix, lo, hi = _coverage(
+                box.lo[axis], box.hi[axis], w, scale["resolution"][axis], whole, axis
+            )
+            weights.append(matrix)
+            source.append((lo, hi))
+        wanted = Box(vec3([s[0] for s in source]), vec3([s[1] for s in source]))
+        image = self._read_source(mip, wanted)
+        if all(matrix is None for matrix in weights):
+            return image
+        for axis, matrix in zip((2, 1, 0), weights):
+            if matrix is not None:
+                image = _apply(matrix, image, axis)
+        return np.rint(image).astype(np.uint8)
+
+    def coarsest(self) -> tuple[Nm3, Box]:
+        """Resolution and box of the coarsest mip."""
+        return self.resolutions_nm[-1], _scale_box(self._scales[-1])
+
+    def source_voxels(self, box: Box, resolution_nm: Nm3) -> int:
+        """Voxels of the source mip that reading a box touches."""
+        scale = self._scales[self.source_mip(resolution_nm)]
+        ratio = [w / r for w, r in zip(resolution_nm, scale["resolution"])]
+        return round(box.voxels * math.prod(ratio))
+
+    @cached_property
+    def info_text(self) -> str:
+        """The layer's info, canonical, for the manifest's hash."""
+        return json.dumps(self._volume.info, sort_keys=True)
+
+    @property
+    def _scales(self) -> list[dict[str, Any]]:
+        return self._volume.info["scales"]
+
+    def _read_source(self, mip: int, box: Box) -> np.ndarray:
+        volume = _at_mip(self._volume, mip)
+        try:
+            return _download(volume, box)
+        except EmptyVolumeException as err:
+            raise UserError(
+                f"{self.cloudpath}: image chunk {_last_word(err)} is missing inside the planned area; "
+                "restore it, or set 'fill_missing: true' to read it as black"
+            ) from err
+        except (zlib.error, EOFError, OSError, ValueError, IndexError) as err:
+            name = _broken_chunk(volume, box)
+            raise UserError(
+                f"{self.cloudpath}: image chunk {name or 'of ' + str(box)} cannot be decoded ({err}); "
+                "it is truncated or damaged: copy it anew"
+            ) from err
+
+
+class LabelLayer:
+    """A precomputed segmentation, read and written in z, y, x arrays; absent chunks are background."""
+
+    def __init__(self, cloudpath: str) -> None:
+        self.cloudpath = cloudpath
+        self._volume = _open(cloudpath, "segmentation", fill_missing=True)
+
+    @property
+    def resolution_nm(self) -> Nm3:
+        return tuple(float(v) for v in self._volume.resolution)
+
+    @property
+    def bounds(self) -> Box:
+        return _scale_box(self._volume.info["scales"][0])
+
+    def read(self, box: Box) -> np.ndarray:
+        return _download(self._volume, box)
+
+    def write(self, box: Box, labels: np.ndarray) -> None:
+        """Write a chunk-aligned box; labels z, y, x."""
+        self._volume[_bbox(box)] = labels.astype(self._volume.dtype).T[..., np.newaxis]
+
+    def set_info(self, **values: Any) -> None:
+        """Add entries (`segment_properties`, ...) to the layer's info."""
+        if any(self._volume.info.get(key) != value for key, value in values.items()):
+            self._volume.info.update(values)
+            self._volume.commit_info()
+
+
+def create_layer(
+    cloudpath: str,
+    layer_type: str,
+    data_type: str,
+    resolution_nm: Sequence[float],
+    box: Box,
+    chunk: Vec3 = CHUNK,
+) -> None:
+    """Write the info of a new precomputed layer: raw image, or compressed_segmentation."""
+    segmentation = layer_type == "segmentation"
+    info = CloudVolume.create_new_info(
+        num_channels=1,
+        layer_type=layer_type,
+        data_type=data_type,
+        encoding="compressed_segmentation" if segmentation else "raw",
+        resolution=[int(r) if r == int(r) else r for r in resolution_nm],
+        voxel_offset=list(box.lo),
+        volume_size=list(box.size),
+        chunk_size=list(chunk),
+    )
+    CloudVolume(cloudpath, info=info, progress=False).commit_info()
+
+
+def write_array(cloudpath: str, array: np.ndarray, progress: Any = None) -> None:
+    """Fill mip 0 of a layer from a z, y, x array, one layer of chunks at a time.
+
+    Args:
+      progress: called with the number of sections written after each layer of chunks.
+    """
+    volume = CloudVolume(cloudpath, compress="gzip", parallel=1, **_QUIET)
+    whole = _scale_box(volume.info["scales"][0])
+    step = int(volume.chunk_size[2])
+    for start in range(0, array.shape[0], step):
+        part = array[start : start + step]
+        z = whole.lo[2] + start
+        box = Box((*whole.lo[:2], z), (*whole.hi[:2], z + len(part)))
+        volume[_bbox(box)] = part.T[..., np.newaxis]
+        if progress is not None:
+            progress(len(part))
+
+
+_QUIET: dict[str, Any] = {"progress": False, "bounded": True, "non_aligned_writes": False}
+
+
+def _open(cloudpath: str, layer_type: str, fill_missing: bool) -> CloudVolume:
+    """Open a layer, or say in one line why it cannot be one of this type."""
+    path = normalize_cloudpath(cloudpath)
+    options = {**_QUIET, "fill_missing": fill_missing, "parallel": 1, "compress": "gzip"}
+    if layer_type == "segmentation":
+        options["delete_black_uploads"] = True
+    try:
+        volume = CloudVolume(path, lru_bytes=_FLUSH_BYTES, **options)
+        found = volume.info["type"]
+        _ = volume.info["scales"][0]["resolution"]
+    except (InfoUnavailableError, FileNotFoundError) as err:
+        there = "other files, but no info file" if _anything_at(path) else "nothing there"
+        raise UserError(
+            f"no precomputed layer at {cloudpath}: {there}; "
+            "check the path, or make a layer with 'flysoma ingest FILE CLOUDPATH'"
+        ) from err
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as err:
+        raise UserError(
+            f"{cloudpath} is not a precomputed layer: its info file cannot be used ({err}); "
+            "make one with 'flysoma ingest FILE CLOUDPATH'"
+        ) from err
+    if found != layer_type:
+        raise UserError(f"{cloudpath} is a {found} layer and one of type {layer_type} is needed")
+    return volume
+
+
+def _anything_at(cloudpath: str) -> bool:
+    return next(iter(CloudFiles(cloudpath).list(flat=True)), None) is not None
+
+
+def _at_mip(volume: CloudVolume, mip: int) -> CloudVolume:
+    if volume.mip != mip:
+        volume.mip = mip
+    return volume
+
+
+def _download(volume: CloudVolume, box: Box) -> np.ndarray:
+    data = np.asarray(volume.download(_bbox(box), mip=volume.mip))[..., 0]
+    return np.ascontiguousarray(data.T)
+
+
+def _bbox(box: Box) -> Bbox:
+    return Bbox(box.lo, box.hi)
+
+
+def _scale_box(scale: dict[str, Any]) -> Box:
+    lo = vec3(scale["voxel_offset"])
+    return Box(lo, vec3([o + n for o, n in zip(lo, scale["size"])]))
+
+
+def _coverage(
+    lo: int, hi: int, working: float, own: float, whole: Box, axis: int
+) -> tuple[sparse.csr_matrix | None, int, int]:
+    """How much of each source voxel every working voxel of lo..hi covers, as rows that sum to 1.
+
+    Returns the matrix (None when both grids are the same) and the source range it applies to.
+    """
+    first, last = whole.lo[axis], whole.hi[axis]
+    if abs(working - own) < 1e-6 * own:
+        return None, max(lo, first), min(hi, last)
+    start = min(max(math.floor(lo * working / own + 1e-9), first), last - 1)
+    stop = max(min(math.ceil(hi * working / own - 1e-9), last), start + 1)
+    source = np.arange(start, stop)
+    edges = np.arange(lo, hi)[:, None] * working
+    overlap = np.minimum(edges + working, (source + 1) * own) - np.maximum(edges, source * own)
+    overlap[overlap < 1e-6 * own] = 0
+    total = overlap.sum(axis=1, keepdims=True)
+    overlap /= np.where(total > 0, total, 1)
+    return sparse.csr_matrix(overlap.astype(np.float32)), start, stop
+
+
+def _apply(matrix: sparse.csr_matrix, image: np.ndarray, axis: int) -> np.ndarray:
+    moved = np.moveaxis(image, axis, 0)
+    flat = np.ascontiguousarray(moved, np.float32).reshape(moved.shape[0], -1)
+    return np.moveaxis((matrix @ flat).reshape(-1, *moved.shape[1:]), 0, axis)
+
+
+def _broken_chunk(volume: CloudVolume, box: Box) -> str | None:
+    """Name of the first chunk of a box that cannot be read alone."""
+    for chunk in _chunks(volume, box):
+        try:
+            _download(volume, chunk)
+        except (zlib.error, EOFError, OSError, ValueError, IndexError):
+            x, y, z = zip(chunk.lo, chunk.hi)
+            return f"{volume.key}/{x[0]}-{x[1]}_{y[0]}-{y[1]}_{z[0]}-{z[1]}"
+    return None
+
+
+def _chunks(volume: CloudVolume, box: Box) -> Iterable[Box]:
+    whole = _scale_box(volume.info["scales"][volume.mip])
+    step = vec3(volume.chunk_size)
+    first = [(a - o) // s for a, o, s in zip(box.lo, whole.lo, step)]
+    last = [-(-(b - o) // s) for b, o, s in zip(box.hi, whole.lo, step)]
+    for z in range(first[2], last[2]):
+        for y in range(first[1], last[1]):
+            for x in range(first[0], last[0]):
+                lo = vec3([o + i * s for o, i, s in zip(whole.lo, (x, y, z), step)])
+                yield Box(lo, vec3([a + s for a, s in zip(lo, step)])).intersect(whole)
+
+
+def _last_word(err: Exception) -> str:
+    return str(err).split()[-1].strip("'\"")
+
+
+def _nm(values: Sequence[float]) -> str:
+    return " ".join(f"{v:g}" for v in values)
