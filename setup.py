@@ -1,0 +1,105 @@
+"""Packaging: the repository's root is the package `flysoma`, each listed folder a subpackage of it."""
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text(), re.M).group(1)
+
+
+
+class BuildPackage(build_py):
+    """Builds from nothing, so that no file of an earlier build lingers, and leaves this file out."""
+
+    def run(self):
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+    def find_package_modules(self, package, package_dir):
+        found = super().find_package_modules(package, package_dir)
+        return [entry for entry in found if entry[:2] != ("flysoma", "setup")]
+
+
+CORE = [
+    "click>=8.1",
+    "cloud-files>=6.4",
+    "cloud-volume>=12.15",
+    "connected-components-3d>=4.1",
+    "crackle-codec>=0.55",
+    "edt>=3.1",
+    "fastmorph>=1.10",
+    "fastremap>=1.21",
+    "fill-voids>=2.1",
+    "h5py>=3.10",
+    "igneous-pipeline>=4.37",
+    "imagecodecs>=2026.3",
+    "kimimaro>=5.8",
+    "matplotlib>=3.9",
+    "neuroglancer>=2.41",
+    "nibabel>=5.3",
+    "numpy>=2.0",
+    "pandas>=2.2",
+    "pillow>=11",
+    "pyarrow>=18",
+    "pydantic>=2.9",
+    "pyyaml>=6",
+    "safetensors>=0.5",
+    "scikit-image>=0.25",
+    "scipy>=1.14",
+    "task-queue>=2.14",
+    "tifffile>=2025.1",
+    "tinybrain>=1.7",
+    "torch>=2.9",
+    "tqdm>=4.66",
+    "zmesh>=1.15",
+]
+
+EXTRAS = {
+    "cpu": ["openvino>=2026.4"],
+    "swin": ["monai>=1.6"],
+    "test": [
+        "hypothesis>=6.150",
+        "kubernetes-validate>=1.37",
+        "mypy>=2.4",
+        "pandas-stubs>=3.1.0.261029",
+        "pytest>=9",
+        "pytest-timeout>=2.4",
+        "ruff>=0.17",
+        "selenium>=4.51",
+        "types-PyYAML>=6.0.12",
+    ],
+}
+
+setup(
+    name="flysoma",
+    version=VERSION,
+    description="Finds every neuron cell body in a brain-sized EM volume and publishes them",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="GPL-3.0-or-later",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    package_dir={"flysoma": "."},
+    packages=[
+        "flysoma",
+        "flysoma.tasks",
+        "flysoma.models",
+        "flysoma.analysis",
+        "flysoma.scripts",
+    ],
+    package_data={
+        "flysoma.models": ["weights/*"],
+        "flysoma.analysis": ["data/*", "templates/*"],
+        "flysoma.scripts": ["data/*"],
+    },
+    include_package_data=False,
+    cmdclass={"build_py": BuildPackage},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["flysoma = flysoma.scripts.cli:main"]},
+)
