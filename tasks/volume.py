@@ -18,6 +18,7 @@ import numpy as np
 from cloudfiles import CloudFiles
 from cloudvolume import Bbox, CloudVolume
 from cloudvolume.exceptions import EmptyVolumeException, InfoUnavailableError
+from deflate import DeflateError
 from scipy import sparse
 
 from ..errors import UserError
@@ -26,6 +27,7 @@ from .store import normalize_cloudpath
 
 Nm3 = tuple[float, float, float]
 CHUNK: Vec3 = (64, 64, 64)
+_UNDECODABLE = (zlib.error, DeflateError, EOFError, OSError, ValueError, IndexError)
 _FLUSH_BYTES = 256 << 20
 
 
@@ -126,7 +128,7 @@ class ImageLayer:
                 f"{self.cloudpath}: image chunk {_last_word(err)} is missing inside the planned area; "
                 "restore it, or set 'fill_missing: true' to read it as black"
             ) from err
-        except (zlib.error, EOFError, OSError, ValueError, IndexError) as err:
+        except _UNDECODABLE as err:
             name = _broken_chunk(volume, box)
             raise UserError(
                 f"{self.cloudpath}: image chunk {name or 'of ' + str(box)} cannot be decoded ({err}); "
@@ -234,7 +236,10 @@ def _open(cloudpath: str, layer_type: str, fill_missing: bool) -> CloudVolume:
 
 
 def _anything_at(cloudpath: str) -> bool:
-    return next(iter(CloudFiles(cloudpath).list(flat=True)), None) is not None
+    try:
+        return next(iter(CloudFiles(cloudpath).list(flat=True)), None) is not None
+    except FileNotFoundError:
+        return False
 
 
 def _at_mip(volume: CloudVolume, mip: int) -> CloudVolume:
@@ -274,7 +279,7 @@ def _coverage(
     overlap = np.minimum(edges + working, (source + 1) * own) - np.maximum(edges, source * own)
     overlap[overlap < 1e-6 * own] = 0
     total = overlap.sum(axis=1, keepdims=True)
-    overlap /= np.where(total > 0, total, 1)
+    overlap = overlap / np.where(total > 0, total, 1)
     return sparse.csr_matrix(overlap.astype(np.float32)), start, stop
 
 
@@ -289,7 +294,7 @@ def _broken_chunk(volume: CloudVolume, box: Box) -> str | None:
     for chunk in _chunks(volume, box):
         try:
             _download(volume, chunk)
-        except (zlib.error, EOFError, OSError, ValueError, IndexError):
+        except _UNDECODABLE:
             x, y, z = zip(chunk.lo, chunk.hi)
             return f"{volume.key}/{x[0]}-{x[1]}_{y[0]}-{y[1]}_{z[0]}-{z[1]}"
     return None

@@ -1,0 +1,48 @@
+"""Small objects come back as they went in; what is not whole counts as absent."""
+
+import os
+
+import numpy as np
+import pytest
+
+from flysoma.errors import UserError
+from flysoma.tasks.store import RunStore, normalize_cloudpath
+
+
+def test_objects_come_back(tmp_path):
+    store = RunStore(str(tmp_path))
+    store.put_json("a/1.json", {"n": np.int64(3), "v": np.array([1.5])})
+    store.put_arrays("b/2.npz", {"x": np.arange(3)})
+    assert store.get_json("a/1.json") == {"n": 3, "v": [1.5]}
+    assert (store.get_arrays("b/2.npz")["x"] == [0, 1, 2]).all()
+    assert store.get("none") is None and store.get_json("none") is None
+
+
+def test_indices_are_the_numbers_in_a_folder(tmp_path):
+    store = RunStore(str(tmp_path))
+    for n in (3, 12):
+        store.put_json(f"receipts/locate/{n}.json", {})
+    store.put_json("receipts/locate_more/5.json", {})
+    assert store.indices("receipts/locate") == {3, 12}
+
+
+def test_half_written_json_is_absent(tmp_path):
+    store = RunStore(str(tmp_path))
+    store.put("r/1.json", b'{"a": ')
+    store.put_json("r/2.json", {"a": 1})
+    assert store.get_json("r/1.json") is None
+    assert store.get_jsons(["r/1.json", "r/2.json"]) == {"r/2.json": {"a": 1}}
+
+
+def test_a_place_that_cannot_be_written_is_a_users_matter(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        RunStore(str(tmp_path)).put("file/x.json", b"{}")
+
+
+def test_cloudpaths_are_normalized(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert normalize_cloudpath("precomputed://gs://b/x/") == "gs://b/x"
+    assert normalize_cloudpath("x/y") == "file://" + os.path.join(str(tmp_path), "x/y")
+    with pytest.raises(UserError, match="no such protocol"):
+        normalize_cloudpath("ftp://x")
