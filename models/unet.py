@@ -1,4 +1,4 @@
-"""The two networks that flysoma ships: the published 3D U-Net and our own SomaNet. Tensors are n, c, z, y, x."""
+"""The published 3D U-Net, and SomaNet, our own. Tensors are n, c, z, y, x."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 
 class UNet(nn.Module):
-    """The U-Net of Liu et al. (CVPR 2023): no bias, no normalisation, trilinear upsampling to the skip's size.
+    """The U-Net of Liu et al. (CVPR 2023): no bias, no normalisation.
 
-    Names and shapes of its parameters are those of the published checkpoints (`ec0.0.weight`, ...); with two
-    classes it has 1,600,376 parameters. Any input size works that survives three halvings.
+    Names and shapes of its parameters are those of the published checkpoints (`ec0.0.weight`, ...);
+    with two classes it has 1,600,376 parameters. Upsampling is trilinear, to the skip's exact size,
+    so any input size works that survives three halvings.
     """
 
     def __init__(self, in_channels: int = 1, classes: int = 2) -> None:
@@ -51,20 +52,28 @@ class UNet(nn.Module):
 class SomaNet(nn.Module):
     """A residual U-Net that works on folded voxels: as sharp as the input, an eighth of the work.
 
-    `stem` voxels (z, y, x) become channels of one voxel before the first convolution, and the head's channels
-    become voxels again at the end, so nothing is lost but most convolutions run at the folded resolution.
-    No normalisation layers: what a voxel gets depends only on what surrounds it, not on the rest of its window,
-    and an empty window stays empty. Any input size works; it is padded inside to a multiple and cropped again.
+    `stem` voxels (z, y, x) become channels of one voxel before the first convolution, and the head's
+    channels become voxels again at the end: nothing is lost, but every convolution runs at the folded
+    resolution. No normalisation layers: what a voxel gets depends only on what surrounds it, not on
+    the rest of its window. Any input size works; it is padded inside to a multiple and cropped again.
+
+    Args:
+      classes: channels of the answer (logits).
+      stem: voxels folded into one, z, y, x.
+      widths: channels at each level, the folded resolution first; multiples of 32 are fast.
+      pools: factor between one level and the next, z, y, x; one fewer than widths.
     """
 
     def __init__(
         self,
         classes: int = 3,
         stem: Sequence[int] = (2, 2, 2),
-        widths: Sequence[int] = (32, 64, 96, 128),
+        widths: Sequence[int] = (32, 64, 128, 128),
         pools: Sequence[Sequence[int]] = ((2, 2, 2), (2, 2, 2), (2, 2, 2)),
     ) -> None:
         super().__init__()
+        if len(pools) != len(widths) - 1:
+            raise ValueError(f"{len(widths)} levels need {len(widths) - 1} pools, not {len(pools)}")
         self.stem, self.pools, self.classes = tuple(stem), [tuple(p) for p in pools], classes
         fold = stem[0] * stem[1] * stem[2]
         self.enter = nn.Conv3d(fold, widths[0], 3, padding=1)

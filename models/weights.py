@@ -1,4 +1,4 @@
-"""Weights are data: safetensors with a description of the network inside, and published checkpoints."""
+"""Weights are data: safetensors that describe their network, and published checkpoints."""
 
 from __future__ import annotations
 
@@ -23,11 +23,20 @@ PACKAGED = Path(__file__).parent / "weights"
 _PREFIX = "flysoma/"
 _ARCHITECTURES: dict[str, Any] = {"unet": UNet, "somanet": SomaNet, "swin_unetr": swin_unetr}
 _CLASSES = {2: ("background", "core"), 3: ("background", "interior", "boundary")}
+_ROLES = ("locate", "segment")
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """All that is needed to build a network and to feed it; sizes are z, y, x."""
+    """All that is needed to build a network and to feed it; sizes are z, y, x.
+
+    Args:
+      arch: unet, somanet or swin_unetr; `args` are its further arguments.
+      classes: their names, background first.
+      voxel_nm, window: the voxels that it was made for, and the input that it runs best on.
+      input_scale, input_shift: a uint8 image goes in as image * input_scale + input_shift.
+      role: `locate` (it finds the cores of somas) or `segment` (their interior and boundary).
+    """
 
     arch: str
     classes: tuple[str, ...]
@@ -36,11 +45,14 @@ class NetworkSpec:
     args: dict[str, Any] = field(default_factory=dict)
     input_scale: float = 1.0
     input_shift: float = 0.0
+    role: str = "segment"
 
     def build(self) -> nn.Module:
         """The network with fresh weights; raises UserError for an architecture we do not have."""
         if self.arch not in _ARCHITECTURES:
-            raise UserError(f"no architecture '{self.arch}'; there are: {', '.join(_ARCHITECTURES)}")
+            raise UserError(
+                f"no architecture '{self.arch}'; there are: {', '.join(_ARCHITECTURES)}"
+            )
         return _ARCHITECTURES[self.arch](classes=len(self.classes), **self.args)
 
 
@@ -53,16 +65,19 @@ class Network:
     fingerprint: str = ""
 
 
-def load_network(name: str) -> Network:
-    """Load `flysoma/NAME` (shipped), a .safetensors file of ours, or a published PyTorch checkpoint.
+def load_network(name: str | Path) -> Network:
+    """Load `flysoma/NAME` (shipped), a .safetensors file of ours, or a published checkpoint.
 
-    Raises UserError in one line for a file that is missing, damaged, not whole, carries code, or does not fit.
+    A checkpoint (torch.save) may keep its tensors bare or under `state_dict` or `model_state_dict`,
+    and may prefix their names with `module.`; its architecture is recognised by the names.
+
+    Raises UserError, one line, for a file that is missing, cut short, altered or foreign, that
+    carries code, or whose tensors do not fit.
     """
-    path = _locate(name)
+    path = _locate(str(name))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    sidecar = path.with_suffix(".json")
-    if name.startswith(_PREFIX) and json.loads(sidecar.read_text())["sha256"] != digest:
-        raise UserError(f"{path} is damaged: its sha256 differs from {sidecar.name}; reinstall flysoma")
+    if str(name).startswith(_PREFIX):
+        _check_packaged(path, digest)
     if path.suffix == ".safetensors":
         spec, state = _read_safetensors(path)
     else:
@@ -73,9 +88,17 @@ def load_network(name: str) -> Network:
     return Network(module.eval(), spec, digest)
 
 
-def save_network(path: str | Path, network: Network) -> str:
-    """Write a network as safetensors, its spec inside; returns the file's sha256."""
-    state = {key: value.detach().contiguous().cpu() for key, value in network.module.state_dict().items()}
+def save_network(path: str | Path, network: Network, half: bool = False) -> str:
+    """Write a network as safetensors, its spec inside; returns the file's sha256.
+
+    Args:
+      half: store float16, half the bytes; it is float32 again when loaded.
+    """
+    kind = torch.float16 if half else torch.float32
+    state = {
+        key: value.detach().to("cpu", kind).contiguous()
+        for key, value in network.module.state_dict().items()
+    }
     save_file(state, str(path), metadata={"spec": json.dumps(asdict(network.spec), sort_keys=True)})
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
@@ -86,75 +109,116 @@ def packaged_names() -> list[str]:
 
 
 def _locate(name: str) -> Path:
-    path = PACKAGED / f"{name[len(_PREFIX):]}.safetensors" if name.startswith(_PREFIX) else Path(name)
+    packaged = name.startswith(_PREFIX)
+    path = PACKAGED / f"{name.removeprefix(_PREFIX)}.safetensors" if packaged else Path(name)
     if not path.is_file():
+        shipped = ", ".join(packaged_names()) or "none"
         raise UserError(
-            f"no weights at '{name}'; give a file, or one of those shipped: {', '.join(packaged_names())}"
+            f"no weights file at '{name}'; give a file, or one of those shipped: {shipped}"
         )
     return path
+
+
+def _check_packaged(path: Path, digest: str) -> None:
+    sidecar = path.with_suffix(".json")
+    try:
+        expected = json.loads(sidecar.read_text())["sha256"]
+    except (OSError, ValueError, KeyError) as err:
+        raise UserError(
+            f"{sidecar} is missing or damaged, so {path.name} is not trusted; reinstall flysoma"
+        ) from err
+    if expected != digest:
+        raise UserError(
+            f"{path} is damaged: its sha256 differs from {sidecar.name}; reinstall flysoma"
+        )
 
 
 def _read_safetensors(path: Path) -> tuple[NetworkSpec, dict[str, Tensor]]:
     try:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get("spec")
-            state = {key: file.get_tensor(key) for key in file.keys()}
+            state = {key: file.get_tensor(key).float() for key in file.keys()}
     except (SafetensorError, OSError) as err:
-        raise UserError(f"{path} cannot be read as safetensors ({err}); it is damaged or not whole") from err
+        reason = str(err).splitlines()[0]
+        raise UserError(
+            f"{path} is no whole safetensors file ({reason}); copy or download it again"
+        ) from err
     if text is None:
-        raise UserError(f"{path} says nothing of its network; use weights that 'flysoma train' wrote")
-    values = json.loads(text)
-    for key in ("classes", "voxel_nm", "window"):
-        values[key] = tuple(values[key])
-    return NetworkSpec(**values), state
+        raise UserError(
+            f"{path} does not say which network it is for; use weights that 'flysoma train' wrote"
+        )
+    try:
+        values = json.loads(text)
+        for key in ("classes", "voxel_nm", "window"):
+            values[key] = tuple(values[key])
+        spec = NetworkSpec(**values)
+    except (ValueError, KeyError, TypeError) as err:
+        raise UserError(
+            f"{path} describes its network in a way this flysoma cannot read: {err}"
+        ) from err
+    if spec.role not in _ROLES:
+        raise UserError(
+            f"{path} is for the role '{spec.role}'; the roles are {' and '.join(_ROLES)}"
+        )
+    return spec, state
 
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
+        if "truncated" in str(err) or "Ran out of input" in str(err):
+            raise UserError(
+                f"{path} is no whole PyTorch checkpoint; copy or download it again"
+            ) from err
         raise UserError(
-            f"{path} is refused: it is not a plain checkpoint of tensors (it may carry code); "
+            f"{path} is refused: it holds more than tensors (a pickle can carry code); "
             "save its state_dict alone and load that"
         ) from err
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as err:
-        raise UserError(f"{path} cannot be read as a PyTorch checkpoint; it is damaged or not whole") from err
+        raise UserError(
+            f"{path} is no whole PyTorch checkpoint; copy or download it again"
+        ) from err
     for key in ("state_dict", "model_state_dict"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise UserError(f"{path} holds no state_dict of tensors")
-    return {key.removeprefix("module."): value for key, value in found.items()}
+        raise UserError(
+            f"{path} holds no state_dict of tensors; save the network's state_dict() and load that"
+        )
+    return {str(key).removeprefix("module."): value.float() for key, value in found.items()}
 
 
 def _recognise(state: dict[str, Tensor], path: Path) -> NetworkSpec:
     """Which published network a state belongs to, by its keys."""
     if "dc0.0.weight" in state:
         classes = _CLASSES.get(len(state["dc0.0.weight"]))
+        if classes is not None and len(classes) == 2:
+            return NetworkSpec("unet", classes, (240.0, 64.0, 64.0), (32, 160, 160), role="locate")
         if classes is not None:
-            locate = len(classes) == 2
-            voxel = (240.0, 64.0, 64.0) if locate else (40.0, 64.0, 64.0)
-            return NetworkSpec("unet", classes, voxel, (32, 160, 160) if locate else (128, 128, 128))
+            return NetworkSpec("unet", classes, (40.0, 64.0, 64.0), (128, 128, 128))
     if "out.conv.conv.weight" in state:
         head = state["out.conv.conv.weight"]
         classes = _CLASSES.get(head.shape[0])
         if classes is not None:
             args = {"feature_size": int(head.shape[1])}
-            return NetworkSpec("swin_unetr", classes, (40.0, 64.0, 64.0), (96, 96, 96), args)
+            role = _ROLES[len(classes) - 2]
+            return NetworkSpec(
+                "swin_unetr", classes, (40.0, 64.0, 64.0), (96, 96, 96), args, role=role
+            )
     raise UserError(
-        f"{path} is no network that flysoma knows: expected the published U-Net (ec0.0.weight .. dc0.0.weight) "
-        f"or Swin UNETR with 2 or 3 classes, found {len(state)} tensors from '{next(iter(state), '-')}'"
+        f"{path} is no network that flysoma knows: expected the published U-Net (ec0.0.weight to "
+        "dc0.0.weight) or Swin UNETR, of 2 or 3 classes; found "
+        f"{len(state)} tensors, the first '{next(iter(state), 'none')}'"
     )
 
 
 def _fit(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     own = module.state_dict()
-    for key in sorted(own.keys() | state.keys()):
-        wanted, found = own.get(key), state.get(key)
-        if wanted is None or found is None or wanted.shape != found.shape:
+    for key in [*own, *(k for k in state if k not in own)]:
+        wanted, found = (tuple(s[key].shape) if key in s else "absent" for s in (own, state))
+        if wanted != found:
             raise UserError(
-                f"{path} does not fit its architecture: {key} should be "
-                f"{'absent' if wanted is None else tuple(wanted.shape)} and is "
-                f"{'absent' if found is None else tuple(found.shape)}"
+                f"{path} does not fit its architecture: {key} is {found}, should be {wanted}"
             )
     module.load_state_dict(state)
