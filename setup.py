@@ -11,7 +11,6 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text(), re.M).group(1)
 
 
-
 class BuildPackage(build_py):
     """Builds from nothing, so that no file of an earlier build lingers, and leaves this file out."""
 

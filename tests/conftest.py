@@ -1,0 +1,34 @@
+"""What all tests share: two torch threads, and real data where it lies beside the repository."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure():
+    """Keep a test run to two cores, here and in the worker processes that tests start."""
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    import torch
+
+    torch.set_num_threads(2)
+
+
+def shared_data(relpath: str) -> Path:
+    """Real data that is too large or not licensed to ship; skips the test, with the reason, where there is none.
+
+    It is looked for in the folder that FLYSOMA_SHARED names, otherwise in `shared` beside the repository.
+    """
+    folder = Path(os.environ.get("FLYSOMA_SHARED") or ROOT.parent / "shared")
+    path = folder / relpath
+    if not path.exists():
+        pytest.skip(f"no real data at {path}; set FLYSOMA_SHARED to the folder that holds {relpath}")
+    return path
+
+
+@pytest.fixture(name="shared_data")
+def _shared_data():
+    """`shared_data(relpath)` as a fixture."""
+    return shared_data
