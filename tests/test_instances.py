@@ -1,0 +1,103 @@
+"""Seeds from probabilities, somas from probabilities and seeds."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flysoma.models.instances import fill_holes, make_instances
+from flysoma.models.seeds import drop_duplicates, find_seeds
+
+VOXEL = (40.0, 64.0, 64.0)
+
+
+def ball(shape, centre, radius_nm, voxel=VOXEL):
+    grid = np.ogrid[tuple(slice(n) for n in shape)]
+    return sum(((g - c) * v) ** 2 for g, c, v in zip(grid, centre, voxel)) < radius_nm**2
+
+
+def two_touching():
+    shape = (110, 60, 110)
+    one, two = ball(shape, (55, 30, 35), 2000), ball(shape, (55, 30, 72), 2000)
+    return shape, one, two
+
+
+def test_a_seed_each_for_cores_that_touch_at_a_low_threshold():
+    shape, one, two = two_touching()
+    probability = np.zeros(shape, np.uint8)
+    probability[one | two] = 150
+    probability[ball(shape, (55, 30, 35), 1100) | ball(shape, (55, 30, 72), 1100)] = 240
+    seeds = find_seeds(probability, VOXEL, 0.5, 0.2)
+    assert len(seeds) == 2
+    assert np.abs(np.sort(seeds.positions[:, 2]) - [35, 72]).max() < 1
+    assert (seeds.scores > 0.9).all()
+
+
+def test_specks_are_no_seeds():
+    probability = np.zeros((20, 20, 20), np.uint8)
+    probability[3:5, 3:5, 3:5] = 255
+    assert len(find_seeds(probability, VOXEL, 0.5, 0.2)) == 0
+    assert len(find_seeds(np.zeros((5, 5, 5), np.uint8), VOXEL, 0.5, 0.2)) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 30))
+def test_of_duplicates_the_best_stays_whatever_the_order(seed, n):
+    rng = np.random.default_rng(seed)
+    positions, scores = rng.uniform(0, 5000, (n, 3)), rng.uniform(size=n)
+    keep = drop_duplicates(positions, scores, 1500)
+    order = rng.permutation(n)
+    assert (drop_duplicates(positions[order], scores[order], 1500) == keep[order]).all()
+    kept = positions[keep]
+    apart = np.linalg.norm(kept[:, None] - kept[None], axis=2)
+    assert (apart[~np.eye(len(kept), dtype=bool)] > 1500).all()
+    for lost in np.flatnonzero(~keep):
+        near = np.linalg.norm(kept - positions[lost], axis=1) <= 1500
+        assert scores[keep][near].max() >= scores[lost]
+
+
+def test_two_somas_that_touch_are_parted_by_their_seeds():
+    shape, one, two = two_touching()
+    interior = np.where(one | two, 255, 0).astype(np.uint8)
+    seeds = np.array([[55.0, 30, 35], [55, 30, 72]])
+    labels, owner = make_instances(interior, np.zeros_like(interior), seeds, VOXEL, 0.5, 1.05)
+    assert sorted(owner) == [0, 1]
+    for number, body in ((0, one & ~two), (1, two & ~one)):
+        label = int(np.flatnonzero(owner == number)[0]) + 1
+        assert (labels[body] == label).mean() > 0.97
+
+
+def test_a_piece_without_a_seed_keeps_a_label_that_owns_none():
+    shape = (60, 60, 130)
+    one, two = ball(shape, (30, 30, 30), 1500), ball(shape, (30, 30, 95), 1500)
+    interior = np.where(one | two, 255, 0).astype(np.uint8)
+    labels, owner = make_instances(
+        interior, np.zeros_like(interior), np.array([[30.0, 30, 30]]), VOXEL, 0.5, 1.05
+    )
+    assert labels[30, 30, 30] != labels[30, 30, 95] != 0
+    assert owner[labels[30, 30, 95] - 1] == -1 and owner[labels[30, 30, 30] - 1] == 0
+
+
+def test_the_boundary_class_is_given_back():
+    shape = (60, 60, 60)
+    whole, inner = ball(shape, (30, 30, 30), 1500), ball(shape, (30, 30, 30), 1380)
+    interior = np.where(inner, 255, 0).astype(np.uint8)
+    boundary = np.where(whole & ~inner, 255, 0).astype(np.uint8)
+    labels, _ = make_instances(interior, boundary, np.array([[30.0, 30, 30]]), VOXEL, 0.5, 1.05)
+    assert ((labels > 0) == whole).all()
+
+
+def test_holes_of_one_label_are_filled_and_open_ones_left():
+    labels = np.zeros((12, 12, 24), np.uint32)
+    labels[1:11, 1:11, 1:11] = 5
+    labels[1:11, 1:11, 12:24] = 6
+    labels[4:6, 4:6, 4:6] = 0
+    labels[4:6, 4:6, 20:24] = 0  # runs out of the array
+    filled = fill_holes(labels)
+    assert (filled[4:6, 4:6, 4:6] == 5).all()
+    assert (filled[4:6, 4:6, 20:24] == 0).all()
+
+
+def test_nothing_gives_nothing():
+    empty = np.zeros((20, 20, 20), np.uint8)
+    labels, owner = make_instances(empty, empty, np.zeros((0, 3)), VOXEL, 0.5, 1.05)
+    assert not labels.any() and len(owner) == 0

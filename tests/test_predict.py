@@ -1,0 +1,96 @@
+"""Windows on a lattice: a voxel's value does not depend on which block asked for it."""
+
+import numpy as np
+import pytest
+import torch
+
+from flysoma.models.predict import Lattice, Predictor, predict_all, predict_around
+from flysoma.models.unet import SomaNet
+from flysoma.models.weights import Network, NetworkSpec
+
+CLASSES = ("background", "interior", "boundary")
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    torch.manual_seed(0)
+    net = SomaNet(widths=(8, 16), pools=((2, 2, 2),))
+    torch.nn.init.normal_(net.head.weight, std=0.5)
+    spec = NetworkSpec("somanet", CLASSES, (40.0, 64.0, 64.0), (32, 32, 32), {}, 1 / 255, -0.5)
+    return Predictor(Network(net, spec), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(3).integers(0, 255, (50, 41, 67)).astype(np.uint8)
+
+
+def reader(image):
+    return lambda lo, hi: image[tuple(slice(a, b) for a, b in zip(lo, hi))]
+
+
+def test_tiles_own_each_voxel_once():
+    lattice = Lattice((50, 41, 67), (32, 32, 32), (4, 4, 4))
+    owned = np.zeros(lattice.volume, int)
+    for tile in lattice.tiles_in((0, 0, 0), lattice.volume):
+        lo, hi = lattice.owned(tile)
+        owned[tuple(slice(a, b) for a, b in zip(lo, hi))] += 1
+        assert lattice.holding(lo) == tile
+    assert (owned == 1).all()
+
+
+@pytest.mark.parametrize(("lo", "hi"), [((0, 0, 0), (13, 41, 67)), ((7, 5, 30), (43, 29, 67))])
+def test_blockwise_equals_whole(predictor, image, lo, hi):
+    whole = predict_all(predictor, reader(image), image.shape, (0, 0, 0), image.shape)
+    part = predict_all(predictor, reader(image), image.shape, lo, hi)
+    assert (part == whole[(slice(None), *(slice(a, b) for a, b in zip(lo, hi)))]).all()
+
+
+def test_a_block_sees_no_more_than_its_span(predictor, image):
+    lo, hi = (7, 5, 30), (43, 29, 60)
+    first, last = predictor.lattice(image.shape).span(lo, hi)
+
+    def read(a, b):
+        assert all(f <= i and j <= e for f, i, j, e in zip(first, a, b, last))
+        return reader(image)(a, b)
+
+    predict_all(predictor, read, image.shape, lo, hi)
+
+
+def test_a_volume_smaller_than_a_window_works(predictor):
+    small = np.full((9, 17, 3), 80, np.uint8)
+    assert predict_all(predictor, reader(small), small.shape, (0, 0, 0), small.shape).shape == (2, 9, 17, 3)
+
+
+class Threshold(torch.nn.Module):
+    """Interior where the image is bright, background elsewhere."""
+
+    def forward(self, x):
+        bright = (x > 0.5).float() * 40 - 20
+        return torch.cat([-bright, bright, torch.full_like(x, -20)], dim=1)
+
+
+@pytest.fixture(scope="module")
+def threshold():
+    spec = NetworkSpec("x", CLASSES, (40.0, 64.0, 64.0), (32, 32, 32), {}, 1 / 255, 0.0)
+    return Predictor(Network(Threshold(), spec), device="cpu")
+
+
+def test_windows_follow_a_soma_and_leave_the_rest(threshold):
+    image = np.zeros((96, 96, 240), np.uint8)
+    image[40:50, 40:50, 20:150] = 255
+    image[40:50, 40:50, 200:230] = 255  # no seed here: not looked at
+    fields, windows = predict_around(
+        threshold, reader(image), image.shape, ((0, 0, 0), image.shape), np.array([[45, 45, 30]]), 0.5
+    )
+    assert (fields[0, :, :, :190] == image[:, :, :190]).all()
+    assert not fields[0, :, :, 200:].any()
+    assert windows < 40 < len(list(threshold.lattice(image.shape).tiles_in((0, 0, 0), image.shape)))
+
+
+def test_no_seed_costs_nothing(threshold):
+    image = np.zeros((40, 40, 40), np.uint8)
+    fields, windows = predict_around(
+        threshold, reader(image), image.shape, ((0, 0, 0), image.shape), np.zeros((0, 3)), 0.5
+    )
+    assert windows == 0 and not fields.any()
