@@ -198,9 +198,7 @@ class RelabelStage(Stage):
         labels = crackle.decompress(data)
         ids = self._remap["id"]
         first, last = np.searchsorted(ids, _ids(index, np.array([1, _LOW])))
-        table = np.zeros(int(labels.max(initial=0)) + 1, np.uint64)
-        table[(ids[first:last] & np.uint64(_LOW)).astype(np.int64)] = self._remap["soma"][first:last]
-        final = table[labels]
+        final = np.append(np.uint64(0), self._remap["soma"][first:last])[labels]
         self.run.somas.write(self.run.segment_grid[index].core, final)
         return {"voxels": int((final > 0).sum())}
 

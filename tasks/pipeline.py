@@ -1,0 +1,197 @@
+"""The ordered list of stages; a run planned, begun, done stage by stage, and its state.
+
+A stage is complete when its receipts equal its plan, never because a queue looks empty.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from taskqueue import TaskQueue
+
+from ..errors import UserError
+from .config import RunConfig, parse_config
+from .finish import DownsampleStage, MeshMergeStage, MeshStage
+from .locate import LocateStage
+from .run import Run, Stage, open_run
+from .segment import SegmentStage
+from .stitch import MatchStage, RelabelStage
+
+STAGES: list[type[Stage]] = [
+    LocateStage, SegmentStage, MatchStage, RelabelStage, DownsampleStage, MeshStage, MeshMergeStage,
+]
+Progress = Callable[[str, int, int], None]
+_LOOK_S = 0.5
+
+
+class TasksFailed(Exception):
+    """Tasks of a stage failed for the last time; the message lists them."""
+
+
+@lru_cache(maxsize=32)
+def make_stage(name: str, run: str) -> Stage:
+    """A stage of a run as workers use it, made once in each process."""
+    for stage in STAGES:
+        if stage.name == name:
+            return stage(open_run(run))
+    raise UserError(f"no stage '{name}'; there are: {', '.join(s.name for s in STAGES)}")
+
+
+def begin(config: RunConfig) -> Run:
+    """Open the run that a config asks for, or begin it. Raises UserError when its output is another config's."""
+    run = Run(config)
+    there = run.store.get("config.yaml")
+    if there is not None:
+        differences = config.differences(parse_config(there.decode(), f"{run.path}/config.yaml"))
+        if differences:
+            raise UserError(
+                f"{run.path} belongs to a run of another config ({'; '.join(differences)}); "
+                "choose another output, or take back the change"
+            )
+        return run
+    _ = run.locate_grid, run.segment_grid  # a wrong image or resolution is said before anything is written
+    run.store.put("config.yaml", config.to_yaml().encode(), "application/yaml")
+    run.store.put_json("manifest.json", _manifest(run))
+    return run
+
+
+def estimate(run: Run) -> list[dict[str, Any]]:
+    """Blocks, voxels and gigabytes read in each image stage, before anything is computed."""
+    rows = []
+    for name, grid, resolution in (
+        ("locate", run.locate_grid, run.config.locate.resolution_nm),
+        ("segment", run.segment_grid, run.config.segment.resolution_nm),
+    ):
+        voxels = sum(block.read.voxels for block in grid)
+        source = sum(run.image.source_voxels(block.read, resolution) for block in grid)
+        rows.append({"stage": name, "blocks": len(grid), "voxels": voxels, "read_gb": source / 1e9})
+    return rows
+
+
+def status(run: Run) -> list[dict[str, Any]]:
+    """Tasks done and failed of each stage; `total` is None until the stage is planned."""
+    rows = []
+    for stage in STAGES:
+        ready = run.store.get_json(f"stages/{stage.name}.json")
+        failures = run.store.get_jsons(run.store.names(f"failures/{stage.name}/"))
+        rows.append(
+            {
+                "stage": stage.name,
+                "total": None if ready is None else ready["total"],
+                "done": len(run.store.indices(f"receipts/{stage.name}")),
+                "failed": sum(failure["last"] for failure in failures.values()),
+                "finished": bool(ready and ready.get("finished")),
+            }
+        )
+    return rows
+
+
+def execute_run(
+    run: Run, workers: int, queue_url: str | None, until: str | None, progress: Progress
+) -> None:
+    """Do every stage that is not finished: enqueue what has no receipt, wait for receipts, finish.
+
+    Args:
+      workers: processes started here; 0 leaves the work to workers elsewhere and needs a queue.
+      queue_url: sqs://, fq:// or None for a queue of this run's own on this machine.
+      until: name of the last stage to do.
+      progress: called with stage, tasks done, tasks in all.
+    Raises:
+      TasksFailed, or UserError when a task failed by a user's mistake.
+    """
+    with _queue(queue_url) as url, _workers(url, workers) as alive:
+        for kind in STAGES:
+            _do_stage(run, kind(run), url, alive, progress)
+            if kind.name == until:
+                break
+
+
+def _do_stage(
+    run: Run, stage: Stage, url: str, alive: Callable[[], None], progress: Progress
+) -> None:
+    from .worker import message  # worker imports the list of stages from here
+
+    record = f"stages/{stage.name}.json"
+    state = run.store.get_json(record)
+    if state is None:
+        stage.prepare()
+    elif state.get("finished"):
+        progress(stage.name, state["total"], state["total"])
+        return
+    plan = set(stage.plan())
+    run.store.put_json(record, {"total": len(plan)})
+    run.store.delete(run.store.names(f"failures/{stage.name}/"))
+    todo = sorted(plan - run.store.indices(f"receipts/{stage.name}"))
+    queue = TaskQueue(url, progress=False)
+    queue.insert([message(run.path, stage.name, index) for index in todo])
+    while True:
+        done = plan & run.store.indices(f"receipts/{stage.name}")
+        progress(stage.name, len(done), len(plan))
+        if len(done) == len(plan):
+            break
+        _raise_if_over(run, stage.name, len(plan - done))
+        alive()
+        time.sleep(_LOOK_S)
+    run.store.put_json(record, {"total": len(plan), "finished": True, "result": stage.finish()})
+
+
+def _raise_if_over(run: Run, stage: str, missing: int) -> None:
+    failures = run.store.get_jsons(run.store.names(f"failures/{stage}/"))
+    over = [failure for failure in failures.values() if failure["last"]]
+    for failure in over:
+        if failure["user"]:
+            raise UserError(failure["error"])
+    if over and len(over) >= missing:
+        first = over[0]["error"]
+        raise TasksFailed(
+            f"{len(over)} tasks of {stage} failed {over[0]['attempts']} times, the first with {first}; "
+            f"see {run.path}/failures/{stage}, then 'flysoma run' tries them again"
+        )
+
+
+@contextmanager
+def _queue(url: str | None) -> Iterator[str]:
+    """The queue asked for, or one in a temporary folder."""
+    if url is not None:
+        yield url
+        return
+    with tempfile.TemporaryDirectory(prefix="flysoma-queue-") as folder:
+        yield f"fq://{folder}"
+
+
+@contextmanager
+def _workers(url: str, count: int) -> Iterator[Callable[[], None]]:
+    """Worker processes on this machine; yields a function that starts those anew that have died."""
+    command = [sys.executable, "-m", "flysoma.scripts.cli", "work", url]
+    running = [subprocess.Popen(command) for _ in range(count)]
+
+    def alive() -> None:
+        for number, process in enumerate(running):
+            if process.poll() is not None:
+                running[number] = subprocess.Popen(command)
+
+    try:
+        yield alive
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+
+def _manifest(run: Run) -> dict[str, Any]:
+    names = ("flysoma", "torch", "numpy", "cloud-volume", "igneous-pipeline", "task-queue")
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in names},
+        "config_hash": run.config.content_hash,
+        "image_info_sha256": hashlib.sha256(run.image.info_text.encode()).hexdigest(),
+    }

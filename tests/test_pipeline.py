@@ -1,0 +1,200 @@
+"""The whole pipeline on disk and a file queue, with worker processes and the command line.
+
+The networks are hand-set: their only path passes each voxel through, so that bright is soma.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from flysoma.models.weights import Network, NetworkSpec, save_network
+from flysoma.tasks.geometry import Box
+from flysoma.tasks.run import Run
+from flysoma.tasks.volume import LabelLayer, create_layer, write_array
+
+OFFSET = (17, -9, 30)
+RESOLUTION = (64, 64, 40)
+CENTRES = [(40, 40, 40), (40, 40, 96), (66, 95, 62), (95, 40, 66), (66, 62, 118)]
+RADIUS_NM = 1500.0
+
+
+def brightness_network(path, classes, voxel_nm):
+    """Class 1 where the image is brighter than 127, background elsewhere, class 2 nowhere."""
+    args = {"stem": (1, 1, 1), "widths": (8,), "pools": ()}
+    spec = NetworkSpec("somanet", classes, voxel_nm, (64, 64, 64), args, 1 / 127.5, -1.0)
+    net = spec.build()
+    for weight in net.parameters():
+        torch.nn.init.zeros_(weight)
+    with torch.no_grad():
+        net.enter.weight[0, 0, 1, 1, 1] = 1  # bright
+        net.enter.weight[1, 0, 1, 1, 1] = -1  # dark
+        net.head.weight[0, 1] = 60
+        net.head.weight[1, 0] = 60
+        net.head.bias[2:] = -60
+    save_network(path, Network(net, spec))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory):
+    """Five bright balls in a dark volume whose size is a multiple of nothing."""
+    shape = (137, 131, 141)
+    truth = np.zeros(shape, np.uint32)
+    grid = np.ogrid[tuple(slice(n) for n in shape)]
+    for number, centre in enumerate(CENTRES, start=1):
+        apart = sum(((g - c) * v) ** 2 for g, c, v in zip(grid, centre, RESOLUTION[::-1]))
+        truth[apart < RADIUS_NM**2] = number
+    folder = tmp_path_factory.mktemp("volume")
+    box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, shape[::-1])))
+    create_layer(f"file://{folder}/em", "image", "uint8", RESOLUTION, box)
+    write_array(f"file://{folder}/em", np.where(truth > 0, 210, 40).astype(np.uint8))
+    weights = {
+        "locate": brightness_network(
+            folder / "locate.safetensors", ("background", "core"), (240.0, 64.0, 64.0)
+        ),
+        "segment": brightness_network(
+            folder / "segment.safetensors",
+            ("background", "interior", "boundary"),
+            (40.0, 64.0, 64.0),
+        ),
+    }
+    return folder, truth, weights
+
+
+def config(volume, name, block):
+    folder, _, weights = volume
+    path = folder / f"{name}.yaml"
+    values = {
+        "image": f"{folder}/em",
+        "output": f"{folder}/{name}",
+        "locate": {"weights": weights["locate"], "block_vx": [64, 64, 64]},
+        "segment": {"weights": weights["segment"], "block_vx": [block] * 3, "halo_nm": 1600},
+    }
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+def flysoma(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "flysoma.scripts.cli", *arguments], capture_output=True, text=True
+    )
+
+
+def somas(path):
+    layer = LabelLayer(f"{path}/somas")
+    return layer.read(layer.bounds)
+
+
+def digest(folder):
+    """sha256 of every file of the published layer, by name."""
+    found = {}
+    for root, _, files in os.walk(folder):
+        for name in files:
+            if name != "provenance":
+                with open(os.path.join(root, name), "rb") as file:
+                    found[os.path.join(root, name)[len(str(folder)) :]] = hashlib.sha256(
+                        file.read()
+                    ).hexdigest()
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(volume):
+    """A run through 27 blocks with one worker process."""
+    done = flysoma("run", config(volume, "blocks", 64), "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    return volume[0] / "blocks"
+
+
+def test_every_ball_is_one_soma_through_27_blocks(volume, undisturbed):
+    truth, found = volume[1], somas(undisturbed)
+    assert ((found > 0) == (truth > 0)).mean() > 0.999
+    for number in range(1, len(CENTRES) + 1):
+        inside = found[truth == number]
+        values, counts = np.unique(inside[inside > 0], return_counts=True)
+        assert len(values) == 1 and counts[0] > 0.98 * (truth == number).sum()
+    assert len(np.unique(found)) == len(CENTRES) + 1
+
+
+def test_through_blocks_as_through_one(volume, undisturbed):
+    done = flysoma("run", config(volume, "one", 192), "--workers", "1", "--until", "relabel")
+    assert done.returncode == 0, done.stderr
+    assert (somas(volume[0] / "one") == somas(undisturbed)).all()
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same_bytes(volume, undisturbed):
+    asked = config(volume, "again", 64)
+    assert flysoma("run", asked, "--workers", "1", "--until", "segment").returncode == 0
+    store = Run.open(str(volume[0] / "again")).store
+    receipts = store.names("receipts/segment/")
+    store.delete(receipts[::3])
+    store.put_json("stages/segment.json", {"total": len(receipts)})  # as if killed in mid-stage
+    kept = {name: store.get(name) for name in receipts if name not in receipts[::3]}
+    done = flysoma("run", asked, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert {name: store.get(name) for name in kept} == kept  # done work was not done again
+    assert digest(volume[0] / "again/somas") == digest(undisturbed / "somas")
+
+
+def test_meshes_can_be_read(undisturbed):
+    from cloudvolume import CloudVolume
+
+    layer = CloudVolume(f"file://{undisturbed}/somas", progress=False)
+    mesh = layer.mesh.get(1, lod=0)
+    mesh = mesh[1] if isinstance(mesh, dict) else mesh
+    extent = np.ptp(mesh.vertices, axis=0)
+    assert np.abs(extent - 2 * RADIUS_NM).max() < 300
+
+
+def test_status_counts_what_is_done(undisturbed):
+    done = flysoma("status", str(undisturbed), "--json")
+    rows = yaml.safe_load(done.stdout)
+    assert rows[0]["stage"] == "locate" and all(r["finished"] and not r["failed"] for r in rows)
+
+
+def test_an_output_of_another_config_is_refused(volume, undisturbed):
+    changed = config(volume, "blocks", 128)
+    done = flysoma("run", changed, "--workers", "1")
+    assert done.returncode == 2 and "segment.block_vx" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_damaged_chunk_stops_the_run_with_its_name(volume):
+    folder = volume[0]
+    asked = config(volume, "damaged", 64)
+    chunk = sorted((folder / "em/64_64_40").iterdir())[3]
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[: len(whole) // 2])
+    try:
+        done = flysoma("run", asked, "--workers", "1")
+    finally:
+        chunk.write_bytes(whole)
+    assert done.returncode == 2 and "cannot be decoded" in done.stderr
+    assert chunk.name.removesuffix(".gz") in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image": "/nothing/here"}, "no precomputed layer at"),
+        ({"segment": {"weights": "/no/weights.safetensors"}}, "no weights at"),
+        ({"segment": {"resolution_nm": [16, 16, 40]}}, "finer than the volume"),
+        ({"colour": "red"}, "unknown key 'colour'"),
+    ],
+)
+def test_wrong_requests_are_one_line_and_exit_2(volume, tmp_path, change, words):
+    values = yaml.safe_load(open(config(volume, "wrong", 64)))
+    for key, value in change.items():
+        values[key] = {**values[key], **value} if isinstance(value, dict) else value
+    values["output"] = str(tmp_path / "out")
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
+    done = flysoma("run", str(tmp_path / "c.yaml"), "--workers", "1")
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
