@@ -1,0 +1,271 @@
+"""Shape of every soma from sums that blocks can add up: nothing needs a whole soma in one block's memory.
+
+Arrays are z, y, x; sums are exact integers in voxels of the volume's grid, so the order of blocks does not
+matter and blockwise equals whole, bit for bit. Positions come out as x, y, z in nm; voxel i covers i to i + 1.
+
+Surface area is by the Cauchy-Crofton formula: the number of times that lines in 13 directions (to the 26
+neighbours of a voxel) enter or leave an object, weighted by what each direction stands for. A pair of
+neighbours lies in one cell of 2 x 2 x 2 voxels and is counted by the block whose core holds the cell's first
+voxel, so that a block needs one voxel beyond its upper faces and none beyond the lower ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import edt
+import numpy as np
+import pandas as pd
+from scipy.optimize import nnls
+from scipy.spatial import cKDTree
+
+from .overlap import dense_labels
+
+Zyx = tuple[int, int, int]
+Nm3 = tuple[float, float, float]
+
+_AXES = "zyx"
+_PRODUCTS = ("zz", "yy", "xx", "zy", "zx", "yx")
+# one of each pair of opposite steps to the 26 neighbours
+DIRECTIONS: tuple[Zyx, ...] = tuple(
+    (dz, dy, dx)
+    for dz in (0, 1)
+    for dy in (-1, 0, 1)
+    for dx in (-1, 0, 1)
+    if (dz, dy, dx) > (0, 0, 0)
+)
+_FAR = 1 << 62  # extent of nothing
+_NORMALS = 4000  # orientations of faces, spread evenly over the sphere
+_SUMS = [*(f"sum_{a}" for a in _AXES), *(f"sum_{p}" for p in _PRODUCTS)]
+_CROSSINGS = [f"crossings_{i}" for i in range(len(DIRECTIONS))]
+_LOW, _HIGH = [f"low_{a}" for a in _AXES], [f"high_{a}" for a in _AXES]
+MOMENTS = ["id", "voxels", *_SUMS, *_LOW, *_HIGH, *_CROSSINGS, "touches_edge"]
+
+
+def block_moments(
+    labels: np.ndarray, core: tuple[slice, slice, slice], origin: Zyx, bounds: tuple[Zyx, Zyx]
+) -> pd.DataFrame:
+    """What one block adds to the moments of each label in it.
+
+    Args:
+      labels: z, y, x; reaches at least one voxel beyond the core's upper faces, except where the volume ends.
+      core: the voxels of `labels` that are this block's own.
+      origin: voxel of the volume's grid at labels[0, 0, 0], z, y, x.
+      bounds: first and one-past-last voxel of the volume, z, y, x. Beyond them everything is background, so a
+        soma that the volume cuts has the cut as part of its surface.
+    Returns:
+      One row a label, columns MOMENTS; a label that only faces the core from outside has 0 voxels.
+    Raises:
+      ValueError: `labels` ends at a core's upper face inside the volume.
+    """
+    window, low = _with_neighbours(labels, core, origin, bounds)
+    box = _occupied(window)
+    if box is None:
+        return merge_moments([])
+    ids, dense = dense_labels(window[box])
+    dense = dense.reshape(window[box].shape)
+    if ids[0] > 0:
+        ids, dense = np.insert(ids, 0, np.uint64(0)), dense + np.uint32(1)
+    first = [a + s.start for a, s in zip(low, box)]  # voxel of the grid at dense[0, 0, 0]
+    core_low = [o + s.start for o, s in zip(origin, core)]
+    core_high = [o + s.stop for o, s in zip(origin, core)]
+    inner = tuple(
+        slice(max(0, a - f), max(0, b - f)) for a, b, f in zip(core_low, core_high, first)
+    )
+    table = _interior_sums(dense[inner], [max(a, f) for a, f in zip(core_low, first)], len(ids))
+    table.update(_crossings(dense, len(ids), tuple(b - f for b, f in zip(core_high, first))))
+    frame = pd.DataFrame({"id": ids, **table}).iloc[1:]
+    at_low = (frame[_LOW].to_numpy() <= bounds[0]).any(axis=1)
+    at_high = (frame[_HIGH].to_numpy() >= np.array(bounds[1]) - 1).any(axis=1)
+    there = frame["voxels"].to_numpy() > 0
+    frame["touches_edge"] = (at_low | at_high) & there
+    active = there | (frame[_CROSSINGS].to_numpy().sum(axis=1) > 0)
+    return frame.loc[active, MOMENTS].reset_index(drop=True)
+
+
+def merge_moments(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The moments of disjoint blocks together, one row a label, sorted by id; no parts give no rows."""
+    none = pd.DataFrame({name: np.zeros(0, np.int64) for name in MOMENTS})
+    none = none.astype({"id": np.uint64, "touches_edge": bool})
+    filled = [part for part in parts if len(part)]
+    if not filled:
+        return none
+    together = pd.concat(filled, ignore_index=True).groupby("id", sort=True)
+    how = dict.fromkeys(["voxels", *_SUMS, *_CROSSINGS], "sum")
+    how |= dict.fromkeys(_LOW, "min") | dict.fromkeys(_HIGH, "max") | {"touches_edge": "any"}
+    return together.agg(how).reset_index()[MOMENTS]
+
+
+def shapes(moments: pd.DataFrame, voxel_nm: Nm3) -> pd.DataFrame:
+    """Sizes and positions of somas from their merged moments.
+
+    Volume is counted, surface is Cauchy-Crofton, the semi-axes (a >= b >= c) are those of the ellipsoid with
+    the same second moments. Sphericity is the surface of a sphere of that volume over the surface, at most 1.
+
+    Args:
+      moments: as `merge_moments` gives them.
+      voxel_nm: z, y, x.
+    Returns:
+      One row a label: id, voxels, x_nm.., volume_um3, surface_um2, sphericity, equivalent_diameter_um,
+      semi_axis_a_um.., bb_start_x_nm.., bb_end_x_nm.. (exclusive), touches_edge.
+    """
+    moments = moments[moments["voxels"] > 0].reset_index(drop=True)
+    voxel = np.array(voxel_nm, np.float64)
+    count = moments["voxels"].to_numpy(np.float64)
+    centre, axes = _ellipsoids(moments, voxel)
+    volume = count * voxel.prod() * 1e-9
+    crossings = moments[_CROSSINGS].to_numpy(np.float64)
+    surface = crossings @ _crofton_weights(voxel_nm) * 1e-6
+    diameter = np.cbrt(6.0 * volume / np.pi)
+    frame = pd.DataFrame({"id": moments["id"].to_numpy(np.uint64), "voxels": moments["voxels"]})
+    for axis, name in zip((2, 1, 0), "xyz"):
+        frame[f"{name}_nm"] = centre[:, axis]
+    frame["volume_um3"] = volume
+    frame["surface_um2"] = surface
+    frame["sphericity"] = np.minimum(np.pi * diameter**2 / np.maximum(surface, 1e-12), 1.0)
+    frame["equivalent_diameter_um"] = diameter
+    for place, name in enumerate("abc"):
+        frame[f"semi_axis_{name}_um"] = axes[:, place] * 1e-3
+    for edge, columns, more in (("start", _LOW, 0), ("end", _HIGH, 1)):
+        corner = (moments[columns].to_numpy(np.float64) + more) * voxel
+        for axis, name in zip((2, 1, 0), "xyz"):
+            frame[f"bb_{edge}_{name}_nm"] = corner[:, axis]
+    frame["touches_edge"] = moments["touches_edge"].to_numpy(bool)
+    return frame
+
+
+def inscribed(mask: np.ndarray, voxel_nm: Nm3) -> tuple[float, Nm3]:
+    """Radius in um and centre (z, y, x, in voxels of the mask) of the largest ball inside an object.
+
+    Beyond the mask's border the object is taken to go on: give at least one voxel of background around what
+    ends there. The distance is from the centre to the nearest background voxel's centre, exact for a digitised
+    ball. Of equally large balls the first in z, y, x order. An empty mask has radius 0.
+    """
+    if not mask.any():
+        return 0.0, (0.0, 0.0, 0.0)
+    if mask.all():
+        raise ValueError("no background around the object: give a margin")
+    depth = edt.edt(np.ascontiguousarray(mask), anisotropy=voxel_nm, black_border=False, parallel=1)
+    z, y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return float(depth[z, y, x]) * 1e-3, (float(z), float(y), float(x))
+
+
+def nearest_neighbours(xyz_nm: np.ndarray) -> np.ndarray:
+    """Distance of each of n points (n, 3) to the nearest other one, nm; NaN for a point alone."""
+    if len(xyz_nm) < 2:
+        return np.full(len(xyz_nm), np.nan)
+    distance, _ = cKDTree(xyz_nm).query(xyz_nm, k=2)
+    return np.asarray(distance[:, 1])
+
+
+def _with_neighbours(
+    labels: np.ndarray, core: tuple[slice, slice, slice], origin: Zyx, bounds: tuple[Zyx, Zyx]
+) -> tuple[np.ndarray, list[int]]:
+    """The core and its upper neighbours, with background where the volume ends; and its first voxel."""
+    cut, pad, low = [], [], []
+    for axis, (own, n) in enumerate(zip(core, labels.shape)):
+        start, stop = origin[axis] + own.start, origin[axis] + own.stop
+        at_low, at_high = start <= bounds[0][axis], stop >= bounds[1][axis]
+        if not at_high and own.stop >= n:
+            raise ValueError(
+                f"{_AXES[axis]}: labels end at the core's upper face {stop}, inside the volume "
+                f"(to {bounds[1][axis]}); read one voxel more"
+            )
+        cut.append(slice(own.start, own.stop + (not at_high)))
+        pad.append((int(at_low), int(at_high)))
+        low.append(start - at_low)
+    return np.pad(labels[tuple(cut)], pad), low
+
+
+def _occupied(window: np.ndarray) -> tuple[slice, slice, slice] | None:
+    """The box of all labels, one voxel wider where there is room; None when there is none."""
+    spans = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        used = np.flatnonzero(window.any(axis=others))
+        if len(used) == 0:
+            return None
+        spans.append(slice(max(0, int(used[0]) - 1), int(used[-1]) + 2))
+    return spans[0], spans[1], spans[2]
+
+
+def _interior_sums(dense: np.ndarray, low: list[int], n: int) -> dict[str, np.ndarray]:
+    """Voxels, sums, sums of products and extent of labels 0..n-1, in voxels of the volume's grid."""
+    places = np.nonzero(dense)
+    label = dense[places].astype(np.int64)
+    table: dict[str, np.ndarray] = {"voxels": np.bincount(label, minlength=n)}
+    sums = {}
+    for axis, a in enumerate(_AXES):
+        size = dense.shape[axis]
+        profile = np.bincount(label * size + places[axis], minlength=n * size).reshape(n, size)
+        at = np.arange(size) + low[axis]
+        sums[a] = profile @ np.arange(size)
+        table[f"sum_{a}"], table[f"sum_{a}{a}"] = profile @ at, profile @ (at * at)
+        met, there = profile > 0, table["voxels"] > 0
+        table[f"low_{a}"] = np.where(there, at[met.argmax(axis=1)], _FAR)
+        table[f"high_{a}"] = np.where(there, at[size - 1 - met[:, ::-1].argmax(axis=1)], -_FAR)
+    for a, b in (("z", "y"), ("z", "x"), ("y", "x")):
+        i, j = _AXES.index(a), _AXES.index(b)
+        # float64 holds these sums as whole numbers, because positions within a block are small
+        product = np.bincount(label, places[i] * places[j], n).astype(np.int64)
+        product += low[i] * sums[b] + low[j] * sums[a] + low[i] * low[j] * table["voxels"]
+        table[f"sum_{a}{b}"] = product
+    return table
+
+
+def _crossings(dense: np.ndarray, n: int, core_stop: Sequence[int]) -> dict[str, np.ndarray]:
+    """How often lines in each direction enter or leave labels 0..n-1, of cells that begin before core_stop."""
+    table = {}
+    for name, step in zip(_CROSSINGS, DIRECTIONS):
+        one, two = [], []
+        for d, size, stop in zip(step, dense.shape, core_stop):
+            cells = min(size - abs(d), stop) if d else min(size, stop)
+            one.append(slice(max(0, -d), max(0, -d) + max(cells, 0)))
+            two.append(slice(max(0, d), max(0, d) + max(cells, 0)))
+        here, there = dense[tuple(one)], dense[tuple(two)]
+        differ = here != there
+        table[name] = np.bincount(here[differ], minlength=n) + np.bincount(
+            there[differ], minlength=n
+        )
+    return table
+
+
+def _crofton_weights(voxel_nm: Nm3) -> np.ndarray:
+    """Surface in nm2 that a crossing in each of DIRECTIONS stands for.
+
+    A line along step d has, of all such lines, a cross-section of one voxel's volume over the step's length;
+    by Cauchy and Crofton the surface is twice the mean over all directions of crossings times cross-section.
+    Each direction's share in that mean is chosen, by least squares over flat faces of every orientation, so
+    that a face's area comes out right: at 40 x 64 x 64 nm with a deviation of 2.5 %, where the usual shares,
+    the directions' cells on the sphere (Lehmann and Legland 2012), give 4.6 %. A sphere comes out exactly.
+    """
+    steps = np.array(DIRECTIONS, np.float64) * np.array(voxel_nm, np.float64)
+    length = np.linalg.norm(steps, axis=1)
+    along = np.arange(_NORMALS) + 0.5
+    height, turn = 1.0 - 2.0 * along / _NORMALS, np.pi * (1.0 + 5.0**0.5) * along
+    ring = np.sqrt(1.0 - height**2)
+    normals = np.stack([height, ring * np.sin(turn), ring * np.cos(turn)], axis=1)
+    share, _ = nnls(2.0 * np.abs(normals @ (steps / length[:, None]).T), np.ones(_NORMALS))
+    return np.asarray(2.0 * share / share.sum() * np.prod(voxel_nm) / length)
+
+
+def _ellipsoids(moments: pd.DataFrame, voxel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (n, 3; z, y, x; nm) and semi-axes (n, 3; longest first; nm) with the same second moments."""
+    n = len(moments)
+    count = [int(v) for v in moments["voxels"]]
+    covariance = np.zeros((n, 3, 3))
+    for name in _PRODUCTS:
+        i, j = _AXES.index(name[0]), _AXES.index(name[1])
+        first, second = moments[f"sum_{name[0]}"], moments[f"sum_{name[1]}"]
+        product = moments[f"sum_{name}"]
+        # whole numbers of any size: the difference is small and its terms are not
+        exact = [
+            (c * int(p) - int(a) * int(b)) / (c * c)
+            for c, p, a, b in zip(count, product, first, second)
+        ]
+        covariance[:, i, j] = covariance[:, j, i] = np.array(exact) * voxel[i] * voxel[j]
+    covariance[:, range(3), range(3)] += voxel**2 / 12.0  # the extent of the voxels themselves
+    spread = np.linalg.eigvalsh(covariance)[:, ::-1] if n else np.zeros((0, 3))
+    sums = moments[[f"sum_{a}" for a in _AXES]].to_numpy(np.float64)
+    centre = (sums / np.array(count, np.float64).reshape(-1, 1) + 0.5) * voxel
+    return centre, np.sqrt(5.0 * np.maximum(spread, 0.0))
