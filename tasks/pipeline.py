@@ -22,7 +22,7 @@ from ..errors import UserError
 from .config import RunConfig, parse_config
 from .finish import DownsampleStage, MeshMergeStage, MeshStage
 from .locate import LocateStage
-from .run import Run, Stage, open_run
+from .run import Run, Stage, open_run, predictor
 from .segment import SegmentStage
 from .stitch import MatchStage, RelabelStage
 
@@ -58,9 +58,10 @@ def begin(config: RunConfig) -> Run:
                 "choose another output, or take back the change"
             )
         return run
-    _ = run.locate_grid, run.segment_grid  # a wrong image or resolution is said before anything is written
+    _ = run.locate_grid, run.segment_grid  # what is wrong is said before anything is written
+    manifest = _manifest(run)
     run.store.put("config.yaml", config.to_yaml().encode(), "application/yaml")
-    run.store.put_json("manifest.json", _manifest(run))
+    run.store.put_json("manifest.json", manifest)
     return run
 
 
@@ -194,4 +195,19 @@ def _manifest(run: Run) -> dict[str, Any]:
         "versions": {name: importlib.metadata.version(name) for name in names},
         "config_hash": run.config.content_hash,
         "image_info_sha256": hashlib.sha256(run.image.info_text.encode()).hexdigest(),
+        "weights_sha256": {
+            "locate": _fingerprint(run.config.locate.weights, 2),
+            "segment": _fingerprint(run.config.segment.weights, 3),
+        },
     }
+
+
+def _fingerprint(weights: str, classes: int) -> str:
+    """sha256 of a weights file; raises UserError when its network has not the classes that its stage needs."""
+    network = predictor(weights).network
+    if len(network.spec.classes) != classes:
+        raise UserError(
+            f"{weights} tells {len(network.spec.classes)} classes apart and this stage needs {classes}; "
+            "locate takes a 2-class network, segment one of 3 classes"
+        )
+    return network.fingerprint

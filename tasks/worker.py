@@ -48,7 +48,7 @@ def attempt(run: str, stage: str, index: int) -> bool:
     try:
         execute(run, stage, index)
         return True
-    except Exception as err:  # recorded, with its cause, and counted
+    except Exception as err:  # noqa: BLE001  recorded with its cause, and counted
         store = open_run(run).store
         path = f"failures/{stage}/{index}.json"
         before = (store.get_json(path) or {}).get("attempts", 0)
@@ -123,7 +123,7 @@ def _heartbeat(queue: TaskQueue, task: Any) -> Iterator[None]:
         while not over.wait(LEASE_S / 3):
             try:
                 queue.renew(task, LEASE_S)
-            except Exception as err:  # the next beat tries again; a lost lease only repeats the task
+            except Exception as err:  # noqa: BLE001  the next beat tries again
                 logger.warning("lease not renewed: %s", err)
 
     thread = threading.Thread(target=beat, daemon=True)

@@ -20,8 +20,8 @@ from flysoma.tasks.volume import LabelLayer, create_layer, write_array
 
 OFFSET = (17, -9, 30)
 RESOLUTION = (64, 64, 40)
-CENTRES = [(40, 40, 40), (40, 40, 96), (66, 95, 62), (95, 40, 66), (66, 62, 118)]
-RADIUS_NM = 1500.0
+CENTRES = [(40, 30, 30), (40, 30, 95), (95, 100, 30), (95, 100, 95), (33, 100, 62)]
+RADIUS_NM = 1300.0
 
 
 def brightness_network(path, classes, voxel_nm):
@@ -183,7 +183,7 @@ def test_a_damaged_chunk_stops_the_run_with_its_name(volume):
     ("change", "words"),
     [
         ({"image": "/nothing/here"}, "no precomputed layer at"),
-        ({"segment": {"weights": "/no/weights.safetensors"}}, "no weights at"),
+        ({"segment": {"weights": "/no/weights.safetensors"}}, "no weights"),
         ({"segment": {"resolution_nm": [16, 16, 40]}}, "finer than the volume"),
         ({"colour": "red"}, "unknown key 'colour'"),
     ],
