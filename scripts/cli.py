@@ -12,6 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import UserError
+from .ingest import command as ingest
 
 
 @click.group()
@@ -81,6 +82,9 @@ def status(path: str, as_json: bool) -> None:
         f"{r['stage']:12} {r['done']:8d} {r['failed']:8d} "
         f"{'-' if r['total'] is None else r['total']:>8}{' finished' if r['finished'] else ''}"
     ))
+
+
+cli.add_command(ingest)
 
 
 def main() -> None:
