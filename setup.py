@@ -30,6 +30,7 @@ CORE = [
     "cloud-volume>=12.15",
     "connected-components-3d>=4.1",
     "crackle-codec>=0.55",
+    "deflate>=0.9",
     "edt>=3.1",
     "fastmorph>=1.10",
     "fastremap>=1.21",
