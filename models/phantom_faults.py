@@ -9,66 +9,103 @@ _RATE = {"clean": 0.0, "typical": 1.0, "worst": 3.0}
 
 
 def add_faults(
-    image: np.ndarray, labels: np.ndarray, difficulty: str, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Brightness and contrast from section to section, small shifts (image and labels together), blurred,
-    missing and doubled sections, folds, dirt. `clean` has none."""
+    image: np.ndarray,
+    labels: np.ndarray,
+    difficulty: str,
+    nm_per_pixel: float,
+    rng: np.random.Generator,
+) -> None:
+    """Change image and labels (z, y, x) in place, section by section; `clean` changes nothing.
+
+    Brightness and contrast of each section, shifts (image and labels move together, as tissue does in a badly
+    aligned stack), blurred, missing (black, or the section before it again), doubled (two sections on one another),
+    folds and dirt. Labels under a fault stay what the tissue is. nm_per_pixel: in the section.
+    """
     rate = _RATE[difficulty]
     if rate == 0:
-        return image, labels
-    original = image.copy()
-    jitter = np.rint(rng.normal(0, 0.45 * min(rate, 2), (len(image), 2))).astype(int)
+        return
+    scale = 64.0 / nm_per_pixel
+    shifts = _shifts(len(image), rate, scale, rng)
+    gain = 1 + 0.03 * rate * _wander(len(image), rng)
+    offset = 5.0 * rate * _wander(len(image), rng)
+    before = image[0].astype(np.float32)
     for z in range(len(image)):
-        section = original[z].astype(np.float32)
-        draw = rng.random(6)
-        if draw[0] < 0.006 * rate and z:
-            section = original[z - 1].astype(np.float32)  # the section before, doubled
-        if draw[1] < 0.02 * rate:
-            section = ndimage.gaussian_filter(section, rng.uniform(0.8, 2.5))
-        if draw[2] < 0.008 * rate:
-            section = _fold(section, rng)
-        if draw[3] < 0.05 * rate:
-            section = _dirt(section, rng)
-        gain, shift = 1 + rng.normal(0, 0.03 * rate), rng.normal(0, 5 * rate)
-        section = (section - 150) * gain + 150 + shift
-        if draw[4] < 0.004 * rate:
-            section[:] = 1  # missing
-        dy, dx = jitter[z]
-        image[z] = np.roll(np.clip(np.rint(section), 1, 255), (dy, dx), (0, 1))
-        labels[z] = np.roll(labels[z], (dy, dx), (0, 1))
-        _mend_edges(image[z], labels[z], dy, dx)
-    return image, labels
+        now = image[z].astype(np.float32)
+        section = _damage(now, before, rate, scale, rng)
+        section = (section - 140) * gain[z] + 140 + offset[z]
+        if rng.random() < 0.004 * rate:
+            section[:] = rng.choice([1.0, 4.0, 120.0])
+        before = now
+        np.clip(np.rint(section, out=section), 0, 255, out=section)
+        image[z] = _moved(section, shifts[z])
+        labels[z] = _moved(labels[z], shifts[z])
 
 
-def _mend_edges(section: np.ndarray, labels: np.ndarray, dy: int, dx: int) -> None:
-    """What a shift brought round from the other side is replaced by the nearest row or column."""
-    for array in (section, labels):
-        if dy > 0:
-            array[:dy] = array[dy]
-        elif dy < 0:
-            array[dy:] = array[dy - 1]
-        if dx > 0:
-            array[:, :dx] = array[:, dx : dx + 1]
-        elif dx < 0:
-            array[:, dx:] = array[:, dx - 1 : dx]
+def _damage(
+    now: np.ndarray, before: np.ndarray, rate: float, scale: float, rng: np.random.Generator
+) -> np.ndarray:
+    draw = rng.random(5)
+    section = now
+    if draw[0] < 0.008 * rate:
+        section = before.copy()
+    elif draw[1] < 0.005 * rate:
+        section = 0.5 * (now + before) - 12
+    if draw[2] < 0.025 * rate:
+        section = ndimage.gaussian_filter(section, scale * rng.uniform(0.7, 2.4), truncate=2.5)
+    if draw[3] < 0.008 * rate:
+        section = _fold(section, scale, rng)
+    if draw[4] < 0.05 * rate:
+        section = _dirt(section, scale, rng)
+    return section
 
 
-def _fold(section: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _shifts(n: int, rate: float, scale: float, rng: np.random.Generator) -> np.ndarray:
+    """Whole pixels (n, 2): jitter of every section, and rare steps that fade out again."""
+    jitter = rng.normal(0, 0.35 * min(rate, 2) * scale, (n, 2))
+    step = np.zeros((n, 2))
+    for z in np.flatnonzero(rng.random(n) < 0.012 * rate):
+        fade = np.exp(-np.arange(n - z) / rng.uniform(1, 12))
+        step[z:] += rng.normal(0, 2.0 * scale, 2) * fade[:, None]
+    return np.rint(jitter + step).astype(int)
+
+
+def _wander(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise from section to section, part of it slow, and a few outliers."""
+    slow = ndimage.gaussian_filter1d(rng.normal(size=n), 6, mode="wrap") * 3
+    return 0.7 * rng.normal(size=n) + 0.7 * slow + (rng.random(n) < 0.02) * rng.normal(0, 3, n)
+
+
+def _moved(section: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Shifted by whole pixels; what comes in from outside repeats the edge."""
+    if not shift.any():
+        return section
+    y, x = (np.clip(np.arange(n) - s, 0, n - 1) for n, s in zip(section.shape, shift))
+    return section[np.ix_(y, x)]
+
+
+def _fold(section: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
     """A dark crease across the section."""
     y, x = np.ogrid[: section.shape[0], : section.shape[1]]
     angle = rng.uniform(0, np.pi)
-    at = rng.uniform(0.2, 0.8, 2) * section.shape
+    at = rng.uniform(0.1, 0.9, 2) * section.shape
     distance = (y - at[0]) * np.sin(angle) + (x - at[1]) * np.cos(angle)
-    distance = distance + 4 * np.sin(distance / 30 + rng.uniform(0, 6))
-    width = rng.uniform(1.5, 6)
-    return section * (1 - 0.75 * np.exp(-np.square(distance / width)))
+    along = (y - at[0]) * np.cos(angle) - (x - at[1]) * np.sin(angle)
+    distance = distance + scale * 5 * np.sin(along / (scale * 35) + rng.uniform(0, 6))
+    width = scale * rng.uniform(1.0, 6)
+    crease = np.exp(-np.square(distance / width)) * rng.uniform(0.4, 0.95)
+    return (section * (1 - crease)).astype(np.float32)
 
 
-def _dirt(section: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Specks, dark or bright."""
+def _dirt(section: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
+    """Specks and smears, dark or bright."""
     y, x = np.ogrid[: section.shape[0], : section.shape[1]]
-    for _ in range(rng.integers(1, 4)):
-        at, size = rng.uniform(0, section.shape, 2), rng.uniform(1, 9)
-        speck = np.exp(-(np.square(y - at[0]) + np.square(x - at[1])) / size**2)
-        section = section + (rng.choice([15.0, 250.0]) - section) * speck
+    section = section.copy()
+    for _ in range(rng.integers(1, 5)):
+        at, size = rng.uniform(0, section.shape), scale * np.exp(rng.uniform(0, 2.6))
+        long, angle = rng.uniform(1, 4), rng.uniform(0, np.pi)
+        dy, dx = y - at[0], x - at[1]
+        u = (dy * np.cos(angle) + dx * np.sin(angle)) / (size * long)
+        v = (dy * np.sin(angle) - dx * np.cos(angle)) / size
+        speck = np.clip(1.6 - np.square(u) - np.square(v), 0, 1) * rng.uniform(0.4, 1)
+        section += (rng.choice([15.0, 15.0, 245.0]) - section) * speck.astype(np.float32)
     return section

@@ -1,196 +1,366 @@
-"""What a phantom brain is made of, in nm, z, y, x: pure geometry, the same at any voxel size.
+"""What a phantom brain is made of: pure geometry in nm, z, y, x, the same at any voxel size.
 
-Spacing and sizes of somas follow the hemibrain (nearest neighbour 3.71 um in the median, 2.86 to 5.25 um from the
-5th to the 95th percentile; flywire_annotations) and the 3-8 um that fly somas measure.
+Spacing of somas follows the hemibrain (nearest neighbour 3.71 um in the median, 2.86 to 5.25 um from the 5th to
+the 95th percentile; flywire_annotations), their size the 3-8 um that fly somas measure.
+
+What counts as soma: neurons, dark neurons and the rare odd cell (grey, without a clear nucleus) do; glial bodies,
+axons and tracheae do not. A soma's label ends where its neurite has narrowed to neurite width (`Cell.cut`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Literal
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from .phantom_texture import random_direction, random_rotation
+from .phantom_texture import random_directions, random_rotation, rotation_from
 
 SceneKind = Literal["brain", "rind", "neuropil", "edge"]
-MARGIN_NM = 4500.0  # bodies whose centre lies this far outside still reach into the volume
+SCENES: tuple[SceneKind, ...] = ("brain", "rind", "neuropil", "edge")
+MARGIN_NM = 5000.0  # bodies whose centre lies this far outside still reach into the volume
+
+
+class Kind(IntEnum):
+    """What a cell is; those below GLIA are somas."""
+
+    NEURON = 0
+    DARK = 1
+    ODD = 2
+    GLIA = 3
+    AXON = 4
+    TRACHEA = 5
+
+
+class Grain(IntEnum):
+    """What an organelle is."""
+
+    MITOCHONDRION = 0
+    LYSOSOME = 1
+    VACUOLE = 2
 
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """A body: |axes @ (p - centre)| < 1."""
+    """A body: |axes @ (p - centre)| < 1; `radius` scales that to nm, `reach` bounds it."""
 
     centre: np.ndarray
     axes: np.ndarray
-    radius: float  # of a sphere with its volume
+    radius: float
+    reach: float
 
 
 @dataclass(frozen=True)
-class Soma:
-    """A cell body, its nucleus with nucleoli, its mitochondria and the path of its neurite (points, radii)."""
+class Organelle:
+    """A small ellipsoid, bent along its long (last) axis."""
 
-    body: Ellipsoid
-    nucleus: Ellipsoid
-    nucleoli: list[Ellipsoid]
-    mitochondria: list[Ellipsoid]
-    neurite: np.ndarray
-    neurite_radius: np.ndarray
-    tone: float  # how much darker or lighter than its neighbours
+    shape: Ellipsoid
+    grain: Grain
+    bend: float
+    tone: float
 
 
 @dataclass(frozen=True)
 class Tube:
-    """A trachea: its axis as points, its radius, nm."""
+    """A chain of capsules: points (n, 3) and a radius at each."""
 
     points: np.ndarray
-    radius: float
+    radii: np.ndarray
 
 
 @dataclass(frozen=True)
-class Scene:
-    """The layers, by depth under the brain's surface (nm along `normal` from `surface`), and what lies in them."""
+class Cell:
+    """Whatever competes for space. Segments of the tube from `cut` on are neurite: same cell, not soma."""
+
+    kind: Kind
+    body: Ellipsoid | None = None
+    tube: Tube | None = None
+    cut: int = 0
+    nucleus: Ellipsoid | None = None
+    nucleoli: list[Ellipsoid] = field(default_factory=list)
+    organelles: list[Organelle] = field(default_factory=list)
+    tone: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tract:
+    """A straight bundle of parallel neurites: a point, a frame whose first row is its direction, a radius."""
+
+    point: np.ndarray
+    frame: np.ndarray
+    radius: float
+    calibre: float  # nm, of its neurites
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Depths under the surface, nm along `normal` from `surface`: resin < 0 < sheath < rind < neuropil."""
 
     normal: np.ndarray
     surface: float
     sheath: float
     rind: float
-    somas: list[Soma]
-    mitochondria: list[Ellipsoid]
-    tracheae: list[Tube]
-    axons: list[Tube]
 
     def depth(self, points: np.ndarray) -> np.ndarray:
-        """Depth of points (n, 3) under the surface, before undulation."""
+        """Depth of points (n, 3) before undulation."""
         return points @ self.normal - self.surface
 
 
-def make_scene(size_nm: np.ndarray, kind: SceneKind, rng: np.random.Generator) -> Scene:
-    """Lay out a scene that fills a box of `size_nm` (z, y, x) from its corner at 0."""
-    normal = random_direction(rng)
+@dataclass(frozen=True)
+class Scene:
+    """Layers, what competes for space in them, bundles, and organelles that belong to no cell."""
+
+    layers: Layers
+    cells: list[Cell]
+    tracts: list[Tract]
+    loose: list[Organelle]
+
+
+def make_scene(
+    size_nm: np.ndarray, kind: SceneKind, scale: float, rng: np.random.Generator
+) -> Scene:
+    """Lay out a scene that fills a box of `size_nm` (z, y, x) from its corner at 0.
+
+    scale: of somas; at 1 their spacing is the hemibrain's.
+    """
+    layers = _layers(size_nm, kind, rng)
+    volume_um3 = float(np.prod(size_nm)) * 1e-9
+    rate = {"brain": 1.0, "rind": 0.5, "neuropil": 2.5, "edge": 0.5}[kind]
+    tracts = [_tract(size_nm, rng) for _ in range(rng.poisson(0.3 + rate * volume_um3 / 6000))]
+    tracheae = _tubes(size_nm, Kind.TRACHEA, rng.poisson(0.3 + rate * volume_um3 / 7000), rng)
+    axons = _tubes(
+        size_nm, Kind.AXON, rng.poisson(rate * rng.uniform(0, 1) * volume_um3 / 1800), rng
+    )
+    tubes = [t for t in tracheae + axons if _deep_enough(t, layers)]
+    somas = _somas(size_nm, layers, tracts, tubes, scale, rng) if kind != "neuropil" else []
+    return Scene(layers, somas + tubes, tracts, _loose(size_nm, layers, volume_um3, rng))
+
+
+def _layers(size_nm: np.ndarray, kind: SceneKind, rng: np.random.Generator) -> Layers:
+    normal = random_directions(1, rng)[0]
+    if (
+        rng.random() < 0.5
+    ):  # half of all sections are cut about across the layers, as in most real pictures
+        normal[0] *= 0.25
+        normal /= np.linalg.norm(normal)
     corners = np.array(np.meshgrid(*([0, s] for s in size_nm), indexing="ij")).reshape(3, -1).T
     low, high = (corners @ normal).min(), (corners @ normal).max()
     span = high - low
-    sheath = rng.uniform(600, 2500)
+    sheath = float(rng.uniform(700, 3200))
     surface, rind = {
-        "brain": (low + span * rng.uniform(0.02, 0.22), max(14000.0, span * rng.uniform(0.35, 0.6))),
-        "rind": (low - sheath - 1000.0, 10 * span),
-        "neuropil": (low - 20000.0, 20000.0 - sheath - 6000),
-        "edge": (low + span * rng.uniform(0.35, 0.7), span * rng.uniform(0.15, 0.5)),
+        "brain": (low + span * rng.uniform(-0.1, 0.1), max(15000.0, span * rng.uniform(0.65, 0.9))),
+        "rind": (low - sheath - 2500.0, 10 * span),
+        "neuropil": (low - 60000.0, 30000.0),
+        "edge": (low + span * rng.uniform(0.35, 0.75), span * rng.uniform(0.1, 0.4)),
     }[kind]
-    scale = float(np.exp(rng.normal(0, 0.13))) if kind != "brain" else float(rng.uniform(0.94, 1.15))
-    centres, radii = _pack(size_nm, normal, surface + sheath, rind, scale, rng)
-    somas = [_soma(c, r, normal, rng) for c, r in zip(centres, radii)]
-    volume_um3 = float(np.prod(size_nm)) * 1e-9
-    scattered = [
-        _mitochondrion(rng.uniform(0, size_nm), rng)
-        for _ in range(rng.poisson(0.10 * volume_um3))
+    return Layers(normal, float(surface), sheath, float(rind))
+
+
+def _somas(
+    size_nm: np.ndarray,
+    layers: Layers,
+    tracts: list[Tract],
+    tubes: list[Cell],
+    scale: float,
+    rng: np.random.Generator,
+) -> list[Cell]:
+    centres, radii = _pack(size_nm, layers, scale, rng)
+    keep = np.ones(len(centres), bool)
+    for tract in tracts:
+        across = (centres - tract.point) @ tract.frame[1:].T
+        keep &= np.linalg.norm(across, axis=1) > tract.radius + 0.5 * radii
+    for tube in (t.tube for t in tubes if t.tube is not None):
+        near = cKDTree(tube.points).query(centres)[0] if len(centres) else np.zeros(0)
+        keep &= near > tube.radii.mean() + 0.7 * radii
+    centres, radii = centres[keep], radii[keep]
+    if not len(centres):
+        return []
+    glial = rng.uniform(0.02, 0.12)
+    kinds = rng.choice(4, len(centres), p=[0.93 - glial, 0.055, 0.015, glial])
+    paths, widths = _neurites(centres, radii, layers, rng)
+    return [
+        _cell(Kind(k), c, r, Tube(p, w), rng)
+        for k, c, r, p, w in zip(kinds, centres, radii, paths, widths)
     ]
-    return Scene(
-        normal,
-        surface,
-        sheath,
-        rind,
-        somas,
-        [m for m in scattered if m.centre @ normal - surface > sheath + rind * 0.9],
-        [_tube(size_nm, 250, 1100, rng) for _ in range(rng.poisson(1 + volume_um3 / 2500))],
-        [_tube(size_nm, 500, 1800, rng) for _ in range(rng.poisson(2 + volume_um3 / 1200))],
-    )
 
 
 def _pack(
-    size_nm: np.ndarray,
-    normal: np.ndarray,
-    top: float,
-    thickness: float,
-    scale: float,
-    rng: np.random.Generator,
+    size_nm: np.ndarray, layers: Layers, scale: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Centres and radii of somas in the rind: random sequential packing, large ones first."""
-    box = size_nm + 2 * MARGIN_NM
-    count = int(2.2 * np.prod(box / (3700.0 * scale)))
-    radii = np.clip(rng.lognormal(np.log(1850.0 * scale), 0.17, count), 1500, 4000)
-    giants = rng.random(count) < 0.03
-    radii[giants] = rng.uniform(2600, 4000, giants.sum())
-    radii = -np.sort(-radii)
-    centres, kept = np.zeros((count, 3)), np.zeros(count)
-    n = 0
-    for radius in radii:
-        for _ in range(12):
-            point = rng.uniform(-MARGIN_NM, size_nm + MARGIN_NM)
-            depth = point @ normal - top
-            if not radius * 0.9 < depth < thickness - 0.5 * radius:
-                continue
-            apart = np.linalg.norm(centres[:n] - point, axis=1)
-            if n == 0 or np.all(apart > 0.93 * (kept[:n] + radius)):
-                centres[n], kept[n] = point, radius
-                n += 1
-                break
-    return centres[:n], kept[:n]
+    """Centres and radii of packed somas: thrown at random, pushed apart, the crowded ones dropped."""
+    fill = rng.uniform(0.64, 0.76)
+    low, high = np.full(3, -MARGIN_NM), size_nm + MARGIN_NM
+    mean = 2000.0 * scale
+    count = int(fill * np.prod(high - low) / (4.19 * mean**3 * 1.24))
+    radii = np.clip(rng.lognormal(np.log(mean), 0.2, count), 1400 * scale, 4000)
+    giant = rng.random(count) < 0.03
+    radii[giant] = rng.uniform(2700, 4000, int(giant.sum()))
+    points = rng.uniform(low, high, (count, 3))
+    top, bottom = layers.sheath, layers.sheath + layers.rind
+    depth = layers.depth(points)
+    inside = (depth > top + 0.9 * radii) & (depth < bottom)
+    points, radii = points[inside], radii[inside]
+    for _ in range(60):
+        if len(points) < 2:
+            break
+        pairs = cKDTree(points).query_pairs(2.0 * float(radii.max()), output_type="ndarray")
+        a, b = pairs.T
+        apart = points[b] - points[a]
+        distance = np.linalg.norm(apart, axis=1) + 1e-6
+        push = np.clip(0.97 * (radii[a] + radii[b]) - distance, 0, None)
+        step = apart * (0.3 * push / distance)[:, None]
+        for axis in range(3):
+            points[:, axis] += np.bincount(b, step[:, axis], len(points))
+            points[:, axis] -= np.bincount(a, step[:, axis], len(points))
+        depth = layers.depth(points)
+        shift = np.clip(depth, top + 0.95 * radii, np.maximum(bottom, top + radii)) - depth
+        points += shift[:, None] * layers.normal
+    points, radii = _uncrowd(points, radii)
+    stay = rng.random(len(points)) > rng.uniform(0, 0.10)
+    return points[stay], radii[stay]
 
 
-def _soma(centre: np.ndarray, radius: float, normal: np.ndarray, rng: np.random.Generator) -> Soma:
-    body = _ellipsoid(centre, radius * 1.07, 0.10, rng)
-    ratio = rng.uniform(0.52, 0.76)
-    room = radius * (0.93 - ratio)
-    offset = random_direction(rng) * room * rng.uniform(0, 1) ** 0.5
-    nucleus = _ellipsoid(centre + offset, radius * ratio, 0.10, rng)
+def _uncrowd(points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(points) < 2:
+        return points, radii
+    keep = np.ones(len(points), bool)
+    for a, b in sorted(cKDTree(points).query_pairs(2.0 * float(radii.max()))):
+        if keep[a] and keep[b]:
+            close = np.linalg.norm(points[a] - points[b]) < 0.76 * (radii[a] + radii[b])
+            if close:
+                keep[b if radii[b] < radii[a] else a] = False
+    return points[keep], radii[keep]
+
+
+def _neurites(
+    centres: np.ndarray, radii: np.ndarray, layers: Layers, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paths (n, k, 3) and radii (n, k): out of the body, narrowing, round the other bodies, inwards."""
+    n = len(centres)
+    tree = cKDTree(centres)
+    heading = _unit(random_directions(n, rng) + 0.6 * layers.normal)
+    width = rng.uniform(170, 420, n)
+    points = [centres + heading * (0.62 * radii)[:, None]]
+    sizes = [0.5 * radii]
+    long = rng.uniform(0.3, 1.0, n)  # how long the cone is in which the body becomes neurite
+    for step in range(13):
+        here = points[-1]
+        if step:
+            heading = heading + 0.25 * random_directions(n, rng) + 0.15 * layers.normal
+            distance, index = tree.query(here, k=min(3, n))
+            distance, index = distance.reshape(n, -1), index.reshape(n, -1)
+            for d, i in zip(distance.T, index.T):
+                away = (here - centres[i]) / np.maximum(d, 1)[:, None]
+                heading += away * (1.6 * np.clip(1.35 - d / radii[i], 0, 0.6))[:, None]
+            heading = _unit(heading)
+        stride = 0.45 * radii if step == 0 else np.full(n, 550.0)
+        points.append(here + heading * stride[:, None])
+        cone = 0.34 * radii * np.exp(-step / (2.2 * long))
+        sizes.append(np.maximum(width, cone))
+    return np.stack(points, 1), np.stack(sizes, 1)
+
+
+def _cell(
+    kind: Kind, centre: np.ndarray, radius: float, tube: Tube, rng: np.random.Generator
+) -> Cell:
+    spread = 0.22 if kind == Kind.GLIA else 0.10
+    body = _ellipsoid(centre, radius * 1.24, spread, rng)
+    width = tube.radii[-1]
+    cut = (
+        int(np.argmax(tube.radii[1:] < 1.4 * width)) if np.any(tube.radii[1:] < 1.4 * width) else 1
+    )
+    ratio = rng.uniform(0.62, 0.86) if kind != Kind.ODD else 0.88
+    offset = random_directions(1, rng)[0] * radius * (1.02 - ratio) * rng.uniform(0, 1) ** 0.5
+    nucleus = _ellipsoid(centre + offset, radius * ratio, 0.09, rng)
     nucleoli = [
         _ellipsoid(
-            nucleus.centre + random_direction(rng) * nucleus.radius * rng.uniform(0.3, 0.85),
-            nucleus.radius * rng.uniform(0.12, 0.28),
+            nucleus.centre + random_directions(1, rng)[0] * nucleus.radius * rng.uniform(0.3, 0.9),
+            nucleus.radius * rng.uniform(0.1, 0.27),
             0.15,
             rng,
         )
-        for _ in range(rng.integers(0, 4))
+        for _ in range(rng.integers(6, 12) if kind in (Kind.GLIA, Kind.ODD) else rng.integers(0, 4))
     ]
-    mitochondria = []
-    for _ in range(rng.poisson(9)):
-        direction = random_direction(rng)
-        distance = rng.uniform(max(0.3, np.linalg.norm(offset) / radius + ratio * 0.8), 0.92) * radius
-        mitochondria.append(_mitochondrion(centre + direction * distance, rng))
-    path, widths = _neurite(centre, radius, normal, rng)
-    return Soma(body, nucleus, nucleoli, mitochondria, path, widths, float(rng.normal(0, 1)))
+    organelles = _organelles(centre, radius, nucleus, rng)
+    return Cell(kind, body, tube, max(cut, 1), nucleus, nucleoli, organelles, float(rng.normal()))
 
 
-def _neurite(
-    centre: np.ndarray, radius: float, normal: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points and radii of a neurite that tapers out of the body and runs inwards."""
-    heading = normal * 0.7 + random_direction(rng)
-    heading /= np.linalg.norm(heading)
-    width = rng.uniform(200, 420)
-    points, radii = [centre + heading * radius * 0.9], [width * 2.2]
-    for step in range(12):
-        heading = heading + 0.25 * random_direction(rng) + 0.1 * normal
-        heading /= np.linalg.norm(heading)
-        points.append(points[-1] + heading * 500)
-        radii.append(width * (1 + 1.2 * np.exp(-(step + 1) / 1.5)))
-    return np.array(points), np.array(radii)
+def _organelles(
+    centre: np.ndarray, radius: float, nucleus: Ellipsoid, rng: np.random.Generator
+) -> list[Organelle]:
+    """In the shell of cytoplasm around the nucleus."""
+    count = rng.poisson(rng.uniform(18, 60) * (radius / 1900) ** 2)
+    points = (
+        centre + random_directions(count, rng) * (radius * rng.uniform(0.5, 1.15, count))[:, None]
+    )
+    outside = np.linalg.norm(points - nucleus.centre, axis=1) > nucleus.radius * 1.06
+    return [_organelle(p, rng) for p in points[outside]]
 
 
-def _tube(size_nm: np.ndarray, least: float, most: float, rng: np.random.Generator) -> Tube:
-    point, heading = rng.uniform(0, size_nm), random_direction(rng)
-    points = [point]
-    for _ in range(int(np.linalg.norm(size_nm) / 900)):
-        heading = heading + 0.12 * random_direction(rng)
-        heading /= np.linalg.norm(heading)
-        points.append(points[-1] + heading * 900)
-    start = np.array(points) - (points[len(points) // 2] - point)
-    return Tube(start, float(np.exp(rng.uniform(np.log(least), np.log(most)))))
-
-
-def _mitochondrion(centre: np.ndarray, rng: np.random.Generator) -> Ellipsoid:
-    width = rng.uniform(130, 260)
-    semi = np.array([width, width * rng.uniform(0.8, 1.2), width * rng.uniform(1.2, 3.5)])
+def _organelle(centre: np.ndarray, rng: np.random.Generator) -> Organelle:
+    draw = rng.random()
+    grain = Grain.MITOCHONDRION if draw < 0.72 else Grain.LYSOSOME if draw < 0.9 else Grain.VACUOLE
+    if grain == Grain.MITOCHONDRION:
+        width = np.exp(rng.uniform(np.log(120), np.log(330)))
+        semi = width * np.array([1.0, rng.uniform(0.8, 1.2), np.exp(rng.uniform(0.1, 1.6))])
+        bend = rng.normal(0, 0.9)
+    else:
+        semi = rng.uniform(70, 190) * np.exp(rng.normal(0, 0.2, 3))
+        bend = 0.0
     axes = np.diag(1 / semi) @ random_rotation(rng).T
-    return Ellipsoid(centre, axes, float(np.prod(semi) ** (1 / 3)))
+    reach = float(semi.max() + abs(bend) * semi[0] + 60)
+    return Organelle(
+        Ellipsoid(centre, axes, float(semi.min()), reach), grain, float(bend), float(rng.normal())
+    )
+
+
+def _loose(
+    size_nm: np.ndarray, layers: Layers, volume_um3: float, rng: np.random.Generator
+) -> list[Organelle]:
+    """Organelles of neuropil, sheath and glia; the painter keeps them out of cells that have their own."""
+    count = rng.poisson(volume_um3 * rng.uniform(0.1, 0.4))
+    points = rng.uniform(0, 1, (count, 3)) * size_nm
+    return [_organelle(p, rng) for p in points[layers.depth(points) > 200]]
+
+
+def _tubes(size_nm: np.ndarray, kind: Kind, count: int, rng: np.random.Generator) -> list[Cell]:
+    """Gently bent tubes through a random point: tracheae, some thin, and large axons."""
+    least, most = (180.0, 1500.0) if kind == Kind.TRACHEA else (450.0, 2300.0)
+    cells = []
+    for _ in range(count):
+        steps = int(np.linalg.norm(size_nm) / 800) + 2
+        turns = np.cumsum(0.14 * random_directions(steps, rng), axis=0) + random_directions(1, rng)
+        points = np.cumsum(800 * _unit(turns), axis=0)
+        points += rng.uniform(0, 1, 3) * size_nm - points[rng.integers(steps)]
+        radius = np.exp(rng.uniform(np.log(least), np.log(most)))
+        radii = radius * np.exp(
+            0.12 * np.convolve(rng.normal(size=steps + 2), np.ones(3) / 1.7, "valid")
+        )
+        cells.append(Cell(kind, tube=Tube(points, radii), tone=float(rng.normal())))
+    return cells
+
+
+def _deep_enough(cell: Cell, layers: Layers) -> bool:
+    assert cell.tube is not None
+    return bool(np.mean(layers.depth(cell.tube.points) > 0) > 0.3)
+
+
+def _tract(size_nm: np.ndarray, rng: np.random.Generator) -> Tract:
+    frame = rotation_from(random_directions(1, rng)[0], rng)
+    radius = float(np.exp(rng.uniform(np.log(800), np.log(4500))))
+    return Tract(rng.uniform(0, 1, 3) * size_nm, frame, radius, float(rng.uniform(260, 620)))
 
 
 def _ellipsoid(
     centre: np.ndarray, radius: float, spread: float, rng: np.random.Generator
 ) -> Ellipsoid:
-    stretch = np.exp(rng.normal(0, spread, 3))
-    stretch /= np.prod(stretch) ** (1 / 3)
-    axes = np.diag(1 / (radius * stretch)) @ random_rotation(rng).T
-    return Ellipsoid(np.asarray(centre), axes, float(radius))
+    stretch = np.exp(np.clip(rng.normal(0, spread, 3), -0.45, 0.45))
+    semi = radius * stretch / np.prod(stretch) ** (1 / 3)
+    axes = np.diag(1 / semi) @ random_rotation(rng).T
+    return Ellipsoid(np.asarray(centre), axes, float(radius), float(semi.max()))
+
+
+def _unit(v: np.ndarray) -> np.ndarray:
+    return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-9)

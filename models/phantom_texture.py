@@ -1,4 +1,4 @@
-"""Noise for the phantom: smooth fields that are functions of nm, and a periodic tile of cells. z, y, x."""
+"""Fields and tiles the phantom is painted from: functions of nm, so any voxel size sees the same brain. z, y, x."""
 
 from __future__ import annotations
 
@@ -9,66 +9,139 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-_TILE = 80  # samples along an edge of the periodic tile
-_CELLS = 12  # cells along it
+_TILE = 128  # samples along an edge of the periodic tile of cells; a power of two
+_CELLS = 9.0  # mean cells along it
+_NOISE_TILE = (32, 256, 256)  # voxels, repeated over the volume; powers of two
+_UNIT = np.float32(3.0)  # the average cubic B-spline keeps a third of sigma in 3D
 
 
-def smooth_noise(
-    shape: Sequence[int], voxel_nm: Sequence[float], spacing_nm: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Unit-variance noise with features of about `spacing_nm`: the same field at any voxel size.
+class Grid:
+    """The voxel centres of a box: three axes in nm, and what fields computed for them before."""
 
-    Random values on a lattice in nm, interpolated by cubic B-splines, one axis at a time.
-    """
-    weights = [_spline(n, v, spacing_nm) for n, v in zip(shape, voxel_nm)]
-    values = rng.standard_normal([w.shape[1] for w in weights]).astype(np.float32)
-    for axis, weight in enumerate(weights):
-        values = np.moveaxis(np.tensordot(weight, values, axes=(1, axis)), 0, axis)
-    return np.ascontiguousarray(values) * np.float32(3.1)  # a cubic B-spline keeps 0.48 of sigma an axis
+    def __init__(self, axes: Sequence[np.ndarray], start: Sequence[int]) -> None:
+        self.axes = [np.asarray(a, np.float32) for a in axes]
+        self.start = tuple(int(s) for s in start)
+        self.shape = tuple(len(a) for a in self.axes)
+        self.low = np.array([a[0] for a in self.axes], float)
+        self.high = np.array([a[-1] for a in self.axes], float)
+        self._weights: dict[float, list[tuple[int, np.ndarray]]] = {}
+
+    def spline(self, spacing_nm: float) -> list[tuple[int, np.ndarray]]:
+        """For each axis the first lattice node in reach, and weights (voxels, nodes)."""
+        if spacing_nm not in self._weights:
+            self._weights[spacing_nm] = [_cubic(a / spacing_nm) for a in self.axes]
+        return self._weights[spacing_nm]
 
 
-def _spline(n: int, voxel_nm: float, spacing_nm: float) -> np.ndarray:
-    at = (np.arange(n) + 0.5) * voxel_nm / spacing_nm
-    node = np.arange(int(np.ceil(n * voxel_nm / spacing_nm)) + 3) - 1
-    t = np.abs(at[:, None] - node)
+class SmoothField:
+    """Unit-variance noise with features of about `spacing_nm`, from random values on a lattice in nm."""
+
+    def __init__(
+        self,
+        size_nm: np.ndarray,
+        spacing_nm: float,
+        rng: np.random.Generator,
+        amplitude: float = 1.0,
+    ) -> None:
+        nodes = np.ceil(np.asarray(size_nm) / spacing_nm).astype(int) + 5
+        self.spacing_nm = float(spacing_nm)
+        self.values = rng.standard_normal(nodes, dtype=np.float32) * (_UNIT * np.float32(amplitude))
+
+    def __call__(self, grid: Grid) -> np.ndarray:
+        """The field on every voxel of a grid, float32."""
+        (az, wz), (ay, wy), (ax, wx) = grid.spline(self.spacing_nm)
+        v = self.values[az : az + wz.shape[1], ay : ay + wy.shape[1], ax : ax + wx.shape[1]]
+        v = np.tensordot(wz, v, axes=(1, 0))
+        return np.matmul(np.matmul(wy, v), wx.T)
+
+
+def _cubic(at: np.ndarray) -> tuple[int, np.ndarray]:
+    first = int(np.floor(at[0]))
+    node = np.arange(first, int(np.floor(at[-1])) + 4)
+    t = np.abs(at[:, None] + 1 - node)  # lattice node 0 lies one spacing before the origin
     near = 2 / 3 - t**2 + t**3 / 2
     far = np.clip(2 - t, 0, None) ** 3 / 6
-    return np.where(t < 1, near, far).astype(np.float32)
+    return first, np.where(t < 1, near, far).astype(np.float32)
+
+
+class NoiseTile:
+    """Periodic grain on voxels: white noise blurred to a scale in nm, unit variance, dark grains first.
+
+    Its phase is tied to the voxels: grain is not part of what two voxel sizes share.
+    """
+
+    def __init__(
+        self, voxel_nm: np.ndarray, scale_nm: float, skew: float, rng: np.random.Generator
+    ) -> None:
+        noise = rng.standard_normal(_NOISE_TILE, dtype=np.float32)
+        noise = ndimage.gaussian_filter(
+            noise, scale_nm / np.asarray(voxel_nm), truncate=3, mode="wrap"
+        )
+        noise /= noise.std()
+        noise -= np.float32(skew) * np.square(noise)
+        noise -= noise.mean()
+        self.values = noise / noise.std()
+
+    def __call__(self, grid: Grid) -> np.ndarray:
+        index = (np.arange(a, a + n) % m for a, n, m in zip(grid.start, grid.shape, _NOISE_TILE))
+        return self.values[np.ix_(*index)]
 
 
 def cells(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A packing of irregular cells about one unit wide, at any points (3, n) in cell units.
+    """A packing of irregular cells of about one unit, at any points (3, n) in cell units.
 
     Returns:
       distance to the wall between a point's cell and the next (cell units), and a random value 0..1 of its cell.
     """
-    wall, value = _tile()
+    wall, value = _cell_tile()
     at = points * np.float32(_TILE / _CELLS)
+    z, y, x = np.floor(at + np.float32(0.5)).astype(np.int32) & (_TILE - 1)
     return (
         ndimage.map_coordinates(wall, at, order=1, mode="grid-wrap", prefilter=False),
-        ndimage.map_coordinates(value, at, order=0, mode="grid-wrap", prefilter=False),
+        value.take((z * _TILE + y) * _TILE + x),
     )
 
 
 @lru_cache(maxsize=1)
-def _tile() -> tuple[np.ndarray, np.ndarray]:
+def _cell_tile() -> tuple[np.ndarray, np.ndarray]:
+    """Cells of very different size: sites are dense in some places and sparse in others."""
     rng = np.random.default_rng(7)
-    centres = rng.uniform(0, _CELLS, (_CELLS**3, 3))
-    axes = (np.arange(_TILE) + 0.5) * (_CELLS / _TILE)
-    grid = np.stack(np.meshgrid(axes, axes, axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    coarse = ndimage.gaussian_filter(rng.standard_normal((32, 32, 32)), 2.2, mode="wrap")
+    density = np.exp(1.5 * coarse / coarse.std())
+    tried = rng.uniform(0, _CELLS, (40000, 3))
+    weight = density[tuple((tried * 32 / _CELLS).astype(int).T)]
+    order = np.argsort(rng.exponential(size=len(tried)) / weight)
+    centres = tried[order[: int(_CELLS**3)]]
+    axis = np.arange(_TILE) * (_CELLS / _TILE)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     distance, index = cKDTree(centres, boxsize=_CELLS).query(grid, k=2)
     wall = ((distance[:, 1] - distance[:, 0]) / 2).reshape(_TILE, _TILE, _TILE)
-    value = rng.uniform(size=len(centres))[index[:, 0]].reshape(wall.shape)
+    value = rng.uniform(size=len(centres))[index[:, 0]]
     return wall.astype(np.float32), value.astype(np.float32)
+
+
+def line(distance: np.ndarray, width_nm: float) -> np.ndarray:
+    """1 on a surface, smoothly 0 at 1.7 widths from it: a Gaussian's likeness that is cheap to compute."""
+    t = np.square(distance * np.float32(1 / (1.7 * width_nm)))
+    np.subtract(1, t, out=t)
+    np.maximum(t, 0, out=t)
+    return np.square(t, out=t)
 
 
 def random_rotation(rng: np.random.Generator) -> np.ndarray:
     """A rotation matrix, uniform."""
     q, r = np.linalg.qr(rng.standard_normal((3, 3)))
-    return (q * np.sign(np.diag(r))).astype(np.float32)
+    return q * np.sign(np.diag(r))
 
 
-def random_direction(rng: np.random.Generator) -> np.ndarray:
-    """A unit vector, uniform."""
-    v = rng.standard_normal(3)
-    return v / np.linalg.norm(v)
+def rotation_from(axis: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A rotation matrix whose first row is the given unit vector."""
+    rows = np.vstack([axis, rng.standard_normal((2, 3))])
+    q, r = np.linalg.qr(rows.T)
+    return (q * np.sign(np.diag(r))).T
+
+
+def random_directions(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Unit vectors (n, 3), uniform."""
+    v = rng.standard_normal((n, 3))
+    return v / np.linalg.norm(v, axis=1, keepdims=True)
