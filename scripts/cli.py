@@ -41,11 +41,14 @@ def plan(config: str, as_json: bool) -> None:
 @click.argument("config", type=click.Path())
 @click.option("--workers", type=click.IntRange(0), default=os.cpu_count(), show_default="cores")
 @click.option("--queue", help="sqs://NAME or fq://PATH; default: a queue of this run's own.")
+@click.option("--cpu-queue", help="Where the stages that run no network go; default: --queue.")
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
-def run(config: str, workers: int, queue: str | None, until: str | None) -> None:
+def run(
+    config: str, workers: int, queue: str | None, cpu_queue: str | None, until: str | None
+) -> None:
     """Do what CONFIG asks for; goes on where an earlier run of it stopped."""
     from ..tasks.config import load_config
-    from ..tasks.pipeline import STAGES, begin, execute_run
+    from ..tasks.pipeline import STAGES, Queues, begin, execute_run
 
     asked = load_config(config)
     url = queue or asked.queue
@@ -53,20 +56,23 @@ def run(config: str, workers: int, queue: str | None, until: str | None) -> None
         raise UserError(f"no stage '{until}'; there are: {', '.join(s.name for s in STAGES)}")
     if workers == 0 and url is None:
         raise UserError("--workers 0 leaves the work to workers elsewhere: name their --queue")
+    if workers and cpu_queue is not None:
+        raise UserError("--cpu-queue is for workers elsewhere: add --workers 0")
     begun = begin(asked)
     with _Bars() as bars:
-        execute_run(begun, workers, url, until, bars)
+        execute_run(begun, workers, Queues(url, cpu_queue), until, bars)
     click.echo(f"done: {begun.path}")
 
 
 @cli.command()
 @click.argument("queue")
 @click.option("--until-empty", is_flag=True, help="Stop when the queue holds no task.")
-def work(queue: str, until_empty: bool) -> None:
+@click.option("--liveness", metavar="FILE", help="A file to touch while alive, for Kubernetes.")
+def work(queue: str, until_empty: bool, liveness: str | None) -> None:
     """Do the tasks of QUEUE until stopped by SIGTERM or Ctrl-C."""
     from ..tasks.worker import work as work_on
 
-    work_on(queue, until_empty)
+    work_on(queue, until_empty, liveness)
 
 
 @cli.command()

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -96,22 +97,30 @@ def status(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
+@dataclass(frozen=True)
+class Queues:
+    """Where tasks go; None for `gpu` means a queue of the run's own, for `cpu` the same queue as `gpu`."""
+
+    gpu: str | None = None
+    cpu: str | None = None
+
+
 def execute_run(
-    run: Run, workers: int, queue_url: str | None, until: str | None, progress: Progress
+    run: Run, workers: int, queues: Queues, until: str | None, progress: Progress
 ) -> None:
     """Do every stage that is not finished: enqueue what has no receipt, wait for receipts, finish.
 
     Args:
       workers: processes started here; 0 leaves the work to workers elsewhere and needs a queue.
-      queue_url: sqs://, fq:// or None for a queue of this run's own on this machine.
+      queues: where the tasks of the stages that run a network go, and those of the rest.
       until: name of the last stage to do.
       progress: called with stage, tasks done, tasks in all.
     Raises:
       TasksFailed, or UserError when a task failed by a user's mistake.
     """
-    with _queue(queue_url) as url, _workers(url, workers) as alive:
+    with _queue(queues.gpu) as url, _workers(url, workers) as alive:
         for kind in STAGES:
-            _do_stage(run, kind(run), url, alive, progress)
+            _do_stage(run, kind(run), url if kind.gpu else queues.cpu or url, alive, progress)
             if kind.name == until:
                 break
 

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from taskqueue import TaskQueue, queueable
@@ -66,11 +67,12 @@ def attempt(run: str, stage: str, index: int) -> bool:
         return last
 
 
-def work(queue_url: str, until_empty: bool = False) -> int:
+def work(queue_url: str, until_empty: bool = False, liveness: str | None = None) -> int:
     """Do the tasks of a queue until told to stop (SIGTERM, SIGINT: the task in hand is finished first).
 
     Args:
       until_empty: stop when the queue holds no task.
+      liveness: a file that is touched while the worker lives, for Kubernetes to look at.
     Returns:
       the number of tasks done.
     """
@@ -80,6 +82,7 @@ def work(queue_url: str, until_empty: bool = False) -> int:
         signal.signal(name, lambda *_: stop.set())
     done = 0
     while not stop.is_set():
+        _touch(liveness)
         try:
             task = queue.lease(seconds=LEASE_S)
         except QueueEmptyError:
@@ -91,7 +94,7 @@ def work(queue_url: str, until_empty: bool = False) -> int:
         if arguments is None:
             queue.delete(task)
             continue
-        with _heartbeat(queue, task):
+        with _heartbeat(queue, task, liveness):
             over = attempt(*arguments)
         if over:
             queue.delete(task)
@@ -114,13 +117,19 @@ def _arguments(task: Any) -> tuple[str, str, int] | None:
     return None
 
 
+def _touch(file: str | None) -> None:
+    if file is not None:
+        Path(file).touch()
+
+
 @contextlib.contextmanager
-def _heartbeat(queue: TaskQueue, task: Any) -> Iterator[None]:
+def _heartbeat(queue: TaskQueue, task: Any, liveness: str | None) -> Iterator[None]:
     """Renew a lease at a third of its length until the task is over."""
     over = threading.Event()
 
     def beat() -> None:
         while not over.wait(LEASE_S / 3):
+            _touch(liveness)
             try:
                 queue.renew(task, LEASE_S)
             except Exception as err:  # noqa: BLE001  the next beat tries again
