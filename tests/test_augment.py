@@ -1,0 +1,99 @@
+"""Patches: image and classes stay together through every change; draws repeat; extruded sections are flat."""
+
+import numpy as np
+import pytest
+import torch
+from toy_somas import toy_somas
+
+from flysoma.models.augment import NONE, Augmentation, cut, expose
+from flysoma.models.dataset import Patches, Volume
+from flysoma.models.targets import CORE_SHARE, section_targets, soma_targets
+
+VOXEL = (64.0, 64.0, 64.0)
+PATCH = (12, 32, 32)
+HARD = Augmentation(scale=(0.6, 1.6), rotate_deg=45, elastic_vx=3, stretch_z_rate=1, shift_rate=1)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def volume_of(labels, image=None):
+    image = (labels > 0).astype(np.uint8) * 200 if image is None else image
+    return image, soma_targets(labels, VOXEL, "segment"), section_targets(labels, VOXEL, "segment")
+
+
+def test_without_change_a_patch_is_the_volume():
+    image, labels = toy_somas()
+    arrays = volume_of(labels, image)
+    found, classes = cut(arrays, np.array([12.0, 24, 24]), PATCH, NONE, rng())
+    box = np.s_[6:18, 8:40, 8:40]
+    assert np.allclose(found.numpy(), image[box], atol=0.02)
+    assert np.array_equal(classes.numpy(), arrays[1][box])
+    assert torch.equal(expose(found.clone(), NONE, rng()), found)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_image_and_classes_move_together(seed):
+    _, labels = toy_somas(seed=seed)
+    found, classes = cut(volume_of(labels), np.array([12.0, 24, 24]), PATCH, HARD, rng(seed))
+    assert found.shape == classes.shape == PATCH
+    wrong = ((found > 100) != (classes > 0)).float().mean()
+    assert wrong < 0.03  # interpolated against nearest: only at the very surface
+
+
+def test_an_extruded_section_is_the_same_all_along_z():
+    image, labels = toy_somas()
+    always = Augmentation(extrude_rate=1, shift_rate=0)
+    found, classes = cut(volume_of(labels, image), np.array([12.0, 24, 24]), PATCH, always, rng(3))
+    assert (found == found[:1]).all() and (classes == classes[:1]).all()
+    assert {1, 2} <= set(classes.unique().tolist())
+
+
+def test_a_patch_larger_than_the_volume_is_mirrored():
+    image, labels = toy_somas((6, 20, 20))
+    found, classes = cut(volume_of(labels, image), np.array([3.0, 0, 50]), PATCH, HARD, rng())
+    assert found.shape == PATCH and torch.isfinite(found).all() and classes.max() <= 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_exposure_stays_within_grey_and_repeats(seed):
+    image, _ = toy_somas()
+    rates = {n: 1.0 for n in Augmentation.__dataclass_fields__ if n.endswith("_rate")}
+    everything = Augmentation(**rates)
+    first, second = (
+        expose(torch.from_numpy(image).float(), everything, rng(seed)) for _ in range(2)
+    )
+    assert torch.equal(first, second)
+    assert first.min() >= 0 and first.max() <= 255
+    assert not torch.equal(first, torch.from_numpy(image).float())
+
+
+def test_touching_somas_have_two_shells_and_separate_cores():
+    labels = np.zeros((16, 32, 32), np.uint32)
+    labels[2:14, 4:16, 4:28], labels[2:14, 16:28, 4:28] = 1, 2
+    shells = soma_targets(labels, VOXEL, "segment")
+    assert (shells[8, 14:18, 16] == 2).all() and shells[8, 12, 16] == shells[8, 20, 16] == 1
+    assert (shells[labels == 0] == 0).all() and (shells[labels > 0] > 0).all()
+    cores = soma_targets(labels, VOXEL, "locate")
+    reach = int(6 * CORE_SHARE)
+    assert not cores[:, 16 - reach : 16 + reach].any() and cores[8, 10, 16] and cores[8, 21, 16]
+
+
+def test_half_of_the_patches_lie_on_somas_and_negatives_are_certain():
+    image, labels = toy_somas((24, 64, 64), count=2)
+    some = Volume.of_labels(image, labels, VOXEL, "segment")
+    none = Volume.of_labels(image[::-1], np.zeros_like(labels), VOXEL, "segment")
+    patches = Patches([some, none], (8, 16, 16), VOXEL, NONE, seed=1)
+    with_soma = [bool((patches.one(i)[1] > 0).any()) for i in range(40)]
+    assert all(with_soma[i] for i in range(40) if i % 2 == 0)
+    assert with_soma.count(False) >= 4
+
+
+def test_the_same_step_draws_the_same_patches():
+    image, labels = toy_somas()
+    volume = Volume.of_labels(image, labels, VOXEL, "locate")
+    draws = [Patches([volume], PATCH, VOXEL, Augmentation(), seed=5).batch(3, 2) for _ in range(2)]
+    assert torch.equal(draws[0][0], draws[1][0]) and torch.equal(draws[0][1], draws[1][1])
+    other = Patches([volume], PATCH, VOXEL, Augmentation(), seed=6).batch(3, 2)
+    assert not torch.equal(other[0], draws[0][0])
