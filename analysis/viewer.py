@@ -1,0 +1,226 @@
+"""Neuroglancer on a result: its state, a link that holds it, a viewer of our own, a picture of it.
+
+Positions and voxel sizes are x, y, z in nm.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ..errors import UserError
+from .annotations import link_layer
+from .layer_server import LayerServer, serve
+
+if TYPE_CHECKING:
+    import neuroglancer
+
+__all__ = [
+    "PUBLIC_VIEWER",
+    "Layers",
+    "LayerServer",
+    "link",
+    "open_viewer",
+    "screenshot",
+    "serve",
+    "source_url",
+    "viewer_state",
+]
+
+Nm3 = tuple[float, float, float]
+
+PUBLIC_VIEWER = "https://neuroglancer-demo.appspot.com"
+_log = logging.getLogger(__name__)
+_PANEL_PX = 600.0  # about a panel's height on a screen
+_WAIT_S = 90.0
+_BROWSER_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--hide-scrollbars",
+)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What a view shows. Sources are neuroglancer's, such as precomputed://gs://bucket/run/somas.
+
+    Attributes:
+      somas: the segmentation, with its meshes and segment properties.
+      image: the EM volume, or None.
+      centroids: the annotation layer, or None.
+      bounds_nm: lower and upper corner of the volume, x, y, z.
+      image_range: grey values shown as black and white.
+      selected: segments to show in 3D; empty shows all that the 2D panels show.
+    """
+
+    somas: str
+    bounds_nm: tuple[Nm3, Nm3]
+    image: str | None = None
+    centroids: str | None = None
+    image_range: tuple[int, int] = (0, 255)
+    selected: Sequence[int] = ()
+
+
+def source_url(cloudpath: str, root: str = "", served: str = "") -> str:
+    """Neuroglancer's name of a layer: precomputed://gs://... for a bucket.
+
+    A layer on this machine's disk is named by the server that gives it out: `root` is the folder that is served
+    and `served` its URL. Raises UserError for a local layer that no server reaches.
+    """
+    path = cloudpath.removeprefix("precomputed://").rstrip("/")
+    protocol, found, rest = path.partition("://")
+    if found and protocol != "file":
+        return f"precomputed://{path}"
+    local = Path(rest if found else path).resolve()
+    if not root or not served or not local.is_relative_to(Path(root).resolve()):
+        raise UserError(
+            f"{cloudpath} lies on this machine's disk, where a browser elsewhere cannot read it; "
+            "copy it to a bucket, or open it here with 'flysoma view RUN'"
+        )
+    return f"precomputed://{served}/{quote(local.relative_to(Path(root).resolve()).as_posix())}"
+
+
+def viewer_state(layers: Layers, *, position_nm: Nm3 | None = None) -> dict[str, Any]:
+    """Neuroglancer's state as JSON: four panels, the whole volume in view, 1 nm units.
+
+    Args:
+      layers: what to show.
+      position_nm: centre of the view; the volume's centre by default.
+    """
+    low, high = layers.bounds_nm
+    extent = [max(b - a, 1.0) for a, b in zip(low, high)]
+    centre = position_nm or tuple((a + b) / 2 for a, b in zip(low, high))
+    state: dict[str, Any] = {
+        "dimensions": {a: [1e-9, "m"] for a in "xyz"},
+        "position": [float(v) for v in centre],
+        "crossSectionScale": max(extent[:2]) / _PANEL_PX,
+        "projectionScale": 1.5 * max(extent),
+        "layers": _layers(layers),
+        "layout": "4panel",
+        "showSlices": False,
+        "selectedLayer": {"visible": True, "layer": "somas"},
+    }
+    return state
+
+
+def link(state: dict[str, Any], base_url: str = PUBLIC_VIEWER) -> str:
+    """A URL that opens the state in a neuroglancer that is served somewhere."""
+    text = json.dumps(state, separators=(",", ":"))
+    return f"{base_url.rstrip('/')}/#!{quote(text, safe='~@$()*!+=:;,./')}"
+
+
+def open_viewer(state: dict[str, Any], port: int = 0) -> neuroglancer.Viewer:
+    """A viewer that this process serves on 127.0.0.1; `viewer.get_viewer_url()` opens it.
+
+    It lives as long as the process. The URL holds a token, so that other users of the machine cannot guess it.
+    """
+    import neuroglancer
+
+    neuroglancer.set_server_bind_address("127.0.0.1", bind_port=port)
+    viewer = neuroglancer.Viewer()
+    viewer.set_state(neuroglancer.ViewerState(state))
+    return viewer
+
+
+def screenshot(
+    viewer: neuroglancer.Viewer,
+    file: str | Path,
+    size: tuple[int, int] = (1600, 1000),
+    wait_s: float = _WAIT_S,
+) -> None:
+    """Write a PNG of what a viewer shows once everything has loaded, drawn by a headless chromium.
+
+    Raises UserError when chromium or its driver is not installed, or nothing is drawn within `wait_s` seconds.
+    """
+    with _browser(size) as driver:
+        driver.get(viewer.get_viewer_url())
+        reply: list[Any] = []
+        shot = threading.Thread(
+            target=lambda: reply.append(viewer.screenshot(size=list(size))), daemon=True
+        )
+        shot.start()
+        shot.join(wait_s)
+        if not reply:
+            raise UserError(
+                f"neuroglancer drew nothing within {wait_s:g} s; look at the layers with 'flysoma view'"
+            )
+        Path(file).write_bytes(reply[0].screenshot.image)
+
+
+def find_browser() -> tuple[str, str] | None:
+    """Paths of chromium and its driver, or None when either is missing."""
+    browser = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    driver = shutil.which("chromedriver")
+    return (browser, driver) if browser and driver else None
+
+
+@contextmanager
+def _browser(size: tuple[int, int]) -> Iterator[Any]:
+    paths = find_browser()
+    if paths is None:
+        raise UserError(
+            "a screenshot needs chromium and its driver, which are not installed; "
+            "on Debian: apt-get install chromium chromium-driver"
+        )
+    try:
+        from selenium import webdriver
+        from selenium.common.exceptions import WebDriverException
+    except ImportError as err:
+        raise UserError(
+            "a screenshot needs selenium, which is not installed: pip install selenium"
+        ) from err
+    options = webdriver.ChromeOptions()
+    options.binary_location = paths[0]
+    for flag in (*_BROWSER_FLAGS, f"--window-size={size[0]},{size[1] + 100}"):
+        options.add_argument(flag)
+    service = webdriver.ChromeService(executable_path=paths[1])
+    try:
+        driver = webdriver.Chrome(options=options, service=service)
+    except WebDriverException as err:
+        first = (err.msg or "no reason given").splitlines()[0]
+        raise UserError(f"chromium did not start: {first}") from err
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def _layers(layers: Layers) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = []
+    if layers.image:
+        shown.append(
+            {
+                "type": "image",
+                "name": "image",
+                "source": layers.image,
+                "shaderControls": {"normalized": {"range": list(layers.image_range)}},
+            }
+        )
+    shown.append(
+        {
+            "type": "segmentation",
+            "name": "somas",
+            "source": layers.somas,
+            "segments": [str(i) for i in layers.selected],
+            "selectedAlpha": 0.35,
+            "notSelectedAlpha": 0.0 if layers.selected else 0.25,
+            "hideSegmentZero": True,
+        }
+    )
+    if layers.centroids:
+        shown.append({**link_layer(layers.centroids, "somas"), "projectionAnnotationSpacing": 10})
+    return shown
