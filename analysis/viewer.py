@@ -39,7 +39,7 @@ Nm3 = tuple[float, float, float]
 
 PUBLIC_VIEWER = "https://neuroglancer-demo.appspot.com"
 _log = logging.getLogger(__name__)
-_PANEL_PX = 600.0  # about a panel's height on a screen
+_PANEL_PX = 420.0  # about a panel's height on a screen
 _WAIT_S = 90.0
 _BROWSER_FLAGS = (
     "--headless=new",
@@ -145,6 +145,8 @@ def screenshot(
     Raises UserError when chromium or its driver is not installed, or nothing is drawn within `wait_s` seconds.
     """
     with _browser(size) as driver:
+        with viewer.txn() as state:
+            state.selected_layer.visible = False  # the side panel
         driver.get(viewer.get_viewer_url())
         reply: list[Any] = []
         shot = threading.Thread(
