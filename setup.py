@@ -25,6 +25,7 @@ class BuildPackage(build_py):
 
 
 CORE = [
+    "brotli>=1.1",
     "click>=8.1",
     "cloud-files>=6.4",
     "cloud-volume>=12.15",
