@@ -69,17 +69,17 @@ def make_phantom(
         )
     if min(shape_zyx) < 1 or min(voxel_nm) <= 0:
         raise ValueError(f"shape {shape_zyx} and voxel size {voxel_nm} nm must be positive")
-    streams = np.random.SeedSequence([seed, 23]).spawn(5)
-    layout, shapes, grains, light, faults = (np.random.default_rng(s) for s in streams)
+    streams = np.random.SeedSequence([seed, 23]).spawn(6)
+    layout, looks, shapes, grains, light, faults = (np.random.default_rng(s) for s in streams)
     size_nm = np.array(shape_zyx) * np.array(voxel_nm, float)
-    look = Look.draw(difficulty, layout)
+    look = Look.draw(difficulty, looks)
     geometry = make_scene(size_nm, scene, look.soma_scale, layout)
     thin = _sections_per_voxel(voxel_nm[0])
     fine_nm = np.array([voxel_nm[0] / thin, voxel_nm[1], voxel_nm[2]])
     fine_shape = (shape_zyx[0] * thin, shape_zyx[1], shape_zyx[2])
     painter = Painter(geometry, size_nm, fine_nm, look, shapes, grains)
     image, labels = _paint(painter, fine_shape, fine_nm, light, progress)
-    labels = _whole_bodies(labels, float(np.prod(fine_nm)) * 1e-9)
+    labels = _whole_bodies(labels, float(np.prod(fine_nm)) * 1e-9)  # before shifts tear them
     add_faults(image, labels, difficulty, float(np.mean(fine_nm[1:])), faults)
     if thin > 1:
         image = np.rint(_mean_sections(image, thin)).astype(np.uint8)

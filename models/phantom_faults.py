@@ -44,7 +44,7 @@ def add_faults(
 def _damage(
     now: np.ndarray, before: np.ndarray, rate: float, scale: float, rng: np.random.Generator
 ) -> np.ndarray:
-    draw = rng.random(5)
+    draw = rng.random(7)
     section = now
     if draw[0] < 0.008 * rate:
         section = before.copy()
@@ -56,6 +56,10 @@ def _damage(
         section = _fold(section, scale, rng)
     if draw[4] < 0.05 * rate:
         section = _dirt(section, scale, rng)
+    if draw[5] < 0.04 * rate:
+        section = section + _slope(section.shape, rng)
+    if draw[6] < 0.03 * rate:
+        section = section + 14 * rng.normal() * (_slope(section.shape, rng) > 0)  # two tiles meet
     return section
 
 
@@ -81,6 +85,14 @@ def _moved(section: np.ndarray, shift: np.ndarray) -> np.ndarray:
         return section
     y, x = (np.clip(np.arange(n) - s, 0, n - 1) for n, s in zip(section.shape, shift))
     return section[np.ix_(y, x)]
+
+
+def _slope(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Uneven light: a plane through a random point of the section, some grey levels from side to side."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    steep = rng.normal(0, 22, 2) / shape
+    at = rng.uniform(0, shape)
+    return ((y - at[0]) * steep[0] + (x - at[1]) * steep[1]).astype(np.float32)
 
 
 def _fold(section: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:

@@ -14,9 +14,11 @@ from .phantom_texture import (
     SmoothField,
     cells,
     line,
-    random_rotation,
+    random_rotations,
     rotation_from,
 )
+
+_RIND, _NEUROPIL, _SHEATH, _LARGE, _TRACT = range(5)  # tissues; tracts are numbered from the last
 
 
 class Matrix:
@@ -38,13 +40,14 @@ class Matrix:
         self.grain = NoiseTile(voxel_nm, look.grain_nm * 1.2, 0.15, rng)
         self.soft = float(np.hypot(look.wall_nm, 0.42 * np.mean(voxel_nm[1:])))
         self.ink = min(1.0, 1.25 * look.wall_nm / self.soft)
-        rind, neuropil = random_rotation(rng), random_rotation(rng)
+        rind, neuropil = random_rotations(2, rng)
         sheath = rotation_from(scene.layers.normal, rng)
         fine = look.process_nm
         self.frames = [
             _frame(rind, 0.75 * fine, (0.3, 1.0, 1.0)),
             _frame(neuropil, fine, (0.55, 1.0, 1.0)),
             _frame(sheath, rng.uniform(500, 1100), (1.0, 0.16, 0.16)),
+            _frame(neuropil, rng.uniform(2, 4) * fine, (0.5, 1.0, 1.0)),
         ]
         self.frames += [_frame(t.frame, t.calibre, (0.07, 1.0, 1.0)) for t in scene.tracts]
         self.lamella = rng.uniform(120, 450)
@@ -65,12 +68,20 @@ class Matrix:
         tissue = self._tissue(at, grid, points, deep)
         wall, value = self._lookup(points, tissue)
         base = np.full(len(self.frames), look.neurite, np.float32)
-        base[1], base[2] = look.neuropil, look.neurite + 0.05
+        base[_NEUROPIL], base[_SHEATH], base[_LARGE] = (
+            look.neuropil,
+            look.neurite + 0.05,
+            look.neuropil,
+        )
         grey = base[tissue] + (value - np.float32(0.5)) * np.float32(look.variety)
-        mood = np.clip(np.float32(0.12) + np.float32(0.16) * self.mood(grid).take(at), 0, 0.6)
+        mood = np.clip(np.float32(0.12) + np.float32(0.16) * grid.keep(self.mood).take(at), 0, 0.6)
         glial = (value * np.float32(7.31)) % 1 < mood
-        grey = np.where(glial & (tissue < 2), np.float32(look.glia) + (grey - base[tissue]), grey)
-        edge = line(wall, self.soft) * np.float32(0.9 * self.ink)
+        grey = np.where(
+            glial & (tissue < _SHEATH), np.float32(look.glia) + (grey - base[tissue]), grey
+        )
+        film = self._film(grid, at, tissue)
+        grey = np.where(wall < film, np.float32(look.glia), grey)
+        edge = line(wall - film, self.soft) * np.float32(0.9 * self.ink)
         self._lamellae(grey, edge, at, grid, surface, tissue)
         grain = self.grain(grid).take(at) * np.float32(look.grain * 0.8)
         grey += grain
@@ -82,6 +93,11 @@ class Matrix:
             rim = line(coat, 1.5 * self.soft) + line(coat - np.float32(self.lamella), self.soft)
             grey += (np.float32(look.membrane + 0.1) - grey) * np.clip(rim, 0, 0.7)
         image.reshape(-1)[at] = grey
+
+    def _film(self, grid: Grid, at: np.ndarray, tissue: np.ndarray) -> np.ndarray:
+        """Half the thickness of the glia between two processes of the rind, nm; elsewhere they touch."""
+        film = np.clip(grid.keep(self.wrap).take(at) * np.float32(40) + np.float32(25), 0, 110)
+        return np.where(tissue == _RIND, film, 0).astype(np.float32)
 
     def _points(self, at: np.ndarray, grid: Grid, warp: list[np.ndarray]) -> np.ndarray:
         points = np.empty((3, len(at)), np.float32)
@@ -95,17 +111,19 @@ class Matrix:
     def _tissue(
         self, at: np.ndarray, grid: Grid, points: np.ndarray, deep: np.ndarray
     ) -> np.ndarray:
-        """0 rind, 1 neuropil, 2 sheath, 3.. tracts."""
+        """Which frame each point is looked up in: one of the tissues below, or a tract."""
         border = np.float32(self.scene.layers.rind) + self.border(grid).take(at)
         tissue = (deep > border).astype(np.int32)
+        large = grid.keep(self.mood).take(at) < np.float32(-1.1)
+        tissue[large & (tissue == _NEUROPIL)] = _LARGE
         centre = (grid.low + grid.high) / 2
         radius = float(np.linalg.norm(grid.high - grid.low)) / 2 + 1500
         for number, tract in enumerate(self.scene.tracts):
             if np.linalg.norm(tract.frame[1:] @ (centre - tract.point)) < tract.radius + radius:
                 rows = tract.frame[1:].astype(np.float32)
                 across = rows @ points - (rows @ tract.point.astype(np.float32))[:, None]
-                tissue[np.square(across).sum(axis=0) < tract.radius**2] = 3 + number
-        tissue[deep < 0] = 2
+                tissue[np.square(across).sum(axis=0) < tract.radius**2] = _TRACT + number
+        tissue[deep < 0] = _SHEATH
         return tissue
 
     def _lookup(self, points: np.ndarray, tissue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,9 +153,9 @@ class Matrix:
         """Glia wraps the bodies of the rind in thin sheets, a few of them deep."""
         look = self.look
         distance = surface.take(at)
-        wrap = self.wrap(grid).take(at)
+        wrap = grid.keep(self.wrap).take(at)
         sheets = distance < np.float32(look.lamella_nm) * np.clip(1.2 + 1.3 * wrap, 0, 5)
-        sheets &= tissue == 0
+        sheets &= tissue == _RIND
         if not sheets.any():
             return
         count = (

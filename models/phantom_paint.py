@@ -46,7 +46,7 @@ class Painter:
         self.gap = smooth(1500)
         self.waves = smooth(8000, 450)
         self.reticulum, self.patches = smooth(420), smooth(1500)
-        self.cloud = smooth(1300, 0.02)
+        self.cloud = smooth(900, 0.028)
         self.matrix = Matrix(scene, look, smooth, shapes, voxel_nm)
         self.resin = Resin(size_nm, look, shapes)
         self.chromatin = NoiseTile(voxel_nm, look.speckle_nm, 0.22, grains)
@@ -174,14 +174,17 @@ class Painter:
         """Cytoplasm of whatever holds a voxel: granular, with strands of endoplasmic reticulum; lumen of tracheae."""
         look = self.look
         image = self.cytoplasm[owner]
-        image += self.grain(grid) * np.float32(look.grain)
+        image += grid.keep(self.grain) * np.float32(look.grain)
         image += self.cloud(grid)
-        strand = line(self.reticulum(grid) * np.float32(170), 0.7 * self.soft)
-        strand *= np.clip(self.patches(grid) * np.float32(0.9), 0, 1)
-        image -= strand * np.float32(0.42 * look.reticulum)
+        strands, patches = grid.keep(self.reticulum).copy(), self.patches(grid)
+        stacked = strands - np.rint(strands * np.float32(2.2)) * np.float32(1 / 2.2)
+        np.copyto(strands, stacked, where=patches > 1.3)  # Golgi: sheets side by side
+        ink = line(strands * np.float32(170), 0.7 * self.soft)
+        ink *= np.clip(patches * np.float32(1.4) - np.float32(0.25), 0, 1)
+        image -= ink * np.float32(0.38 * look.reticulum)
         trachea = self.kind[owner] == Kind.TRACHEA
         if trachea.any():
-            lumen = np.float32(look.resin) + self.grain(grid) * np.float32(0.2 * look.grain)
+            lumen = np.float32(look.resin) + grid.keep(self.grain) * np.float32(0.2 * look.grain)
             np.copyto(image, lumen, where=trachea)
             wall = line(surface + np.float32(self.soft), 1.6 * self.soft)
             np.copyto(
@@ -217,13 +220,15 @@ class Painter:
         distance = ellipsoid_distance(cell.nucleus, grid, box, warp)
         np.maximum(distance, surface[box] + np.float32(170), out=distance)
         spotted = 0.6 if cell.kind == Kind.ODD else 1.4 if cell.kind == Kind.GLIA else 1.0
-        grey = self.nucleus[number + 1] + self.chromatin(grid)[box] * np.float32(
+        grey = self.nucleus[number + 1] + grid.keep(self.chromatin)[box] * np.float32(
             spotted * look.speckle
         )
+        rough = grid.keep(self.reticulum)[box] * np.float32(110)
         for body in cell.nucleoli:
             inner = ellipsoid_distance(body, grid, box, warp)
-            soft = np.clip(np.float32(0.5) - inner / np.float32(300), 0, 1)
-            grey -= soft * np.float32(0.22)
+            inner += rough
+            soft = np.clip(np.float32(0.5) - inner / np.float32(220), 0, 1)
+            grey -= soft * np.float32(0.24)
         np.copyto(image[box], grey, where=own & (distance < 0))
         ink = line(distance, self.thin) * own
         dark = 0.35 if cell.kind == Kind.ODD else 0.9
@@ -262,7 +267,7 @@ class Painter:
         else:
             grey = np.float32(look.resin) + tone
         view = image[box]
-        level = grey + self.grain(grid)[box] * np.float32(0.6 * look.grain)
+        level = grey + grid.keep(self.grain)[box] * np.float32(0.6 * look.grain)
         view += (level - view) * inside
         if organelle.grain != Grain.LYSOSOME:
             rim = line(distance, 0.8 * self.soft) * allowed

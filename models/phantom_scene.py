@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .phantom_texture import random_directions, random_rotation, rotation_from
+from .phantom_texture import random_directions, random_rotations, rotation_from
 
 SceneKind = Literal["brain", "rind", "neuropil", "edge"]
 SCENES: tuple[SceneKind, ...] = ("brain", "rind", "neuropil", "edge")
@@ -153,7 +153,7 @@ def _layers(size_nm: np.ndarray, kind: SceneKind, rng: np.random.Generator) -> L
         "brain": (low + span * rng.uniform(-0.1, 0.1), max(15000.0, span * rng.uniform(0.65, 0.9))),
         "rind": (low - sheath - 2500.0, 10 * span),
         "neuropil": (low - 60000.0, 30000.0),
-        "edge": (low + span * rng.uniform(0.35, 0.75), span * rng.uniform(0.1, 0.4)),
+        "edge": (low + span * rng.uniform(0.35, 0.75), span * rng.uniform(0.1, 0.7)),
     }[kind]
     return Layers(normal, float(surface), sheath, float(rind))
 
@@ -179,10 +179,12 @@ def _somas(
         return []
     glial = rng.uniform(0.02, 0.12)
     kinds = rng.choice(4, len(centres), p=[0.93 - glial, 0.055, 0.015, glial])
+    near = np.maximum(np.maximum(-centres, centres - size_nm).max(axis=1), 0)
+    seen = near < 1.8 * radii  # what cannot reach the volume needs no contents
     paths, widths = _neurites(centres, radii, layers, rng)
     return [
-        _cell(Kind(k), c, r, Tube(p, w), rng)
-        for k, c, r, p, w in zip(kinds, centres, radii, paths, widths)
+        _cell(Kind(k), c, r, Tube(p, w), bool(s), rng)
+        for k, c, r, p, w, s in zip(kinds, centres, radii, paths, widths, seen)
     ]
 
 
@@ -263,7 +265,7 @@ def _neurites(
 
 
 def _cell(
-    kind: Kind, centre: np.ndarray, radius: float, tube: Tube, rng: np.random.Generator
+    kind: Kind, centre: np.ndarray, radius: float, tube: Tube, seen: bool, rng: np.random.Generator
 ) -> Cell:
     spread = 0.22 if kind == Kind.GLIA else 0.10
     body = _ellipsoid(centre, radius * 1.24, spread, rng)
@@ -271,58 +273,67 @@ def _cell(
     cut = (
         int(np.argmax(tube.radii[1:] < 1.4 * width)) if np.any(tube.radii[1:] < 1.4 * width) else 1
     )
-    ratio = rng.uniform(0.62, 0.86) if kind != Kind.ODD else 0.88
-    offset = random_directions(1, rng)[0] * radius * (1.02 - ratio) * rng.uniform(0, 1) ** 0.5
+    ratio = rng.uniform(0.66, 0.93) if kind != Kind.ODD else 0.88
+    offset = random_directions(1, rng)[0] * radius * (1.06 - ratio) * rng.uniform(0, 1) ** 0.5
     nucleus = _ellipsoid(centre + offset, radius * ratio, 0.09, rng)
     nucleoli = [
         _ellipsoid(
-            nucleus.centre + random_directions(1, rng)[0] * nucleus.radius * rng.uniform(0.3, 0.9),
-            nucleus.radius * rng.uniform(0.1, 0.27),
+            nucleus.centre + random_directions(1, rng)[0] * nucleus.radius * rng.uniform(0.4, 1.0),
+            nucleus.radius * rng.uniform(0.13, 0.36),
             0.15,
             rng,
         )
-        for _ in range(rng.integers(6, 12) if kind in (Kind.GLIA, Kind.ODD) else rng.integers(0, 4))
+        for _ in range(rng.integers(6, 12) if kind in (Kind.GLIA, Kind.ODD) else rng.integers(0, 6))
     ]
-    organelles = _organelles(centre, radius, nucleus, rng)
+    organelles = _shell(centre, radius, nucleus, rng) if seen else []
     return Cell(kind, body, tube, max(cut, 1), nucleus, nucleoli, organelles, float(rng.normal()))
 
 
-def _organelles(
+def _shell(
     centre: np.ndarray, radius: float, nucleus: Ellipsoid, rng: np.random.Generator
 ) -> list[Organelle]:
     """In the shell of cytoplasm around the nucleus."""
-    count = rng.poisson(rng.uniform(18, 60) * (radius / 1900) ** 2)
+    count = rng.poisson(rng.uniform(25, 80) * (radius / 1900) ** 2)
     points = (
         centre + random_directions(count, rng) * (radius * rng.uniform(0.5, 1.15, count))[:, None]
     )
     outside = np.linalg.norm(points - nucleus.centre, axis=1) > nucleus.radius * 1.06
-    return [_organelle(p, rng) for p in points[outside]]
+    return _organelles(points[outside], rng)
 
 
-def _organelle(centre: np.ndarray, rng: np.random.Generator) -> Organelle:
-    draw = rng.random()
-    grain = Grain.MITOCHONDRION if draw < 0.72 else Grain.LYSOSOME if draw < 0.9 else Grain.VACUOLE
-    if grain == Grain.MITOCHONDRION:
-        width = np.exp(rng.uniform(np.log(120), np.log(330)))
-        semi = width * np.array([1.0, rng.uniform(0.8, 1.2), np.exp(rng.uniform(0.1, 1.6))])
-        bend = rng.normal(0, 0.9)
-    else:
-        semi = rng.uniform(70, 190) * np.exp(rng.normal(0, 0.2, 3))
-        bend = 0.0
-    axes = np.diag(1 / semi) @ random_rotation(rng).T
-    reach = float(semi.max() + abs(bend) * semi[0] + 60)
-    return Organelle(
-        Ellipsoid(centre, axes, float(semi.min()), reach), grain, float(bend), float(rng.normal())
+def _organelles(points: np.ndarray, rng: np.random.Generator) -> list[Organelle]:
+    """One organelle at each point: mitochondria, lysosomes, a few vacuoles."""
+    turns = random_rotations(len(points), rng)
+    grains = rng.choice(3, len(points), p=[0.72, 0.18, 0.10])
+    tones, bends = rng.normal(size=len(points)), 0.9 * rng.normal(size=len(points))
+    widths = np.exp(rng.uniform(np.log(120), np.log(330), len(points)))
+    round_ = rng.uniform(70, 190, (len(points), 1)) * np.exp(rng.normal(0, 0.2, (len(points), 3)))
+    long = np.stack(
+        [
+            np.ones(len(points)),
+            rng.uniform(0.8, 1.2, len(points)),
+            np.exp(rng.uniform(0.1, 1.6, len(points))),
+        ],
+        axis=1,
     )
+    made = []
+    for i, point in enumerate(points):
+        slim = grains[i] == Grain.MITOCHONDRION
+        semi = widths[i] * long[i] if slim else round_[i]
+        bend = float(bends[i]) if slim else 0.0
+        reach = float(semi.max() + abs(bend) * semi[0] + 60)
+        shape = Ellipsoid(point, (turns[i] / semi).T, float(semi.min()), reach)
+        made.append(Organelle(shape, Grain(int(grains[i])), bend, float(tones[i])))
+    return made
 
 
 def _loose(
     size_nm: np.ndarray, layers: Layers, volume_um3: float, rng: np.random.Generator
 ) -> list[Organelle]:
     """Organelles of neuropil, sheath and glia; the painter keeps them out of cells that have their own."""
-    count = rng.poisson(volume_um3 * rng.uniform(0.1, 0.4))
+    count = rng.poisson(volume_um3 * rng.uniform(0.1, 0.7))
     points = rng.uniform(0, 1, (count, 3)) * size_nm
-    return [_organelle(p, rng) for p in points[layers.depth(points) > 200]]
+    return _organelles(points[layers.depth(points) > 200], rng)
 
 
 def _tubes(size_nm: np.ndarray, kind: Kind, count: int, rng: np.random.Generator) -> list[Cell]:
@@ -358,7 +369,7 @@ def _ellipsoid(
 ) -> Ellipsoid:
     stretch = np.exp(np.clip(rng.normal(0, spread, 3), -0.45, 0.45))
     semi = radius * stretch / np.prod(stretch) ** (1 / 3)
-    axes = np.diag(1 / semi) @ random_rotation(rng).T
+    axes = (random_rotations(1, rng)[0] / semi).T
     return Ellipsoid(np.asarray(centre), axes, float(radius), float(semi.max()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -25,12 +25,19 @@ class Grid:
         self.low = np.array([a[0] for a in self.axes], float)
         self.high = np.array([a[-1] for a in self.axes], float)
         self._weights: dict[float, list[tuple[int, np.ndarray]]] = {}
+        self._kept: dict[int, np.ndarray] = {}
 
     def spline(self, spacing_nm: float) -> list[tuple[int, np.ndarray]]:
         """For each axis the first lattice node in reach, and weights (voxels, nodes)."""
         if spacing_nm not in self._weights:
             self._weights[spacing_nm] = [_cubic(a / spacing_nm) for a in self.axes]
         return self._weights[spacing_nm]
+
+    def keep(self, field: Callable[[Grid], np.ndarray]) -> np.ndarray:
+        """A field on this grid, computed once; not to be changed in place."""
+        if id(field) not in self._kept:
+            self._kept[id(field)] = field(self)
+        return self._kept[id(field)]
 
 
 class SmoothField:
@@ -128,10 +135,10 @@ def line(distance: np.ndarray, width_nm: float) -> np.ndarray:
     return np.square(t, out=t)
 
 
-def random_rotation(rng: np.random.Generator) -> np.ndarray:
-    """A rotation matrix, uniform."""
-    q, r = np.linalg.qr(rng.standard_normal((3, 3)))
-    return q * np.sign(np.diag(r))
+def random_rotations(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Rotation matrices (n, 3, 3), uniform."""
+    q, r = np.linalg.qr(rng.standard_normal((n, 3, 3)))
+    return q * np.sign(np.einsum("nii->ni", r))[:, None, :]
 
 
 def rotation_from(axis: np.ndarray, rng: np.random.Generator) -> np.ndarray:
