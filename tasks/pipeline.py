@@ -23,12 +23,15 @@ from ..errors import UserError
 from .config import RunConfig, parse_config
 from .finish import DownsampleStage, MeshMergeStage, MeshStage
 from .locate import LocateStage
+from .measure import MeasureStage, ShapeStage
+from .publish import PublishStage
 from .run import Run, Stage, open_run, predictor
 from .segment import SegmentStage
 from .stitch import MatchStage, RelabelStage
 
 STAGES: list[type[Stage]] = [
-    LocateStage, SegmentStage, MatchStage, RelabelStage, DownsampleStage, MeshStage, MeshMergeStage,
+    LocateStage, SegmentStage, MatchStage, RelabelStage, DownsampleStage, MeasureStage, ShapeStage,
+    MeshStage, MeshMergeStage, PublishStage,
 ]
 Progress = Callable[[str, int, int], None]
 _LOOK_S = 0.5

@@ -159,7 +159,8 @@ class LabelLayer:
         self._volume[_bbox(box)] = labels.astype(self._volume.dtype).T[..., np.newaxis]
 
     def set_info(self, **values: Any) -> None:
-        """Add entries (`segment_properties`, ...) to the layer's info."""
+        """Add entries (`segment_properties`, ...) to the layer's info as it is now."""
+        self._volume.refresh_info()
         if any(self._volume.info.get(key) != value for key, value in values.items()):
             self._volume.info.update(values)
             self._volume.commit_info()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -150,6 +151,18 @@ def test_meshes_can_be_read(undisturbed):
     mesh = mesh[1] if isinstance(mesh, dict) else mesh
     extent = np.ptp(mesh.vertices, axis=0)
     assert np.abs(extent - 2 * RADIUS_NM).max() < 300
+
+
+def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
+    table = pd.read_parquet(undisturbed / "tables/somas.parquet")
+    volume = 4 / 3 * np.pi * (RADIUS_NM / 1000) ** 3
+    assert np.abs(table["volume_um3"] / volume - 1).max() < 0.02
+    assert np.abs(table["inscribed_radius_um"] * 1000 - RADIUS_NM).max() < 80
+    found = table[["z_nm", "y_nm", "x_nm"]].to_numpy() / RESOLUTION[::-1] - OFFSET[::-1] - 0.5
+    assert np.abs(found - sorted(CENTRES)).max() < 0.1
+    assert table["crosses_seam"].all() and not table["suspicious"].any()
+    assert (undisturbed / "report/overview.png").stat().st_size > 10_000
+    assert "<html" in (undisturbed / "report/index.html").read_text()[:100]
 
 
 def test_status_counts_what_is_done(undisturbed):

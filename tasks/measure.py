@@ -1,0 +1,115 @@
+"""Stage 5, measure: sums per block that add up to each soma's shape, then what needs the whole soma at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..analysis.morphology import (
+    block_moments,
+    inscribed,
+    merge_moments,
+    nearest_neighbours,
+    shapes,
+)
+from .geometry import Box, vec3
+from .run import Run, Stage, flip
+from .stitch import RESOLVED
+from .store import RunStore
+
+_SHAPES = "measure/shapes.npz"
+_BATCH = 64  # somas a task
+
+
+class MeasureStage(Stage):
+    """One task a block: the additive moments of the somas in its core, and of their surfaces."""
+
+    name = "measure"
+
+    def plan(self) -> Sequence[int]:
+        """Blocks that were segmented and those beside them, which own part of the surface."""
+        grid = self.run.segment_grid
+        beside: set[int] = set()
+        for index in self.run.store.indices("receipts/segment"):
+            beside.update(grid.reaching(grid[index].core.grow((1, 1, 1))))
+        return sorted(beside)
+
+    def do(self, index: int) -> dict[str, Any]:
+        bounds = self.run.segment_grid.bounds
+        core = self.run.segment_grid[index].core
+        around = core.grow((1, 1, 1)).intersect(bounds)
+        moments = block_moments(
+            self.run.somas.read(around),
+            core.slices_zyx(around.lo),
+            flip(around.lo),
+            (flip(bounds.lo), flip(bounds.hi)),
+        )
+        put_frame(self.run.store, f"measure/blocks/{index}.npz", moments)
+        return {"somas": len(moments)}
+
+    def finish(self) -> dict[str, Any]:
+        store = self.run.store
+        parts = [get_frame(store, f"measure/blocks/{index}.npz") for index in self.plan()]
+        frame = shapes(merge_moments(parts), flip(self.run.config.segment.resolution_nm))
+        put_frame(store, _SHAPES, frame)
+        return {"somas": len(frame)}
+
+
+class ShapeStage(Stage):
+    """One task a batch of somas: the largest ball inside each."""
+
+    name = "shape"
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        return get_frame(self.run.store, _SHAPES)
+
+    def plan(self) -> Sequence[int]:
+        return range(-(-len(self.frame) // _BATCH))
+
+    def do(self, index: int) -> dict[str, Any]:
+        resolution = np.array(self.run.config.segment.resolution_nm)
+        rows = []
+        for _, soma in self.frame.iloc[index * _BATCH : (index + 1) * _BATCH].iterrows():
+            lo, hi = (
+                vec3(np.rint(np.array([soma[f"bb_{end}_{a}_nm"] for a in "xyz"]) / resolution).tolist())
+                for end in ("start", "end")
+            )
+            box = Box(lo, hi).grow((1, 1, 1)).intersect(self.run.segment_grid.bounds)
+            mask = self.run.somas.read(box) == np.uint64(soma["id"])
+            radius, centre = inscribed(mask, flip(resolution))
+            at = (np.array(flip(centre)) + box.lo + 0.5) * resolution
+            rows.append([radius, *at])
+        columns = ["inscribed_radius_um", *(f"inscribed_{a}_nm" for a in "xyz")]
+        frame = pd.DataFrame(np.array(rows).reshape(-1, 4), columns=columns)
+        put_frame(self.run.store, f"measure/batches/{index}.npz", frame)
+        return {"somas": len(frame)}
+
+
+def measured(run: Run) -> pd.DataFrame:
+    """All that was measured, one row a soma."""
+    frame = get_frame(run.store, _SHAPES)
+    batches = [
+        get_frame(run.store, f"measure/batches/{i}.npz") for i in range(-(-len(frame) // _BATCH))
+    ]
+    if batches:
+        frame = pd.concat([frame, pd.concat(batches, ignore_index=True)], axis=1)
+    frame["nearest_nm"] = nearest_neighbours(frame[["x_nm", "y_nm", "z_nm"]].to_numpy())
+    resolved = get_frame(run.store, RESOLVED)[["id", "confidence", "crosses_seam", "suspicious"]]
+    frame = frame.merge(resolved, on="id", how="left", validate="one_to_one")
+    frame["n_seeds"] = 1  # stitching never lets two seeds into one soma
+    return frame
+
+
+def put_frame(store: RunStore, path: str, frame: pd.DataFrame) -> None:
+    store.put_arrays(path, {str(name): frame[name].to_numpy() for name in frame})
+
+
+def get_frame(store: RunStore, path: str) -> pd.DataFrame:
+    arrays = store.get_arrays(path)
+    assert arrays is not None, f"{path} is gone"
+    return pd.DataFrame(arrays)
