@@ -1,0 +1,66 @@
+"""README and guide say only what the command understands, and link only to what is there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flysoma.scripts.cli import cli
+from flysoma.tasks.config import parse_config
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NEEDED = "image: file:///image\noutput: file:///output\n"
+
+
+def blocks(page, kind):
+    """The fenced blocks of a page that name a language, or none."""
+    return re.findall(rf"^```{kind}\n(.*?)^```$", page.read_text(), re.M | re.S)
+
+
+@pytest.fixture(params=PAGES, ids=lambda path: path.name)
+def page(request):
+    return request.param
+
+
+def test_every_command_is_understood(page):
+    lines = "".join(blocks(page, "(?:sh)?")).splitlines()
+    said = re.findall(r"`(flysoma [a-z]+ .*?)`", page.read_text())
+    for line in [*lines, *said]:
+        words = shlex.split(line.replace("\\", ""), comments=True)
+        if words[:1] != ["flysoma"] or len(words) < 2:
+            continue
+        assert words[1] in cli.commands, line
+        if len(words) == 2:
+            continue
+        numbers = iter("1 2 3".split())
+        filled = [next(numbers) if word in ("X", "Y", "Z", "N") else word for word in words[2:]]
+        cli.commands[words[1]].make_context(words[1], filled)
+
+
+def test_every_config_is_one(page):
+    for text in blocks(page, "yaml"):
+        keys = yaml.safe_load(text).keys()
+        missing = "".join(
+            line + "\n" for line in NEEDED.splitlines() if line.split(":")[0] not in keys
+        )
+        parse_config(missing + text, page.name)
+
+
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_option_that_is_named_exists():
+    known = {name for command in cli.commands.values() for p in command.params for name in p.opts}
+    known |= {"--version", "--help"}
+    for page in PAGES:
+        for code in re.findall(r"`([^`\n]+)`", page.read_text()):
+            if code.split()[0] in ("kubectl", "docker", "pip", "make"):
+                continue
+            for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code):
+                assert option in known, f"{page.name}: {option}"
