@@ -41,13 +41,15 @@ _RECORD = np.dtype(
     ]
 )
 _MAX_LEVELS = 12
-# the sphere's colour says the size, from dark blue (2 um) to yellow (8 um); suspicious somas are red
+# colour says the size, from dark blue (2 um) to yellow (8 um); suspicious somas are red. In sections it is faint,
+# so that the segments show through
 SHADER = """#uicontrol float smallest slider(min=0, max=12, default=2)
 #uicontrol float largest slider(min=0, max=12, default=8)
 void main() {
   float size = clamp((prop_equivalent_diameter_um() - smallest) / max(largest - smallest, 0.01), 0.0, 1.0);
   vec3 colour = mix(vec3(0.13, 0.27, 0.62), vec3(0.99, 0.80, 0.22), size);
-  setColor(vec4(prop_suspicious() > 0u ? vec3(0.9, 0.2, 0.2) : colour, 0.25));
+  float alpha = PROJECTION_VIEW ? 0.8 : 0.15;
+  setColor(vec4(prop_suspicious() > 0u ? vec3(0.9, 0.2, 0.2) : colour, alpha));
 }
 """
 

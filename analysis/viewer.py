@@ -62,7 +62,8 @@ class Layers:
       centroids: the annotation layer, or None.
       bounds_nm: lower and upper corner of the volume, x, y, z.
       image_range: grey values shown as black and white.
-      selected: segments to show in 3D; empty shows all that the 2D panels show.
+      selected: segments whose meshes the 3D panel shows from the start; in sections only they are coloured.
+        Empty: all are coloured, and a double click shows a mesh.
     """
 
     somas: str
@@ -106,10 +107,11 @@ def viewer_state(layers: Layers, *, position_nm: Nm3 | None = None) -> dict[str,
         "dimensions": {a: [1e-9, "m"] for a in "xyz"},
         "position": [float(v) for v in centre],
         "crossSectionScale": max(extent[:2]) / _PANEL_PX,
-        "projectionScale": 1.5 * max(extent),
+        "projectionScale": 1.3 * max(extent),
         "layers": _layers(layers),
         "layout": "4panel",
         "showSlices": False,
+        "crossSectionBackgroundColor": "#000000",
         "selectedLayer": {"visible": True, "layer": "somas"},
     }
     return state
@@ -217,6 +219,7 @@ def _layers(layers: Layers) -> list[dict[str, Any]]:
             "type": "segmentation",
             "name": "somas",
             "source": layers.somas,
+            "tab": "segments",  # the list with the segment properties
             "segments": [str(i) for i in layers.selected],
             "selectedAlpha": 0.35,
             "notSelectedAlpha": 0.0 if layers.selected else 0.25,
