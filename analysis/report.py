@@ -242,8 +242,8 @@ h2 { font-size: 1.15rem; font-weight: 600; margin: 2.6rem 0 .8rem; padding-top: 
 a { color: var(--accent); }
 .lead { color: var(--soft); margin: 0; font-size: 1.05rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: 1px;
-  margin: 1.6rem 0; background: var(--grid); border: 1px solid var(--grid); }
-.tiles div { background: var(--paper); padding: .8rem .9rem; }
+  margin: 1.6rem 0; }
+.tiles div { box-shadow: 0 0 0 1px var(--grid); padding: .8rem .9rem; }
 .tiles b { display: block; font-size: 1.5rem; line-height: 1.25; font-weight: 600;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 .tiles span { color: var(--soft); font-size: .85rem; }
