@@ -138,14 +138,18 @@ def inscribed(mask: np.ndarray, voxel_nm: Nm3) -> tuple[float, Nm3]:
     """Radius in um and centre (z, y, x, in voxels of the mask) of the largest ball inside an object.
 
     Beyond the mask's border the object is taken to go on: give at least one voxel of background around what
-    ends there. The distance is from the centre to the nearest background voxel's centre, exact for a digitised
-    ball. Of equally large balls the first in z, y, x order. An empty mask has radius 0.
+    ends there. (Only where the mask has no background at all, its border bounds the ball.) The distance is from
+    the centre to the nearest background voxel's centre, exact for a digitised ball. Of equally large balls the
+    first in z, y, x order. An empty mask has radius 0.
     """
     if not mask.any():
         return 0.0, (0.0, 0.0, 0.0)
-    if mask.all():
-        raise ValueError("no background around the object: give a margin")
-    depth = edt.edt(np.ascontiguousarray(mask), anisotropy=voxel_nm, black_border=False, parallel=1)
+    depth = edt.edt(
+        np.ascontiguousarray(mask),
+        anisotropy=voxel_nm,
+        black_border=bool(mask.all()),
+        parallel=1,
+    )
     z, y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     return float(depth[z, y, x]) * 1e-3, (float(z), float(y), float(x))
 
