@@ -67,7 +67,7 @@ class Look:
             neurite=cytoplasm + about(0.03, 0.07, -0.1),
             neuropil=cytoplasm - about(0.04, 0.09, -0.1),
             membrane=about(0.24, 0.12, 0.02),
-            mitochondria=about(0.33, 0.12, 0.05),
+            mitochondria=about(0.28, 0.13, 0.04),
             speckle=about(0.15, 0.07, 0.03),
             speckle_nm=about(28, 16, 12),
             grain=about(0.115, 0.07, 0.015),

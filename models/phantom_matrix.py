@@ -82,6 +82,7 @@ class Matrix:
         film = self._film(grid, at, tissue)
         grey = np.where(wall < film, np.float32(look.glia), grey)
         edge = line(wall - film, self.soft) * np.float32(0.9 * self.ink)
+        np.maximum(edge, line(deep, self.soft) * np.float32(self.ink), out=edge)
         self._lamellae(grey, edge, at, grid, surface, tissue)
         grain = self.grain(grid).take(at) * np.float32(look.grain * 0.8)
         grey += grain

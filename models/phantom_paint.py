@@ -165,9 +165,10 @@ class Painter:
                 assert cell.tube is not None
                 new = _segment_distance(cell.tube, segment, grid, inner, warp)
             old = distance[where]
-            nearer = new < old
+            thin = bool(segment >= cell.cut)
+            nearer = new < old - np.float32(2 * thin)  # where two segments meet they tie: soma
             np.copyto(old, new, where=nearer)
-            np.copyto(neurite[where], 0 <= cell.cut <= segment, where=nearer)
+            np.copyto(neurite[where], thin, where=nearer)
         return distance, neurite
 
     def _within(self, grid: Grid, owner: np.ndarray, surface: np.ndarray) -> np.ndarray:
@@ -178,7 +179,7 @@ class Painter:
         image += self.cloud(grid)
         strands, patches = grid.keep(self.reticulum).copy(), self.patches(grid)
         stacked = strands - np.rint(strands * np.float32(2.2)) * np.float32(1 / 2.2)
-        np.copyto(strands, stacked, where=patches > 1.3)  # Golgi: sheets side by side
+        np.copyto(strands, stacked, where=patches > 1.7)  # Golgi: sheets side by side
         ink = line(strands * np.float32(170), 0.7 * self.soft)
         ink *= np.clip(patches * np.float32(1.4) - np.float32(0.25), 0, 1)
         image -= ink * np.float32(0.38 * look.reticulum)

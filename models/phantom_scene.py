@@ -181,10 +181,10 @@ def _somas(
     kinds = rng.choice(4, len(centres), p=[0.93 - glial, 0.055, 0.015, glial])
     near = np.maximum(np.maximum(-centres, centres - size_nm).max(axis=1), 0)
     seen = near < 1.8 * radii  # what cannot reach the volume needs no contents
-    paths, widths = _neurites(centres, radii, layers, rng)
+    tubes_out = _neurites(centres, radii, layers, rng)
     return [
-        _cell(Kind(k), c, r, Tube(p, w), bool(s), rng)
-        for k, c, r, p, w, s in zip(kinds, centres, radii, paths, widths, seen)
+        _cell(Kind(k), c, r, t, bool(s), rng)
+        for k, c, r, t, s in zip(kinds, centres, radii, tubes_out, seen)
     ]
 
 
@@ -238,30 +238,59 @@ def _uncrowd(points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _neurites(
     centres: np.ndarray, radii: np.ndarray, layers: Layers, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Paths (n, k, 3) and radii (n, k): out of the body, narrowing, round the other bodies, inwards."""
+) -> list[Tube]:
+    """Tubes out of the bodies, narrowing, through the gaps between other bodies, inwards.
+
+    Every step takes the clearest of some headings; a neurite that runs into a body all the same ends there.
+    """
     n = len(centres)
     tree = cKDTree(centres)
-    heading = _unit(random_directions(n, rng) + 0.6 * layers.normal)
     width = rng.uniform(170, 420, n)
+    heading = _clearest(tree, radii, centres, 1.75 * radii, random_directions(n * 10, rng), layers)
     points = [centres + heading * (0.62 * radii)[:, None]]
     sizes = [0.5 * radii]
+    clear = [np.ones(n, bool)]
     long = rng.uniform(0.3, 1.0, n)  # how long the cone is in which the body becomes neurite
     for step in range(13):
         here = points[-1]
-        if step:
-            heading = heading + 0.25 * random_directions(n, rng) + 0.15 * layers.normal
-            distance, index = tree.query(here, k=min(3, n))
-            distance, index = distance.reshape(n, -1), index.reshape(n, -1)
-            for d, i in zip(distance.T, index.T):
-                away = (here - centres[i]) / np.maximum(d, 1)[:, None]
-                heading += away * (1.6 * np.clip(1.35 - d / radii[i], 0, 0.6))[:, None]
-            heading = _unit(heading)
         stride = 0.45 * radii if step == 0 else np.full(n, 550.0)
+        if step:
+            turned = np.repeat(heading, 6, axis=0) + 0.65 * random_directions(n * 6, rng)
+            heading = _clearest(tree, radii, here, stride + 400, _unit(turned), layers)
         points.append(here + heading * stride[:, None])
-        cone = 0.34 * radii * np.exp(-step / (2.2 * long))
-        sizes.append(np.maximum(width, cone))
-    return np.stack(points, 1), np.stack(sizes, 1)
+        sizes.append(np.maximum(width, 0.34 * radii * np.exp(-step / (2.2 * long))))
+        clear.append(clear[-1] & (_clearance(tree, radii, points[-1], np.arange(n)) > 0))
+    ends = np.sum(clear, axis=0)
+    return [
+        Tube(p[: max(e, 3)], s[: max(e, 3)])
+        for p, s, e in zip(np.stack(points, 1), np.stack(sizes, 1), ends)
+    ]
+
+
+def _clearest(
+    tree: cKDTree,
+    radii: np.ndarray,
+    here: np.ndarray,
+    ahead: np.ndarray,
+    headings: np.ndarray,
+    layers: Layers,
+) -> np.ndarray:
+    """Of some headings (n * k, 3) for each of n points the one that leads away from bodies, inwards if it can."""
+    n = len(here)
+    k = len(headings) // n
+    tips = np.repeat(here, k, axis=0) + headings * np.repeat(ahead, k)[:, None]
+    room = _clearance(tree, radii, tips, np.repeat(np.arange(n), k))
+    worth = np.minimum(room, 500) + 250 * headings @ layers.normal
+    best = worth.reshape(n, k).argmax(axis=1)
+    return headings.reshape(n, k, 3)[np.arange(n), best]
+
+
+def _clearance(tree: cKDTree, radii: np.ndarray, points: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Distance from points to the nearest body that is not their own, nm."""
+    distance, index = tree.query(points, k=min(5, tree.n))
+    distance, index = distance.reshape(len(points), -1), index.reshape(len(points), -1)
+    room = distance - 1.12 * radii[index]
+    return np.where(index == own[:, None], 1e5, room).min(axis=1)
 
 
 def _cell(
@@ -270,9 +299,8 @@ def _cell(
     spread = 0.22 if kind == Kind.GLIA else 0.10
     body = _ellipsoid(centre, radius * 1.24, spread, rng)
     width = tube.radii[-1]
-    cut = (
-        int(np.argmax(tube.radii[1:] < 1.4 * width)) if np.any(tube.radii[1:] < 1.4 * width) else 1
-    )
+    narrow = np.flatnonzero(tube.radii[1:] < 1.4 * width)
+    cut = int(narrow[0]) + 1 if len(narrow) else len(tube.radii)
     ratio = rng.uniform(0.66, 0.93) if kind != Kind.ODD else 0.88
     offset = random_directions(1, rng)[0] * radius * (1.06 - ratio) * rng.uniform(0, 1) ** 0.5
     nucleus = _ellipsoid(centre + offset, radius * ratio, 0.09, rng)
@@ -286,16 +314,16 @@ def _cell(
         for _ in range(rng.integers(6, 12) if kind in (Kind.GLIA, Kind.ODD) else rng.integers(0, 6))
     ]
     organelles = _shell(centre, radius, nucleus, rng) if seen else []
-    return Cell(kind, body, tube, max(cut, 1), nucleus, nucleoli, organelles, float(rng.normal()))
+    return Cell(kind, body, tube, cut, nucleus, nucleoli, organelles, float(rng.normal()))
 
 
 def _shell(
     centre: np.ndarray, radius: float, nucleus: Ellipsoid, rng: np.random.Generator
 ) -> list[Organelle]:
     """In the shell of cytoplasm around the nucleus."""
-    count = rng.poisson(rng.uniform(25, 80) * (radius / 1900) ** 2)
+    count = rng.poisson(rng.uniform(35, 110) * (radius / 1900) ** 2)
     points = (
-        centre + random_directions(count, rng) * (radius * rng.uniform(0.5, 1.15, count))[:, None]
+        centre + random_directions(count, rng) * (radius * rng.uniform(0.6, 1.2, count))[:, None]
     )
     outside = np.linalg.norm(points - nucleus.centre, axis=1) > nucleus.radius * 1.06
     return _organelles(points[outside], rng)
