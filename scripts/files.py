@@ -41,6 +41,42 @@ def read_array(source: str | Path, axes: str = "zyx", dataset: str | None = None
     return array.transpose([axes.index(axis) for axis in "zyx"])
 
 
+def write_array(path: Path, array: np.ndarray, axes: str = "zyx") -> None:
+    """Write a z, y, x array as tif, nii, nii.gz, h5 (dataset "labels"), npy or npz, in the order of `axes`.
+
+    Raises:
+      UserError: unknown format, or the place cannot be written.
+    """
+    ending = next((end for end in FORMATS if path.name.lower().endswith(end)), None)
+    if ending is None:
+        raise UserError(f"{path}: unknown format; there are: {', '.join(FORMATS)}")
+    turned = np.ascontiguousarray(array.transpose(["zyx".index(axis) for axis in axes]))
+    try:
+        _save(path, ending, turned)
+    except OSError as err:
+        raise UserError(f"cannot write {path}: {err.strerror or err}") from err
+
+
+def _save(path: Path, ending: str, array: np.ndarray) -> None:
+    if ending in (".tif", ".tiff"):
+        import tifffile
+
+        tifffile.imwrite(path, array, compression="zlib")
+    elif ending in (".nii", ".nii.gz"):
+        import nibabel
+
+        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
+    elif ending in (".h5", ".hdf5"):
+        import h5py
+
+        with h5py.File(path, "w") as file:
+            file.create_dataset("labels", data=array, compression="gzip")
+    elif ending == ".npz":
+        np.savez_compressed(path, labels=array)
+    else:
+        np.save(path, array)
+
+
 def _load(path: Path, ending: str, dataset: str | None) -> np.ndarray:
     reader = {
         ".tif": _load_tif,

@@ -19,7 +19,7 @@ from typing import Any
 
 from taskqueue import TaskQueue
 
-from ..errors import UserError
+from ..errors import TasksFailed, UserError
 from .config import RunConfig, parse_config
 from .finish import DownsampleStage, MeshMergeStage, MeshStage
 from .locate import LocateStage
@@ -37,17 +37,18 @@ Progress = Callable[[str, int, int], None]
 _LOOK_S = 0.5
 
 
-class TasksFailed(Exception):
-    """Tasks of a stage failed for the last time; the message lists them."""
-
-
 @lru_cache(maxsize=32)
 def make_stage(name: str, run: str) -> Stage:
     """A stage of a run as workers use it, made once in each process."""
-    for stage in STAGES:
-        if stage.name == name:
-            return stage(open_run(run))
-    raise UserError(f"no stage '{name}'; there are: {', '.join(s.name for s in STAGES)}")
+    check_stage(name)
+    return next(stage for stage in STAGES if stage.name == name)(open_run(run))
+
+
+def check_stage(name: str | None) -> None:
+    """Raise UserError when there is no stage of that name; None is fine."""
+    names = [stage.name for stage in STAGES]
+    if name is not None and name not in names:
+        raise UserError(f"no stage '{name}'; there are: {', '.join(names)}")
 
 
 def begin(config: RunConfig) -> Run:
@@ -131,21 +132,10 @@ def execute_run(
 def _do_stage(
     run: Run, stage: Stage, url: str, alive: Callable[[], None], progress: Progress
 ) -> None:
-    from .worker import message  # worker imports the list of stages from here
-
-    record = f"stages/{stage.name}.json"
-    state = run.store.get_json(record)
-    if state is None:
-        stage.prepare()
-    elif state.get("finished"):
-        progress(stage.name, state["total"], state["total"])
+    plan = _ready(run, stage, progress)
+    if plan is None:
         return
-    plan = set(stage.plan())
-    run.store.put_json(record, {"total": len(plan)})
-    run.store.delete(run.store.names(f"failures/{stage.name}/"))
-    todo = sorted(plan - run.store.indices(f"receipts/{stage.name}"))
-    queue = TaskQueue(url, progress=False)
-    queue.insert([message(run.path, stage.name, index) for index in todo])
+    enqueue(run, stage.name, url)
     while True:
         done = plan & run.store.indices(f"receipts/{stage.name}")
         progress(stage.name, len(done), len(plan))
@@ -154,7 +144,55 @@ def _do_stage(
         _raise_if_over(run, stage.name, len(plan - done))
         alive()
         time.sleep(_LOOK_S)
-    run.store.put_json(record, {"total": len(plan), "finished": True, "result": stage.finish()})
+    _finish(run, stage, plan)
+
+
+def execute_here(run: Run, until: str, progress: Progress) -> None:
+    """Do the stages up to `until` in this process, task by task, without a queue."""
+    from .worker import execute
+
+    for kind in STAGES:
+        stage = kind(run)
+        plan = _ready(run, stage, progress)
+        if plan is not None:
+            for done, index in enumerate(sorted(plan), start=1):
+                execute(run.path, stage.name, index)
+                progress(stage.name, done, len(plan))
+            _finish(run, stage, plan)
+        if kind.name == until:
+            break
+
+
+def enqueue(run: Run, name: str, url: str) -> int:
+    """Put the tasks of a planned stage that have no receipt into a queue; returns how many."""
+    from .worker import message  # worker imports the list of stages from here
+
+    if run.store.get_json(f"stages/{name}.json") is None:
+        raise UserError(f"stage {name} of {run.path} is not planned yet: stages before it come first")
+    plan = set(make_stage(name, run.path).plan())
+    todo = sorted(plan - run.store.indices(f"receipts/{name}"))
+    TaskQueue(url, progress=False).insert([message(run.path, name, index) for index in todo])
+    return len(todo)
+
+
+def _ready(run: Run, stage: Stage, progress: Progress) -> set[int] | None:
+    """The stage's plan, prepared and free of old failures; None when the stage is finished."""
+    record = f"stages/{stage.name}.json"
+    state = run.store.get_json(record)
+    if state is not None and state.get("finished"):
+        progress(stage.name, state["total"], state["total"])
+        return None
+    if state is None:
+        stage.prepare()
+    plan = set(stage.plan())
+    run.store.put_json(record, {"total": len(plan)})
+    run.store.delete(run.store.names(f"failures/{stage.name}/"))
+    return plan
+
+
+def _finish(run: Run, stage: Stage, plan: set[int]) -> None:
+    state = {"total": len(plan), "finished": True, "result": stage.finish()}
+    run.store.put_json(f"stages/{stage.name}.json", state)
 
 
 def _raise_if_over(run: Run, stage: str, missing: int) -> None:

@@ -14,6 +14,7 @@ from ..analysis.tables import table_files
 from .geometry import Box, vec3
 from .measure import measured
 from .run import Run, Stage
+from .volume import LabelLayer
 
 _SECTIONS = 4
 _PICTURE_VX = 1024  # edge of what is shown of a section
@@ -42,15 +43,19 @@ class PublishStage(Stage):
         properties = json.dumps(segment_properties(frame)).encode()
         store.put("somas/segment_properties/info", properties, "application/json")
         run.somas.set_info(segment_properties="segment_properties")
-        picture = overview_figure(_sections(run))
+        picture = overview_figure(sections(run))
         store.put("report/overview.png", picture, "image/png")
         page = report_page(frame, _summary(run, (low, high)), {"Sections with outlines": picture})
         store.put("report/index.html", page.encode(), "text/html")
         return {"somas": len(frame)}
 
 
-def _sections(run: Run) -> list[Section]:
-    """Sections at even distances through the volume, with the outlines of the somas that they cut."""
+def sections(run: Run, truth: LabelLayer | None = None) -> list[Section]:
+    """Sections at even distances through the volume, with the outlines of the somas that they cut.
+
+    Args:
+      truth: labels on the same voxels, outlined too.
+    """
     bounds, resolution = run.segment_grid.bounds, run.config.segment.resolution_nm
     middle = [(a + b) // 2 for a, b in zip(bounds.lo, bounds.hi)]
     shown = []
@@ -66,6 +71,7 @@ def _sections(run: Run) -> list[Section]:
                 run.image.read(box, resolution)[0],
                 run.somas.read(box)[0],
                 (resolution[1], resolution[0]),
+                None if truth is None else truth.read(box)[0],
             )
         )
     return shown

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flysoma.scripts.cli import cli
+from flysoma.scripts.cli import COMMANDS, cli
 from flysoma.tasks.config import parse_config
 
 ROOT = Path(__file__).parent.parent
@@ -32,12 +32,12 @@ def test_every_command_is_understood(page):
         words = shlex.split(line.replace("\\", ""), comments=True)
         if words[:1] != ["flysoma"] or len(words) < 2:
             continue
-        assert words[1] in cli.commands, line
+        assert words[1] in COMMANDS, line
         if len(words) == 2:
             continue
         numbers = iter("1 2 3".split())
         filled = [next(numbers) if word in ("X", "Y", "Z", "N") else word for word in words[2:]]
-        cli.commands[words[1]].make_context(words[1], filled)
+        cli.get_command(None, words[1]).make_context(words[1], filled)
 
 
 def test_every_config_is_one(page):
@@ -56,7 +56,12 @@ def test_every_link_leads_somewhere(page):
 
 
 def test_every_option_that_is_named_exists():
-    known = {name for command in cli.commands.values() for p in command.params for name in p.opts}
+    known = {
+        option
+        for name in COMMANDS
+        for parameter in cli.get_command(None, name).params
+        for option in parameter.opts
+    }
     known |= {"--version", "--help"}
     for page in PAGES:
         for code in re.findall(r"`([^`\n]+)`", page.read_text()):

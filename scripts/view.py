@@ -1,0 +1,56 @@
+"""`flysoma view`: a run in neuroglancer."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+
+import click
+
+from ..analysis import viewer
+from ..tasks.run import Run
+from ..tasks.store import local_folder
+
+_SHOWN = 300  # somas whose meshes are there from the start
+
+
+@click.command("view")
+@click.argument("path", metavar="RUN")
+@click.option("--link", metavar="URL", help="Print a link for the neuroglancer served there; buckets only.")
+@click.option("--screenshot", metavar="FILE", type=click.Path(), help="Write a PNG and stop.")
+@click.option("--port", default=0, help="Port of the viewer; default: any free one.")
+def command(path: str, link: str | None, screenshot: str | None, port: int) -> None:
+    """Open RUN: image, somas with meshes, centroids."""
+    run = Run.open(path)
+    if link is not None:
+        click.echo(viewer.link(_state(run, "", ""), link))
+        return
+    with ExitStack() as stack:
+        folders = [f for f in map(local_folder, (run.path, run.config.image)) if f is not None]
+        root = os.path.commonpath(folders) if folders else ""
+        served = stack.enter_context(viewer.serve(root)).url if root else ""
+        opened = viewer.open_viewer(_state(run, root, served), port)
+        if screenshot is not None:
+            viewer.screenshot(opened, screenshot)
+            click.echo(screenshot)
+            return
+        click.echo(f"open in a browser: {opened.get_viewer_url()}")
+        click.echo("Ctrl-C stops it")
+        while True:
+            time.sleep(3600)
+
+
+def _state(run: Run, root: str, served: str) -> dict[str, object]:
+    bounds, resolution = run.segment_grid.bounds, run.config.segment.resolution_nm
+    low, high = (
+        tuple(v * r for v, r in zip(corner, resolution)) for corner in (bounds.lo, bounds.hi)
+    )
+    layers = viewer.Layers(
+        somas=viewer.source_url(run.somas_path, root, served),
+        bounds_nm=(low, high),  # type: ignore[arg-type]
+        image=viewer.source_url(run.config.image, root, served),
+        centroids=viewer.source_url(f"{run.path}/centroids", root, served),
+        selected=range(1, _SHOWN + 1),
+    )
+    return viewer.viewer_state(layers)
