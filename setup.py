@@ -44,6 +44,7 @@ CORE = [
     "neuroglancer>=2.41",
     "nibabel>=5.3",
     "numpy>=2.0",
+    "osteoid>=0.7",
     "pandas>=2.2",
     "pillow>=11",
     "pyarrow>=18",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -69,18 +69,13 @@ class ShapeStage(Stage):
         return get_frame(self.run.store, _SHAPES)
 
     def plan(self) -> Sequence[int]:
-        return range(-(-len(self.frame) // _BATCH))
+        return batches(self.frame)
 
     def do(self, index: int) -> dict[str, Any]:
         resolution = np.array(self.run.config.segment.resolution_nm)
         rows = []
-        for _, soma in self.frame.iloc[index * _BATCH : (index + 1) * _BATCH].iterrows():
-            lo, hi = (
-                vec3(np.rint(np.array([soma[f"bb_{end}_{a}_nm"] for a in "xyz"]) / resolution).tolist())
-                for end in ("start", "end")
-            )
-            box = Box(lo, hi).grow((1, 1, 1)).intersect(self.run.segment_grid.bounds)
-            mask = self.run.somas.read(box) == np.uint64(soma["id"])
+        for _, soma in batch(self.frame, index):
+            box, mask = crop(self.run, soma)
             radius, centre = inscribed(mask, flip(resolution))
             at = (np.array(flip(centre)) + box.lo + 0.5) * resolution
             rows.append([radius, *at])
@@ -91,18 +86,42 @@ class ShapeStage(Stage):
 
 
 def measured(run: Run) -> pd.DataFrame:
-    """All that was measured, one row a soma."""
+    """All that has been measured so far, one row a soma."""
     frame = get_frame(run.store, _SHAPES)
-    batches = [
-        get_frame(run.store, f"measure/batches/{i}.npz") for i in range(-(-len(frame) // _BATCH))
-    ]
-    if batches:
-        frame = pd.concat([frame, pd.concat(batches, ignore_index=True)], axis=1)
+    numbers = batches(frame)
+    for folder in ("batches", "neurites"):
+        if numbers and run.store.indices(f"measure/{folder}") >= set(numbers):
+            parts = [get_frame(run.store, f"measure/{folder}/{i}.npz") for i in numbers]
+            frame = pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1)
     frame["nearest_nm"] = nearest_neighbours(frame[["x_nm", "y_nm", "z_nm"]].to_numpy())
     resolved = get_frame(run.store, RESOLVED)[["id", "confidence", "crosses_seam", "suspicious"]]
     frame = frame.merge(resolved, on="id", how="left", validate="one_to_one")
     frame["n_seeds"] = 1  # stitching never lets two seeds into one soma
     return frame
+
+
+def batches(frame: pd.DataFrame) -> range:
+    """Numbers of the tasks that share out the rows of a table of somas."""
+    return range(-(-len(frame) // _BATCH))
+
+
+def batch(frame: pd.DataFrame, index: int) -> Iterator[tuple[Any, pd.Series]]:
+    """The rows of task `index`."""
+    return frame.iloc[index * _BATCH : (index + 1) * _BATCH].iterrows()
+
+
+def crop(run: Run, soma: pd.Series) -> tuple[Box, np.ndarray]:
+    """The box of a soma with a voxel around it, and where in it the soma is (bool z, y, x)."""
+    lo, hi = (
+        vec3(
+            np.rint(
+                [soma[f"bb_{end}_{a}_nm"] / r for a, r in zip("xyz", run.somas.resolution_nm)]
+            ).tolist()
+        )
+        for end in ("start", "end")
+    )
+    box = Box(lo, hi).grow((1, 1, 1)).intersect(run.segment_grid.bounds)
+    return box, run.somas.read(box) == np.uint64(soma["id"])
 
 
 def put_frame(store: RunStore, path: str, frame: pd.DataFrame) -> None:

@@ -27,11 +27,12 @@ from .measure import MeasureStage, ShapeStage
 from .publish import PublishStage
 from .run import Run, Stage, open_run, predictor
 from .segment import SegmentStage
+from .skeleton import SkeletonStage
 from .stitch import MatchStage, RelabelStage
 
 STAGES: list[type[Stage]] = [
     LocateStage, SegmentStage, MatchStage, RelabelStage, DownsampleStage, MeasureStage, ShapeStage,
-    MeshStage, MeshMergeStage, PublishStage,
+    MeshStage, MeshMergeStage, SkeletonStage, PublishStage,
 ]
 Progress = Callable[[str, int, int], None]
 _LOOK_S = 0.5

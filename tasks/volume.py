@@ -158,6 +158,23 @@ class LabelLayer:
         """Write a chunk-aligned box; labels z, y, x."""
         self._volume[_bbox(box)] = labels.astype(self._volume.dtype).T[..., np.newaxis]
 
+    def begin_skeletons(self) -> None:
+        """Say in the infos that there are skeletons, without attributes that differ from vertex to vertex."""
+        self.set_info(skeletons="skeletons")
+        self._volume.skeleton.meta.info["vertex_attributes"] = []
+        self._volume.skeleton.meta.commit_info()
+
+    def write_skeletons(self, skeletons: Sequence[Any]) -> None:
+        """Write cloudvolume Skeletons, nm, x, y, z; their ids are the labels'."""
+        self._volume.refresh_info()
+        for skeleton in skeletons:
+            skeleton.extra_attributes = []
+        self._volume.skeleton.upload(skeletons)
+
+    def skeleton(self, label: int) -> Any:
+        """A label's skeleton as cloudvolume has it."""
+        return self._volume.skeleton.get(label)
+
     def set_info(self, **values: Any) -> None:
         """Add entries (`segment_properties`, ...) to the layer's info as it is now."""
         self._volume.refresh_info()

@@ -17,6 +17,7 @@ import yaml
 from flysoma.models.weights import Network, NetworkSpec, save_network
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.run import Run
+from flysoma.tasks.skeleton import count_neurites, trace
 from flysoma.tasks.volume import LabelLayer, create_layer, write_array
 
 OFFSET = (17, -9, 30)
@@ -151,6 +152,37 @@ def test_meshes_can_be_read(undisturbed):
     mesh = mesh[1] if isinstance(mesh, dict) else mesh
     extent = np.ptp(mesh.vertices, axis=0)
     assert np.abs(extent - 2 * RADIUS_NM).max() < 300
+
+
+def test_each_soma_has_a_skeleton_from_its_middle(undisturbed):
+    layer = LabelLayer(f"{undisturbed}/somas")
+    table = pd.read_parquet(undisturbed / "tables/somas.parquet")
+    assert (table["neurites"] == 0).all()  # balls have none
+    for soma, middle in zip(table["id"], table[["x_nm", "y_nm", "z_nm"]].to_numpy()):
+        skeleton = layer.skeleton(int(soma))  # a ball's is a point
+        assert np.linalg.norm(skeleton.vertices - middle, axis=1).min() < 200
+
+
+def test_a_neurite_of_a_body_is_traced_and_counted():
+    grid = np.ogrid[tuple(slice(n) for n in (90, 60, 140))]
+    body = sum(((g - c) * v) ** 2 for g, c, v in zip(grid, (45, 30, 30), (40, 64, 64))) < 1500**2
+    arm = sum(((g - c) * v) ** 2 for g, c, v in zip(grid[:2], (45, 30), (40, 64))) < 300**2
+    mask = body | (arm & (grid[2] > 30) & (grid[2] < 110))
+    skeleton = trace(mask, (64, 64, 40), 1500.0)
+    centre = np.array([30, 30, 45]) * RESOLUTION
+    assert count_neurites(skeleton.vertices, skeleton.edges, centre, 1500.0) == 1
+    assert abs(skeleton.cable_length() - 80 * 64) < 400
+    lone = np.zeros((3, 3, 3), bool)
+    lone[1, 1, 1] = True
+    assert len(trace(lone, (64, 64, 40), 40.0).vertices) == 1
+
+
+def test_neurites_are_branches_that_leave_the_soma():
+    steps = np.arange(0, 5000, 100.0)
+    arm = np.stack([steps, steps * 0, steps * 0], 1)
+    vertices = np.concatenate([arm, -arm, arm[:12, [1, 0, 2]]])
+    edges = np.array([(i, i + 1) for i in range(len(vertices) - 1) if vertices[i + 1].any()])
+    assert count_neurites(vertices, edges, np.zeros(3), 1000.0) == 2
 
 
 def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):

@@ -1,0 +1,103 @@
+"""Stage 4, finish: a skeleton for each soma, and the neurites that leave it.
+
+Each soma is traced whole, so there are no fragments to merge (and a soma fits one crop by definition).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import kimimaro
+import numpy as np
+import pandas as pd
+from osteoid import Skeleton
+from scipy import sparse
+
+from .measure import batch, batches, crop, measured, put_frame
+from .run import Stage
+
+
+class SkeletonStage(Stage):
+    """One task a batch of somas.
+
+    kimimaro takes a body for a soma by its depth; its own thresholds (3500-4000 nm) lie above every fly soma,
+    so they are set from the radius that was measured.
+    """
+
+    name = "skeleton"
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        return measured(self.run)
+
+    def prepare(self) -> None:
+        self.run.somas.begin_skeletons()
+
+    def plan(self) -> Sequence[int]:
+        return batches(self.frame)
+
+    def do(self, index: int) -> dict[str, Any]:
+        skeletons, counts = [], []
+        for _, soma in batch(self.frame, index):
+            centre = soma[[f"inscribed_{a}_nm" for a in "xyz"]].to_numpy(float)
+            radius_nm = soma["inscribed_radius_um"] * 1000
+            box, mask = crop(self.run, soma)
+            resolution = self.run.somas.resolution_nm
+            skeleton = trace(mask, resolution, radius_nm)
+            skeleton.id = int(soma["id"])
+            skeleton.vertices += np.array([(o + 0.5) * r for o, r in zip(box.lo, resolution)], "f4")
+            skeletons.append(skeleton)
+            counts.append(count_neurites(skeleton.vertices, skeleton.edges, centre, radius_nm))
+        self.run.somas.write_skeletons(skeletons)
+        frame = pd.DataFrame({"neurites": np.array(counts, np.int64)})
+        put_frame(self.run.store, f"measure/neurites/{index}.npz", frame)
+        return {"somas": len(counts)}
+
+
+def trace(mask: np.ndarray, resolution_nm: Sequence[float], radius_nm: float) -> Any:
+    """kimimaro's skeleton of one soma, nm from the middle of its crop's first voxel, x, y, z.
+
+    Args:
+      mask: bool z, y, x.
+      resolution_nm: x, y, z.
+      radius_nm: of the largest ball inside.
+    """
+    teasar = {
+        "scale": 1.5,
+        "const": 300,
+        "pdrf_scale": 100_000,
+        "pdrf_exponent": 4,
+        "soma_detection_threshold": 0.6 * radius_nm,
+        "soma_acceptance_threshold": 0.8 * radius_nm,
+        "soma_invalidation_scale": 1.1,
+        "soma_invalidation_const": 200,
+    }
+    found = kimimaro.skeletonize(
+        np.asfortranarray(mask.T.astype(np.uint8)),
+        teasar_params=teasar,
+        anisotropy=tuple(resolution_nm),
+        dust_threshold=0,
+        fix_borders=False,
+        progress=False,
+    )
+    if 1 in found:
+        return found[1]
+    middle = np.mean(np.nonzero(mask.T), axis=1) * np.array(resolution_nm)  # too small to trace
+    return Skeleton(middle[None].astype(np.float32), np.zeros((0, 2), np.uint32))
+
+
+def count_neurites(
+    vertices: np.ndarray, edges: np.ndarray, centre: np.ndarray, radius_nm: float
+) -> int:
+    """Branches of a skeleton that leave the soma: its parts more than 1.5 radii from the soma's middle.
+
+    Args:
+      vertices: n, 3; edges: m, 2 indices; centre and radius of the largest ball inside the soma, all nm.
+    """
+    outside = np.linalg.norm(vertices - centre, axis=1) > 1.5 * radius_nm
+    kept = edges[outside[edges].all(axis=1)]
+    graph = sparse.coo_matrix((np.ones(len(kept)), kept.T), shape=(len(vertices),) * 2)
+    _, branch = sparse.csgraph.connected_components(graph, directed=False)
+    return len(np.unique(branch[outside]))
