@@ -132,16 +132,19 @@ class PhantomPlan:
     first_seed: int
 
     def recipes(self) -> list[tuple[int, str, str]]:
-        """Seed, difficulty and scene of each phantom, spread over the shares of either."""
-        rng = np.random.default_rng(self.first_seed)
-        columns = []
-        for shares in (_DIFFICULTIES, _SCENES):
-            edges = np.cumsum(list(shares.values()))
-            at = (np.arange(self.count) + 0.5) / self.count
-            names = np.array(list(shares))[np.minimum(np.searchsorted(edges, at), len(edges) - 1)]
-            columns.append(rng.permutation(names))
-        seeds = range(self.first_seed, self.first_seed + self.count)
-        return [(s, str(d), str(k)) for s, d, k in zip(seeds, *columns)]
+        """Seed, difficulty and scene of each phantom, spread evenly over the shares of either.
+
+        They follow from the seed alone, so a longer plan begins with the phantoms of a shorter one.
+        """
+        found = []
+        for seed in range(self.first_seed, self.first_seed + self.count):
+            names = []
+            for shares, step in ((_DIFFICULTIES, 0.7548776662), (_SCENES, 0.5698402910)):
+                at = (0.5 + step * seed) % 1  # the R2 sequence: even in both at any length
+                edges = np.cumsum(list(shares.values()))
+                names.append(list(shares)[min(int(np.searchsorted(edges, at)), len(shares) - 1)])
+            found.append((seed, names[0], names[1]))
+        return found
 
 
 def phantom_volumes(

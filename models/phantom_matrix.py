@@ -36,7 +36,7 @@ class Matrix:
         self.wobble = [(smooth(1900, 330), smooth(520, 75)) for _ in range(3)]
         self.border = smooth(5000, 900)
         self.wrap, self.fray = smooth(1400, 1.0), smooth(480, 0.45)
-        self.mood = smooth(3800, 1.0)
+        self.mood, self.hollow = smooth(3800, 1.0), smooth(650, 1.0)
         self.grain = NoiseTile(voxel_nm, look.grain_nm * 1.2, 0.15, rng)
         self.soft = float(np.hypot(look.wall_nm, 0.42 * np.mean(voxel_nm[1:])))
         self.ink = min(1.0, 1.25 * look.wall_nm / self.soft)
@@ -79,6 +79,8 @@ class Matrix:
         grey = np.where(
             glial & (tissue < _SHEATH), np.float32(look.glia) + (grey - base[tissue]), grey
         )
+        hollow = (tissue == _SHEATH) & (self.hollow(grid).take(at) > np.float32(1.5))
+        grey[hollow] = look.resin
         film = self._film(grid, at, tissue)
         grey = np.where(wall < film, np.float32(look.glia), grey)
         edge = line(wall - film, self.soft) * np.float32(0.9 * self.ink)

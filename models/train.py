@@ -29,6 +29,7 @@ from .weights import Network, NetworkSpec, load_network, save_network
 Zyx = tuple[int, int, int]
 Progress = Callable[[dict[str, Any]], None]
 _MOST_SKIPPED = 20
+_JUDGED = (96, 192, 192)  # voxels of a held-out volume that are looked at
 _LEVELS = ((2, 2, 2), (2, 2, 2), (2, 2, 2))
 
 
@@ -46,7 +47,7 @@ class TrainConfig:
 
     role: Role
     arch: str = "somanet"
-    patch: Zyx = (64, 128, 128)
+    patch: Zyx = (64, 96, 96)
     batch: int = 2
     steps: int = 2000
     minutes: float | None = None
@@ -247,6 +248,9 @@ class _Run:
             "seconds": round(self.seconds),
             "scores_on_held_out": self.best,
         }
+        before = Path(self.config.init).with_suffix(".json") if self.config.init else None
+        if before is not None and before.exists():
+            record["went_on_from"] = json.loads(before.read_text())
         self.output.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
         save_picture(network, self.source.held_out, self.output.with_suffix(".png"))
         self.output.with_suffix(".ckpt").unlink(missing_ok=True)
@@ -270,20 +274,24 @@ class _Run:
 def judge(
     network: Network, volumes: tuple[Volume, ...] | Any, config: TrainConfig
 ) -> dict[str, Any]:
-    """Loss, Dice of all soma classes together and IoU of the first, over whole volumes.
+    """Loss, Dice of all soma classes together and IoU of the first, in the middle of each volume.
 
     `score` is the IoU of the interior (segment) or the cores (locate).
     """
     classes = len(network.spec.classes)
     table, losses = np.zeros((classes, classes), np.int64), []
     for volume in volumes:
-        target = torch.from_numpy(volume.target)[None]
+        middle = tuple(
+            slice(max(0, (n - m) // 2), (n + m) // 2) for n, m in zip(volume.image.shape, _JUDGED)
+        )
+        image, truth = volume.image[middle], volume.target[middle]
+        target = torch.from_numpy(truth)[None]
         with torch.inference_mode():
-            logits = _logits(network.module, network.spec, _image(volume.image), config.bf16)
+            logits = _logits(network.module, network.spec, _image(image), config.bf16)
             losses.append(float(soma_loss(logits, target, config.weights, config.dice)))
             found = logits.argmax(1)[0].numpy().astype(np.int64)
-        known = volume.target < classes
-        pairs = volume.target[known].astype(np.int64) * classes + found[known]
+        known = truth < classes
+        pairs = truth[known].astype(np.int64) * classes + found[known]
         table += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     hit = table[1:, 1:].sum()
     dice = 2 * hit / max(1, 2 * hit + table[1:, 0].sum() + table[0, 1:].sum())
