@@ -26,15 +26,15 @@ class Augmentation:
     rotate_deg: float = 15.0
     elastic_vx: float = 1.8
     stretch_z_rate: float = 0.25
-    shift_rate: float = 0.3
-    extrude_rate: float = 0.18
-    grey_rate: float = 0.9
-    section_rate: float = 0.5
-    shading_rate: float = 0.4
-    sharpness_rate: float = 0.6
-    noise_rate: float = 0.7
-    invent_rate: float = 0.3
-    cutout_rate: float = 0.2
+    shift_rate: float = 0.15
+    extrude_rate: float = 0.15
+    grey_rate: float = 0.6
+    section_rate: float = 0.25
+    shading_rate: float = 0.2
+    sharpness_rate: float = 0.4
+    noise_rate: float = 0.4
+    invent_rate: float = 0.15
+    cutout_rate: float = 0.1
 
 
 NONE = Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

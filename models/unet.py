@@ -113,15 +113,30 @@ class SomaNet(nn.Module):
 
 
 class _Residual(nn.Module):
-    """x + conv(relu(conv(x))), then relu."""
+    """x + conv(relu(norm(conv(x))))."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first = nn.Conv3d(width, width, 3, padding=1)
+        self.norm = _ChannelNorm(width)
         self.second = nn.Conv3d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.second(F.relu(self.first(x))))
+        return x + self.second(F.relu(self.norm(self.first(x))))
+
+
+class _ChannelNorm(nn.Module):
+    """Layer normalisation of each voxel's channels alone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        voxels = x.permute(0, 2, 3, 4, 1)
+        normed = F.layer_norm(voxels, self.weight.shape, self.weight, self.bias)
+        return normed.permute(0, 4, 1, 2, 3).to(x.dtype)
 
 
 def _conv_relu(before: int, after: int) -> nn.Sequential:

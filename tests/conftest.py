@@ -19,9 +19,9 @@ def pytest_configure():
 def shared_data(relpath: str) -> Path:
     """Real data that is too large or not licensed to ship; skips the test, with the reason, where there is none.
 
-    It is looked for in the folder that FLYSOMA_SHARED names, otherwise in `shared` beside the repository.
+    It is looked for in the folder that FLYSOMA_SHARED names, otherwise in `shared/data` beside the repository.
     """
-    folder = Path(os.environ.get("FLYSOMA_SHARED") or ROOT.parent / "shared")
+    folder = Path(os.environ.get("FLYSOMA_SHARED") or ROOT.parent / "shared" / "data")
     path = folder / relpath
     if not path.exists():
         pytest.skip(f"no real data at {path}; set FLYSOMA_SHARED to the folder that holds {relpath}")

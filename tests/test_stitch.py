@@ -1,5 +1,7 @@
 """Stitching: blockwise equals whole on consistent labels, and the guards hold."""
 
+import cc3d
+import crackle
 import numpy as np
 import pytest
 
@@ -64,6 +66,14 @@ def test_blockwise_equals_whole(core):
     distance = np.linalg.norm(grid[..., None, :] - centres, axis=-1)
     volume = np.where(distance.min(-1) < 9, distance.argmin(-1) + 1, 0)
     assert same_partition(stitch_blockwise(volume, core, (6, 6, 6)), volume)
+
+
+def test_blockwise_equals_whole_on_a_real_segmentation(shared_data):
+    path = shared_data("labels/pinky40_32x32x40nm_xyz.ckl")
+    whole = crackle.decompress(path.read_bytes())[200:330, 180:300, 210:330].T
+    pieces = cc3d.connected_components(whole, connectivity=6)
+    assert pieces.max() > 200
+    assert same_partition(stitch_blockwise(pieces, (53, 47, 41), (6, 6, 6)), pieces)
 
 
 def labels(seeds, voxels):

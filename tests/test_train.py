@@ -22,7 +22,7 @@ VOXEL = (64.0, 64.0, 64.0)
 SMALL = TrainConfig(
     "segment",
     patch=(16, 32, 32),
-    steps=40,
+    steps=70,
     warmup=5,
     lr=2e-3,
     ema=0.8,
