@@ -1,6 +1,6 @@
 """The whole pipeline on disk and a file queue, with worker processes and the command line.
 
-The networks are hand-set: their only path passes each voxel through, so that bright is soma.
+The networks are hand-set: bright is soma.
 """
 
 import hashlib
@@ -11,10 +11,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
+from bright_networks import LOCATE, SEGMENT, brightness_network
 
-from flysoma.models.weights import Network, NetworkSpec, save_network
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.run import Run
 from flysoma.tasks.skeleton import count_neurites, trace
@@ -24,23 +23,6 @@ OFFSET = (17, -9, 30)
 RESOLUTION = (64, 64, 40)
 CENTRES = [(40, 30, 30), (40, 30, 95), (95, 100, 30), (95, 100, 95), (33, 100, 62)]
 RADIUS_NM = 1300.0
-
-
-def brightness_network(path, classes, voxel_nm):
-    """Class 1 where the image is brighter than 127, background elsewhere, class 2 nowhere."""
-    args = {"stem": (1, 1, 1), "widths": (8,), "pools": ()}
-    spec = NetworkSpec("somanet", classes, voxel_nm, (64, 64, 64), args, 1 / 127.5, -1.0)
-    net = spec.build()
-    for weight in net.parameters():
-        torch.nn.init.zeros_(weight)
-    with torch.no_grad():
-        net.enter.weight[0, 0, 1, 1, 1] = 1  # bright
-        net.enter.weight[1, 0, 1, 1, 1] = -1  # dark
-        net.head.weight[0, 1] = 60
-        net.head.weight[1, 0] = 60
-        net.head.bias[2:] = -60
-    save_network(path, Network(net, spec))
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +39,8 @@ def volume(tmp_path_factory):
     create_layer(f"file://{folder}/em", "image", "uint8", RESOLUTION, box)
     write_array(f"file://{folder}/em", np.where(truth > 0, 210, 40).astype(np.uint8))
     weights = {
-        "locate": brightness_network(
-            folder / "locate.safetensors", ("background", "core"), (240.0, 64.0, 64.0)
-        ),
-        "segment": brightness_network(
-            folder / "segment.safetensors",
-            ("background", "interior", "boundary"),
-            (40.0, 64.0, 64.0),
-        ),
+        "locate": brightness_network(folder / "locate.safetensors", *LOCATE),
+        "segment": brightness_network(folder / "segment.safetensors", *SEGMENT),
     }
     return folder, truth, weights
 
