@@ -73,6 +73,7 @@ EXTRAS = {
         "pytest-timeout>=2.4",
         "ruff>=0.17",
         "selenium>=4.51",
+        "tensorstore>=0.1.80",
         "types-PyYAML>=6.0.12",
     ],
 }

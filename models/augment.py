@@ -8,7 +8,7 @@ Grey values (`expose`): contrast, gamma, shading, blur and sharpness, noise, fau
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -35,6 +35,12 @@ class Augmentation:
     noise_rate: float = 0.4
     invent_rate: float = 0.15
     cutout_rate: float = 0.1
+
+    def times(self, strength: float) -> Augmentation:
+        """The same changes, `strength` as strong and as frequent; 0 leaves patches as they are."""
+        values = {f.name: getattr(self, f.name) * strength for f in fields(self) if f.name != "scale"}
+        low, high = (1 + (edge - 1) * strength for edge in self.scale)
+        return Augmentation(scale=(low, high), **values)
 
 
 NONE = Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

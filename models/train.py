@@ -47,7 +47,7 @@ class TrainConfig:
 
     role: Role
     arch: str = "somanet"
-    patch: Zyx = (64, 96, 96)
+    patch: Zyx = (64, 128, 128)
     batch: int = 2
     steps: int = 2000
     minutes: float | None = None

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import torch
 
+from ..models.augment import Augmentation
 from ..models.dataset import (
     PhantomPlan,
     Source,
@@ -27,7 +28,7 @@ from ..models.train import TrainConfig, train
 
 VOXEL: dict[Role, Voxel] = {"locate": (240.0, 64.0, 64.0), "segment": (40.0, 64.0, 64.0)}
 _SHAPE: dict[Role, Zyx] = {"locate": (48, 384, 384), "segment": (160, 256, 256)}
-_PATCH: dict[Role, Zyx] = {"locate": (32, 128, 128), "segment": (64, 96, 96)}
+_PATCH: dict[Role, Zyx] = {"locate": (32, 128, 128), "segment": (64, 128, 128)}
 _EMADS_FACTOR: dict[Role, Zyx] = {"locate": (6, 4, 4), "segment": (1, 4, 4)}  # from 40x16x16 nm
 _TRAIN_SEED, _HELD_OUT_SEED = 10_000, 20_000
 
@@ -55,6 +56,9 @@ _TRAIN_SEED, _HELD_OUT_SEED = 10_000, 20_000
     "--minutes", type=float, help="End after this long, if the steps are not done by then."
 )
 @click.option("--batch", default=2, show_default=True)
+@click.option(
+    "--augmentation", default=1.0, show_default=True, help="How much patches are changed; 0: not."
+)
 @click.option("--lr", default=1e-3, show_default=True, help="Highest learning rate.")
 @click.option("--judge-every", default=250, show_default=True, help="Steps between judgements.")
 @click.option("--seed", default=0, show_default=True)
@@ -73,6 +77,7 @@ def command(role: Role, output: Path, **options: Any) -> None:
     config = TrainConfig(
         role,
         patch=_PATCH[role],
+        change=Augmentation().times(options["augmentation"]),
         command=shlex.join(["flysoma", "train", *sys.argv[sys.argv.index("train") + 1 :]])
         if "train" in sys.argv
         else "",

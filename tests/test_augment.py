@@ -97,3 +97,8 @@ def test_the_same_step_draws_the_same_patches():
     assert torch.equal(draws[0][0], draws[1][0]) and torch.equal(draws[0][1], draws[1][1])
     other = Patches([volume], PATCH, VOXEL, Augmentation(), seed=6).batch(3, 2)
     assert not torch.equal(other[0], draws[0][0])
+
+
+def test_no_strength_is_no_change_and_all_of_it_is_what_was_asked():
+    assert Augmentation().times(0) == NONE
+    assert Augmentation().times(1) == Augmentation()
