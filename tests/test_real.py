@@ -1,0 +1,31 @@
+"""The shipped weights on real tissue; each test skips where the data is absent."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from flysoma.models.weights import packaged_names
+from flysoma.scripts.predict import predict_array
+
+pytestmark = pytest.mark.skipif(
+    not {"flysoma/locate-v1", "flysoma/segment-v1"} <= set(packaged_names()),
+    reason="no weights are shipped yet",
+)
+
+
+def test_no_soma_in_real_fly_neuropil(shared_data):
+    with np.load(shared_data("neuropil/fib25_medulla_20nm_zyx.npz")) as file:
+        image = file[file.files[0]]
+    assert not predict_array(image, (20.0, 20.0, 20.0)).any()
+
+
+def test_somas_of_a_real_section_are_separate_and_resin_is_empty(shared_data):
+    from PIL import Image
+
+    section = np.asarray(Image.open(shared_data("fanc/fanc_rind_2d_40nm.png")).convert("L"))
+    labels = predict_array(np.repeat(section[None], 96, axis=0), (40.0, 40.0, 40.0))[48]
+    found = {label for label in np.unique(labels) if (labels == label).sum() > 2000} - {0}
+    assert len(found) >= 15
+    y, x = np.indices(section.shape)
+    resin = ndimage.binary_erosion(y < (x - 560) * 0.95 - 30, iterations=10)
+    assert not labels[resin].any()
