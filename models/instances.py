@@ -1,4 +1,4 @@
-"""Probabilities and seeds to somas: a seeded watershed on the interior, holes filled, boundary given back.
+"""Probabilities and seeds to somas: the interior flooded from the seeds, holes filled, boundary given back.
 
 Arrays are z, y, x; 255 stands for a probability of 1.
 """
@@ -6,7 +6,6 @@ Arrays are z, y, x; 255 stands for a probability of 1.
 from __future__ import annotations
 
 import cc3d
-import edt
 import fastmorph
 import fastremap
 import numpy as np
@@ -15,6 +14,7 @@ from skimage.segmentation import watershed
 
 _MARKER_NM = 600.0  # radius of the ball around a seed from which its soma grows
 _REACH_NM = 2000.0  # a seed this far from any interior still marks the nearest interior
+_SMOOTH_VX = 1.0  # standard deviation; bridges gaps of a voxel in a membrane
 _SHELL_VX = 3  # voxels of boundary that may be given back
 
 
@@ -29,8 +29,8 @@ def make_instances(
     """Label somas.
 
     A connected piece of interior with one seed is that seed's; one with several is shared among them by a
-    watershed from the seeds over the distance to the boundary; one with none gets a label of its own, for
-    stitching to decide whether it belongs to a seed of the next block.
+    watershed from the seeds, whose water meets where the interior is least and the boundary most likely; one
+    with none gets a label of its own, for stitching to decide whether it belongs to a seed of the next block.
 
     Args:
       interior, boundary: uint8 probabilities, z, y, x.
@@ -45,7 +45,8 @@ def make_instances(
     inside = (interior > level) & (boundary < max(255 - level, 1))
     pieces = cc3d.connected_components(inside, connectivity=6, out_dtype=np.uint32)
     markers = _markers(pieces, seeds, voxel_nm)
-    labels = _share(pieces, markers, len(seeds), voxel_nm)
+    height = ndimage.gaussian_filter(boundary.astype(np.float32) - interior, _SMOOTH_VX)
+    labels = _share(pieces, markers, len(seeds), height)
     least = max(1, round(min_um3 / (float(np.prod(voxel_nm)) * 1e-9)))
     labels = _drop_crumbs(labels, len(seeds), least)
     labels = _give_back(labels, interior.astype(np.uint16) + boundary > 127)
@@ -110,7 +111,7 @@ def _ball(
 
 
 def _share(
-    pieces: np.ndarray, markers: np.ndarray, seeds: int, voxel_nm: tuple[float, float, float]
+    pieces: np.ndarray, markers: np.ndarray, seeds: int, height: np.ndarray
 ) -> np.ndarray:
     """Labels 1..seeds for seeded interior, larger numbers for pieces without a seed."""
     marked = markers > 0
@@ -125,8 +126,7 @@ def _share(
     for piece in several[count > 1]:
         box = boxes[piece]
         here = pieces[box] == piece
-        depth = edt.edt(here, anisotropy=voxel_nm, black_border=False)
-        labels[box][here] = watershed(-depth, markers[box] * here, mask=here)[here]
+        labels[box][here] = watershed(height[box], markers[box] * here, mask=here)[here]
     return labels
 
 

@@ -30,7 +30,6 @@ Zyx = tuple[int, int, int]
 Progress = Callable[[dict[str, Any]], None]
 _MOST_SKIPPED = 20
 _JUDGED = (96, 192, 192)  # voxels of a held-out volume that are looked at
-_LEVELS = ((2, 2, 2), (2, 2, 2), (2, 2, 2))
 
 
 @dataclass(frozen=True)
@@ -72,27 +71,35 @@ class TrainConfig:
 
 
 def new_network(config: TrainConfig, voxel_nm: tuple[float, float, float]) -> Network:
-    """A network for a role, with fresh weights, or with those of `config.init`."""
+    """A network for a role, with fresh weights or those of `config.init`.
+
+    A SomaNet may go on from one with fewer levels: those that are new change nothing at first.
+    """
     torch.manual_seed(config.seed)
     classes, locate = CLASSES[config.role], config.role == "locate"
-    window = (32, 160, 160) if locate else (128, 128, 128)
+    window = (32, 192, 192) if locate else (96, 160, 160)
     spec = NetworkSpec(config.arch, classes, voxel_nm, window, role=config.role)
     if config.arch == "somanet":
-        shape = {"stem": (1, 2, 2), "pools": ((1, 2, 2), *_LEVELS[1:])} if locate else {}
+        widths = (32, 64, 128, 128) if locate else (32, 64, 128, 128, 128)
+        shape = {
+            "stem": (1, 4, 4) if locate else (2, 2, 2),
+            "widths": widths,
+            "pools": ((2, 2, 2),) * (len(widths) - 1),
+        }
         spec = replace(spec, args=shape, input_scale=1 / 64, input_shift=-2.0)
+    module = spec.build()
     if config.init is None:
-        return Network(spec.build(), spec)
+        return Network(module, spec)
     found = load_network(config.init)
-    same = (found.spec.arch, found.spec.args, found.spec.role) == (
-        spec.arch,
-        json.loads(json.dumps(spec.args)),
-        spec.role,
-    )
-    if not same:
+    state, fresh = found.module.state_dict(), module.state_dict()
+    if found.spec.role != spec.role or any(
+        key not in fresh or fresh[key].shape != value.shape for key, value in state.items()
+    ):
         raise UserError(
             f"{config.init} is a {found.spec.arch} for {found.spec.role}, not what is trained"
         )
-    return Network(found.module, spec)
+    module.load_state_dict(fresh | state)
+    return Network(module, spec)
 
 
 def train(

@@ -88,6 +88,8 @@ class SomaNet(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         for block in [*self.down, *self.up]:
             nn.init.zeros_(block.second.weight)  # residual blocks start as the identity
+        for conv in self.narrower:  # and each level is alone until it learns to heed a coarser one
+            nn.init.zeros_(conv.weight)
         nn.init.normal_(self.head.weight, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from ..models.train import TrainConfig, train
 
 VOXEL: dict[Role, Voxel] = {"locate": (240.0, 64.0, 64.0), "segment": (40.0, 64.0, 64.0)}
 _SHAPE: dict[Role, Zyx] = {"locate": (48, 384, 384), "segment": (160, 256, 256)}
-_PATCH: dict[Role, Zyx] = {"locate": (32, 128, 128), "segment": (64, 128, 128)}
+_PATCH: dict[Role, Zyx] = {"locate": (32, 192, 192), "segment": (96, 160, 160)}
 _EMADS_FACTOR: dict[Role, Zyx] = {"locate": (6, 4, 4), "segment": (1, 4, 4)}  # from 40x16x16 nm
 _TRAIN_SEED, _HELD_OUT_SEED = 10_000, 20_000
 

@@ -21,7 +21,7 @@ from flysoma.models.weights import load_network
 VOXEL = (64.0, 64.0, 64.0)
 SMALL = TrainConfig(
     "segment",
-    patch=(16, 32, 32),
+    patch=(32, 32, 32),
     steps=70,
     warmup=5,
     lr=2e-3,
