@@ -38,7 +38,9 @@ class Augmentation:
 
     def times(self, strength: float) -> Augmentation:
         """The same changes, `strength` as strong and as frequent; 0 leaves patches as they are."""
-        values = {f.name: getattr(self, f.name) * strength for f in fields(self) if f.name != "scale"}
+        values = {
+            f.name: getattr(self, f.name) * strength for f in fields(self) if f.name != "scale"
+        }
         low, high = (1 + (edge - 1) * strength for edge in self.scale)
         return Augmentation(scale=(low, high), **values)
 

@@ -65,9 +65,7 @@ def fill_holes(labels: np.ndarray) -> np.ndarray:
     boxes = cc3d.statistics(empty)["bounding_boxes"]
     filled = labels.copy()
     for hole, box in enumerate(boxes[1:], start=1):
-        if box is None or any(
-            s.start == 0 or s.stop == n for s, n in zip(box, labels.shape)
-        ):
+        if box is None or any(s.start == 0 or s.stop == n for s, n in zip(box, labels.shape)):
             continue
         around = tuple(slice(s.start - 1, s.stop + 1) for s in box)
         here = empty[around] == hole
@@ -110,9 +108,7 @@ def _ball(
     return tuple(slice(a, max(a, b)) for a, b in zip(lo, hi)), distance
 
 
-def _share(
-    pieces: np.ndarray, markers: np.ndarray, seeds: int, height: np.ndarray
-) -> np.ndarray:
+def _share(pieces: np.ndarray, markers: np.ndarray, seeds: int, height: np.ndarray) -> np.ndarray:
     """Labels 1..seeds for seeded interior, larger numbers for pieces without a seed."""
     marked = markers > 0
     pairs = np.unique(np.stack([pieces[marked], markers[marked]]), axis=1)

@@ -112,9 +112,7 @@ class Predictor:
         return probability.mul_(FULL).round_().to(torch.uint8).cpu().numpy()
 
 
-def predict_all(
-    predictor: Predictor, read: ReadImage, volume: Zyx, lo: Zyx, hi: Zyx
-) -> np.ndarray:
+def predict_all(predictor: Predictor, read: ReadImage, volume: Zyx, lo: Zyx, hi: Zyx) -> np.ndarray:
     """Probabilities of every voxel of a box: uint8, classes - 1, z, y, x.
 
     Args:
@@ -186,18 +184,11 @@ class _Field:
                 yield _zyx(t + s for t, s in zip(tile, step))
 
     def _window(self, tile: Zyx) -> np.ndarray:
-        start = [
-            i * t - m for i, t, m in zip(tile, self.lattice.tile, self.lattice.margin)
-        ]
+        start = [i * t - m for i, t, m in zip(tile, self.lattice.tile, self.lattice.margin)]
         lo = _zyx(max(0, a) for a in start)
-        hi = _zyx(
-            min(a + w, n) for a, w, n in zip(start, self.lattice.window, self.lattice.volume)
-        )
+        hi = _zyx(min(a + w, n) for a, w, n in zip(start, self.lattice.window, self.lattice.volume))
         image = self.read(lo, hi)
-        pad = [
-            (a - s, w - (b - s))
-            for a, b, s, w in zip(lo, hi, start, self.lattice.window)
-        ]
+        pad = [(a - s, w - (b - s)) for a, b, s, w in zip(lo, hi, start, self.lattice.window)]
         return np.pad(image, pad, mode="symmetric")
 
     def _inside(self, tile: Zyx) -> tuple[slice, slice, slice]:
@@ -210,9 +201,7 @@ class _Field:
 
     def _keep(self, tile: Zyx, probability: np.ndarray) -> None:
         inside = self._inside(tile)
-        start = [
-            i * t - m for i, t, m in zip(tile, self.lattice.tile, self.lattice.margin)
-        ]
+        start = [i * t - m for i, t, m in zip(tile, self.lattice.tile, self.lattice.margin)]
         z, y, x = (
             slice(s.start + a - o, s.stop + a - o) for s, a, o in zip(inside, self.lo, start)
         )

@@ -9,7 +9,7 @@ import sys
 import click
 
 from .. import __version__
-from ..errors import TasksFailed, UserError
+from ..errors import TasksFailed, explain
 
 # the command's name and the module of this folder whose `command` it is, in the order of the help
 COMMANDS = {
@@ -51,8 +51,6 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, failed work is exit code 1."""
     try:
         cli(standalone_mode=False)
-    except UserError as err:
-        _fail(str(err), 2)
     except TasksFailed as err:
         _fail(str(err), 1)
     except click.ClickException as err:
@@ -60,6 +58,11 @@ def main() -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         _fail("stopped; 'flysoma run' goes on from here", 1)
+    except Exception as err:
+        text = explain(err)
+        if text is None:
+            raise
+        _fail(text, 2)
 
 
 def _fail(text: str, code: int) -> None:

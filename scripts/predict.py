@@ -19,7 +19,9 @@ from .progress import Bars
 @click.command("predict")
 @click.argument("file", type=click.Path())
 @click.option("--resolution", nargs=3, type=float, required=True, help="Voxel size in nm, X Y Z.")
-@click.option("--output", required=True, type=click.Path(), help="Labels: tif, nii.gz, h5, npy, npz.")
+@click.option(
+    "--output", required=True, type=click.Path(), help="Labels: tif, nii.gz, h5, npy, npz."
+)
 @click.option("--axes", default="zyx", show_default=True, help="Order of the axes in both files.")
 @click.option("--dataset", help="Name of the array inside an h5 or npz file.")
 @click.option("--locate-weights", default=Locate().weights, show_default=True)

@@ -30,9 +30,12 @@ def plan(config: str, as_json: bool) -> None:
     """Show the blocks, voxels and gigabytes that CONFIG asks for; writes nothing."""
     rows = pipeline.estimate(Run(load_config(config)))
     head = f"{'stage':10} {'blocks':>8} {'voxels':>16} {'read GB':>10}"
-    _table(rows, as_json, head, lambda r: (
-        f"{r['stage']:10} {r['blocks']:8d} {r['voxels']:16,d} {r['read_gb']:10.3f}"
-    ))
+    _table(
+        rows,
+        as_json,
+        head,
+        lambda r: f"{r['stage']:10} {r['blocks']:8d} {r['voxels']:16,d} {r['read_gb']:10.3f}",
+    )
 
 
 @click.command()
@@ -66,7 +69,9 @@ def run(
 def enqueue(path: str, stage: str, queue: str) -> None:
     """Put the tasks of STAGE of RUN that have no receipt into a queue."""
     pipeline.check_stage(stage)
-    click.echo(f"{pipeline.enqueue(Run.open(path), stage, queue)} tasks of {stage} put into {queue}")
+    click.echo(
+        f"{pipeline.enqueue(Run.open(path), stage, queue)} tasks of {stage} put into {queue}"
+    )
 
 
 @click.command()
@@ -85,10 +90,15 @@ def status(path: str, as_json: bool) -> None:
     """Show how far RUN has come, stage by stage."""
     rows = pipeline.status(Run.open(path))
     head = f"{'stage':14} {'done':>8} {'failed':>8} {'total':>8}"
-    _table(rows, as_json, head, lambda r: (
-        f"{r['stage']:14} {r['done']:8d} {r['failed']:8d} "
-        f"{'-' if r['total'] is None else r['total']:>8}{' finished' if r['finished'] else ''}"
-    ))
+    _table(
+        rows,
+        as_json,
+        head,
+        lambda r: (
+            f"{r['stage']:14} {r['done']:8d} {r['failed']:8d} "
+            f"{'-' if r['total'] is None else r['total']:>8}{' finished' if r['finished'] else ''}"
+        ),
+    )
 
 
 def _table(

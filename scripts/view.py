@@ -17,7 +17,9 @@ _SHOWN = 300  # somas whose meshes are there from the start
 
 @click.command("view")
 @click.argument("path", metavar="RUN")
-@click.option("--link", metavar="URL", help="Print a link for the neuroglancer served there; buckets only.")
+@click.option(
+    "--link", metavar="URL", help="Print a link for the neuroglancer served there; buckets only."
+)
 @click.option("--screenshot", metavar="FILE", type=click.Path(), help="Write a PNG and stop.")
 @click.option("--port", default=0, help="Port of the viewer; default: any free one.")
 def command(path: str, link: str | None, screenshot: str | None, port: int) -> None:

@@ -62,7 +62,11 @@ class DownsampleStage(IgneousStage):
         if mips == 0:
             return []
         return task_creation.create_downsampling_tasks(
-            self.run.somas_path, mip=0, num_mips=mips, fill_missing=True, delete_black_uploads=True,
+            self.run.somas_path,
+            mip=0,
+            num_mips=mips,
+            fill_missing=True,
+            delete_black_uploads=True,
             factor=(2, 2, 2),
         )
 
@@ -74,8 +78,13 @@ class MeshStage(IgneousStage):
 
     def create(self) -> Iterable[Any]:
         return task_creation.create_meshing_tasks(
-            self.run.somas_path, mip=0, mesh_dir=MESH_FOLDER, fill_missing=True, spatial_index=True,
-            max_simplification_error=60, shape=(256, 256, 256),
+            self.run.somas_path,
+            mip=0,
+            mesh_dir=MESH_FOLDER,
+            fill_missing=True,
+            spatial_index=True,
+            max_simplification_error=60,
+            shape=(256, 256, 256),
         )
 
 

@@ -31,8 +31,17 @@ from .skeleton import SkeletonStage
 from .stitch import MatchStage, RelabelStage
 
 STAGES: list[type[Stage]] = [
-    LocateStage, SegmentStage, MatchStage, RelabelStage, DownsampleStage, MeasureStage, ShapeStage,
-    MeshStage, MeshMergeStage, SkeletonStage, PublishStage,
+    LocateStage,
+    SegmentStage,
+    MatchStage,
+    RelabelStage,
+    DownsampleStage,
+    MeasureStage,
+    ShapeStage,
+    MeshStage,
+    MeshMergeStage,
+    SkeletonStage,
+    PublishStage,
 ]
 Progress = Callable[[str, int, int], None]
 _LOOK_S = 0.5
@@ -169,7 +178,9 @@ def enqueue(run: Run, name: str, url: str) -> int:
     from .worker import message  # worker imports the list of stages from here
 
     if run.store.get_json(f"stages/{name}.json") is None:
-        raise UserError(f"stage {name} of {run.path} is not planned yet: stages before it come first")
+        raise UserError(
+            f"stage {name} of {run.path} is not planned yet: stages before it come first"
+        )
     plan = set(make_stage(name, run.path).plan())
     todo = sorted(plan - run.store.indices(f"receipts/{name}"))
     TaskQueue(url, progress=False).insert([message(run.path, name, index) for index in todo])
@@ -222,13 +233,18 @@ def _queue(url: str | None) -> Iterator[str]:
 
 @contextmanager
 def _workers(url: str, count: int) -> Iterator[Callable[[], None]]:
-    """Worker processes on this machine; yields a function that starts those anew that have died."""
+    """Worker processes on this machine; yields a function that starts those anew that have died.
+
+    It exits, with 2, when one has said what only the user can put right and could not leave it with the run.
+    """
     command = [sys.executable, "-m", "flysoma.scripts.cli", "work", url]
     running = [subprocess.Popen(command) for _ in range(count)]
 
     def alive() -> None:
         for number, process in enumerate(running):
-            if process.poll() is not None:
+            if process.poll() == 2:
+                sys.exit(2)
+            if process.returncode is not None:
                 running[number] = subprocess.Popen(command)
 
     try:

@@ -88,7 +88,17 @@ def _summary(run: Run, bounds_nm: Any) -> dict[str, Any]:
         "title": "Somas",
         "bounds_nm": bounds_nm,
         "stages": stages,
-        "provenance": {**manifest["versions"], "config": manifest["config_hash"]},
+        "provenance": {
+            **manifest["versions"],
+            "config": manifest["config_hash"],
+            **{f"{role} weights": sha for role, sha in manifest["weights_sha256"].items()},
+        },
         "config": run.config.to_yaml(),
         "facts": {"image": run.config.image, "result": run.path},
+        "open": f"flysoma view {run.path}",
+        "files": {
+            "table": "../tables/somas.csv",
+            "its columns": "../tables/columns.json",
+            "CAVE's table": "../tables/cave_nucleus_detection.csv",
+        },
     }

@@ -96,15 +96,14 @@ class MatchStage(Stage):
         labels = _gather([(i, store.get_arrays(f"blocks/{i}.npz") or {}) for i in self.plan()])
         pairs = [store.get_arrays(f"stitch/pairs/{i}.npz") or {} for i in self.plan()]
         pairs = [p for p in pairs if p]
-        pair = {
-            n: np.concatenate([p[n] for p in pairs])
-            for n in ("a", "b", "overlap_um3", "joins")
-        } if pairs else {n: np.zeros(0, np.uint64) for n in ("a", "b", "overlap_um3", "joins")}
+        pair = (
+            {n: np.concatenate([p[n] for p in pairs]) for n in ("a", "b", "overlap_um3", "joins")}
+            if pairs
+            else {n: np.zeros(0, np.uint64) for n in ("a", "b", "overlap_um3", "joins")}
+        )
         cap_um3 = math.pi / 6 * (config.soma.max_diameter_nm * 1e-3) ** 3
         group, apart = resolve(labels, pair, self.voxel_um3, cap_um3)
-        somas, final = _final_ids(
-            labels, group, apart, self.voxel_um3, config.soma.min_volume_um3
-        )
+        somas, final = _final_ids(labels, group, apart, self.voxel_um3, config.soma.min_volume_um3)
         store.put_arrays(_REMAP, {"id": labels.ids, "soma": final})
         store.put_arrays(RESOLVED, somas)
         return {

@@ -17,7 +17,7 @@ from taskqueue import TaskQueue, queueable
 from taskqueue.queueablefns import UnregisteredFunctionError
 from taskqueue.taskqueue import QueueEmptyError
 
-from ..errors import UserError
+from ..errors import explain
 from .pipeline import make_stage
 from .run import host, open_run
 
@@ -53,12 +53,13 @@ def attempt(run: str, stage: str, index: int) -> bool:
         store = open_run(run).store
         path = f"failures/{stage}/{index}.json"
         before = (store.get_json(path) or {}).get("attempts", 0)
-        last = isinstance(err, UserError) or before + 1 >= ATTEMPTS
+        mistake = explain(err)
+        last = mistake is not None or before + 1 >= ATTEMPTS
         failure = {
             "attempts": before + 1,
             "last": last,
-            "user": isinstance(err, UserError),
-            "error": f"{type(err).__name__}: {err}" if not isinstance(err, UserError) else str(err),
+            "user": mistake is not None,
+            "error": mistake or f"{type(err).__name__}: {err}",
             "traceback": traceback.format_exc(),
             "host": host(),
         }

@@ -24,7 +24,9 @@ def shared_data(relpath: str) -> Path:
     folder = Path(os.environ.get("FLYSOMA_SHARED") or ROOT.parent / "shared" / "data")
     path = folder / relpath
     if not path.exists():
-        pytest.skip(f"no real data at {path}; set FLYSOMA_SHARED to the folder that holds {relpath}")
+        pytest.skip(
+            f"no real data at {path}; set FLYSOMA_SHARED to the folder that holds {relpath}"
+        )
     return path
 
 

@@ -56,7 +56,14 @@ def test_what_predict_cannot_do_is_said(block):
         call("predict", folder / "none.npy", "--resolution", 64, 64, 40, "--output", "x.npy")
     with pytest.raises(UserError, match="finer than the volume"):
         call(
-            "predict", folder / "fine.npy", "--resolution", 99, 99, 40, "--output", "x.npy",
+            "predict",
+            folder / "fine.npy",
+            "--resolution",
+            99,
+            99,
+            40,
+            "--output",
+            "x.npy",
             f"--locate-weights={folder}/locate.safetensors",
             f"--segment-weights={folder}/segment.safetensors",
         )

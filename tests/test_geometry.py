@@ -26,7 +26,9 @@ def test_cores_are_disjoint_and_cover_the_volume(grid):
         covered[block.core.slices_zyx(grid.bounds.lo)] += 1
         assert block.core == block.core.intersect(block.read)
         assert block.read == block.read.intersect(grid.bounds)
-        assert all((a - o) % c == 0 for a, o, c in zip(block.core.lo, grid.bounds.lo, grid.core_shape))
+        assert all(
+            (a - o) % c == 0 for a, o, c in zip(block.core.lo, grid.bounds.lo, grid.core_shape)
+        )
         assert grid.index_at(block.position) == block.index
     assert (covered == 1).all()
 

@@ -207,15 +207,44 @@ def test_a_damaged_chunk_stops_the_run_with_its_name(volume):
         ({"segment": {"weights": "/no/weights.safetensors"}}, "no weights"),
         ({"segment": {"resolution_nm": [16, 16, 40]}}, "finer than the volume"),
         ({"colour": "red"}, "unknown key 'colour'"),
+        ({"output": "/dev/null/run"}, "Not a directory"),
+        ({"image": "s3://flysoma-no-such-bucket/em"}, "credentials"),
     ],
 )
-def test_wrong_requests_are_one_line_and_exit_2(volume, tmp_path, change, words):
+def test_wrong_requests_are_one_line_and_exit_2(volume, tmp_path, change, words, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     values = yaml.safe_load(open(config(volume, "wrong", 64)))
+    values["output"] = str(tmp_path / "out")
     for key, value in change.items():
         values[key] = {**values[key], **value} if isinstance(value, dict) else value
-    values["output"] = str(tmp_path / "out")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
     done = flysoma("run", str(tmp_path / "c.yaml"), "--workers", "1")
     assert done.returncode == 2, done.stderr
     assert words in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk that is soon full")
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+    volume, undisturbed, tmp_path
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    asked = config(volume, "full", 64)
+    values = yaml.safe_load(open(asked)) | {"output": str(disk / "run")}
+    with open(asked, "w") as file:
+        yaml.safe_dump(values, file)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        done = flysoma("run", asked, "--workers", "1")
+        assert done.returncode == 2 and "No space left on device" in done.stderr.splitlines()[-1]
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        assert flysoma("run", asked, "--workers", "1", "--until", "relabel").returncode == 0
+        assert (somas(disk / "run") == somas(undisturbed)).all()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -59,7 +59,12 @@ def test_a_block_sees_no_more_than_its_span(predictor, image):
 
 def test_a_volume_smaller_than_a_window_works(predictor):
     small = np.full((9, 17, 3), 80, np.uint8)
-    assert predict_all(predictor, reader(small), small.shape, (0, 0, 0), small.shape).shape == (2, 9, 17, 3)
+    assert predict_all(predictor, reader(small), small.shape, (0, 0, 0), small.shape).shape == (
+        2,
+        9,
+        17,
+        3,
+    )
 
 
 class Threshold(torch.nn.Module):
@@ -81,7 +86,12 @@ def test_windows_follow_a_soma_and_leave_the_rest(threshold):
     image[40:50, 40:50, 20:150] = 255
     image[40:50, 40:50, 200:230] = 255  # no seed here: not looked at
     fields, windows = predict_around(
-        threshold, reader(image), image.shape, ((0, 0, 0), image.shape), np.array([[45, 45, 30]]), 0.5
+        threshold,
+        reader(image),
+        image.shape,
+        ((0, 0, 0), image.shape),
+        np.array([[45, 45, 30]]),
+        0.5,
     )
     assert (fields[0, :, :, :190] == image[:, :, :190]).all()
     assert not fields[0, :, :, 200:].any()

@@ -13,7 +13,9 @@ from flysoma.tasks.stitch import Labels, match_slab, resolve
 
 def stitch_blockwise(volume, core, halo):
     """Cut a labelled volume (z, y, x) into blocks with labels of their own, stitch, put together again."""
-    grid = BlockGrid(Box((5, -7, 3), tuple(a + n for a, n in zip((5, -7, 3), volume.shape[::-1]))), core, halo)
+    grid = BlockGrid(
+        Box((5, -7, 3), tuple(a + n for a, n in zip((5, -7, 3), volume.shape[::-1]))), core, halo
+    )
     local, pairs, rows = {}, [], []
     for block in grid:
         part = volume[block.read.slices_zyx(grid.bounds.lo)]
@@ -33,7 +35,9 @@ def stitch_blockwise(volume, core, halo):
                 1.0,
                 Stitch(min_overlap_um3=0.0),
             )
-            found["a"] = (np.uint64(block.index) << np.uint64(ID_BITS)) | found["a"].astype(np.uint64)
+            found["a"] = (np.uint64(block.index) << np.uint64(ID_BITS)) | found["a"].astype(
+                np.uint64
+            )
             found["b"] = (np.uint64(other) << np.uint64(ID_BITS)) | found["b"].astype(np.uint64)
             pairs.append(found)
     ids = np.concatenate([r[0] for r in rows]).astype(np.uint64)
@@ -78,7 +82,9 @@ def test_blockwise_equals_whole_on_a_real_segmentation(shared_data):
 
 def labels(seeds, voxels):
     n = len(seeds)
-    return Labels(np.arange(1, n + 1).astype(np.uint64), np.array(seeds), np.array(voxels), np.ones(n))
+    return Labels(
+        np.arange(1, n + 1).astype(np.uint64), np.array(seeds), np.array(voxels), np.ones(n)
+    )
 
 
 def pair(a, b, overlap):
@@ -97,7 +103,9 @@ def test_two_seeds_never_become_one_soma_and_are_listed():
 
 
 def test_a_chain_stops_at_the_cap():
-    group, apart = resolve(labels([0] * 4, [4] * 4), pair([1, 2, 3], [2, 3, 4], [3, 2, 1]), 1.0, 9.0)
+    group, apart = resolve(
+        labels([0] * 4, [4] * 4), pair([1, 2, 3], [2, 3, 4], [3, 2, 1]), 1.0, 9.0
+    )
     assert group.tolist() == [0, 0, 2, 2] and apart.tolist() == [1, 2]
 
 

@@ -12,7 +12,9 @@ from flysoma.tasks.volume import ImageLayer, LabelLayer, create_layer, write_arr
 
 @pytest.fixture
 def layer(tmp_path):
-    def make(size, offset=(0, 0, 0), resolution=(32, 32, 40), dtype="uint8", kind="image", array=None):
+    def make(
+        size, offset=(0, 0, 0), resolution=(32, 32, 40), dtype="uint8", kind="image", array=None
+    ):
         path = f"file://{tmp_path}/layer"
         box = Box(tuple(offset), tuple(o + n for o, n in zip(offset, size)))
         create_layer(path, kind, dtype, resolution, box)
@@ -109,7 +111,9 @@ def test_labels_beyond_32_bits_survive(tmp_path):
     create_layer(path, "segmentation", "uint64", (64, 64, 40), Box((3, 5, 7), (100, 80, 60)))
     labels = LabelLayer(path)
     box = Box((3, 5, 7), (67, 69, 60))
-    array = np.random.default_rng(1).integers(0, 3, box.size[::-1]).astype(np.uint64) << np.uint64(40)
+    array = np.random.default_rng(1).integers(0, 3, box.size[::-1]).astype(np.uint64) << np.uint64(
+        40
+    )
     labels.write(box, array)
     assert (LabelLayer(path).read(box) == array).all()
     assert not LabelLayer(path).read(Box((67, 5, 7), (100, 69, 60))).any()
