@@ -1,8 +1,8 @@
-"""Draw docs/images/phantom.png: a section of phantom brain, alone or beside a real section at the same scale.
+"""Draw docs/images/phantom.jpg: a section of phantom brain, alone or beside a real section at the same scale.
 
-    python -m flysoma.scripts.phantom_picture docs/images/phantom.png [--real SECTION.png]
+    python -m flysoma.scripts.phantom_picture docs/images/phantom.jpg [--real SECTION.png]
 
-The real section is the caller's, at the same nm per pixel; the picture that ships shows the phantom only.
+The real section must have the same nm per pixel.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(
     scene: SceneKind,
     outlines: bool,
 ) -> None:
-    """Write OUTPUT, a PNG of one phantom section."""
+    """Write OUTPUT, a picture of one phantom section."""
     phantom = make_phantom((_SECTIONS, size, size), (nm, nm, nm), seed, difficulty, scene)
     section, labels = phantom.image[_SECTIONS // 2], phantom.labels[_SECTIONS // 2]
     panels = [] if real is None else [_read(real, size)]

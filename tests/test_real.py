@@ -1,4 +1,6 @@
-"""The shipped weights on real tissue; each test skips where the data is absent."""
+"""The shipped weights on real tissue; a test skips where its data is absent."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,16 +9,21 @@ from scipy import ndimage
 from flysoma.models.weights import packaged_names
 from flysoma.scripts.predict import predict_array
 
+DATA = Path(__file__).parent / "data"
 pytestmark = pytest.mark.skipif(
     not {"flysoma/locate-v1", "flysoma/segment-v1"} <= set(packaged_names()),
     reason="no weights are shipped yet",
 )
 
 
+def test_no_soma_in_a_crop_of_real_fly_neuropil():
+    with np.load(DATA / "fib25_crop.npz") as file:
+        assert not predict_array(file["image"], (20.0, 20.0, 20.0)).any()
+
+
 def test_no_soma_in_real_fly_neuropil(shared_data):
     with np.load(shared_data("neuropil/fib25_medulla_20nm_zyx.npz")) as file:
-        image = file[file.files[0]]
-    assert not predict_array(image, (20.0, 20.0, 20.0)).any()
+        assert not predict_array(file["image"], (20.0, 20.0, 20.0)).any()
 
 
 def test_somas_of_a_real_section_are_separate_and_resin_is_empty(shared_data):
