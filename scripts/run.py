@@ -12,6 +12,7 @@ import click
 from ..errors import UserError
 from ..tasks import pipeline
 from ..tasks.config import load_config
+from ..tasks.estimate import estimate
 from ..tasks.run import Run
 from ..tasks.worker import work as work_on
 from .progress import Bars
@@ -27,15 +28,20 @@ _CPU_QUEUE = click.option(
 @click.argument("config", type=click.Path())
 @_JSON
 def plan(config: str, as_json: bool) -> None:
-    """Show the blocks, voxels and gigabytes that CONFIG asks for; writes nothing."""
-    rows = pipeline.estimate(Run(load_config(config)))
-    head = f"{'stage':10} {'blocks':>8} {'voxels':>16} {'read GB':>10}"
+    """Show the tasks, voxels and gigabytes that CONFIG asks for; writes nothing."""
+    rows = estimate(Run(load_config(config)))
+    head = f"{'stage':10} {'tasks <=':>10} {'voxels':>20} {'GB read':>12}"
     _table(
         rows,
         as_json,
         head,
-        lambda r: f"{r['stage']:10} {r['blocks']:8d} {r['voxels']:16,d} {r['read_gb']:10.3f}",
+        lambda r: (
+            f"{r['stage']:10} {_or(r['tasks'], ',d'):>10} {_or(r['voxels'], ',d'):>20} "
+            f"{_or(r['gb'], ',.3f'):>12}"
+        ),
     )
+    if not as_json:
+        click.echo("most that there can be; '-': batches of somas, as many as are found")
 
 
 @click.command()
@@ -99,6 +105,10 @@ def status(path: str, as_json: bool) -> None:
             f"{'-' if r['total'] is None else r['total']:>8}{' finished' if r['finished'] else ''}"
         ),
     )
+
+
+def _or(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _table(

@@ -20,6 +20,7 @@ from taskqueue.queueables import totask
 from .run import Stage
 
 MESH_FOLDER = "mesh"
+MESH_TASK_VX = 256  # edge of the piece of volume that a task meshes
 _LARGEST_MIP = 6
 
 
@@ -84,7 +85,7 @@ class MeshStage(IgneousStage):
             fill_missing=True,
             spatial_index=True,
             max_simplification_error=60,
-            shape=(256, 256, 256),
+            shape=(MESH_TASK_VX,) * 3,
         )
 
 

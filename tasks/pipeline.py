@@ -80,19 +80,6 @@ def begin(config: RunConfig) -> Run:
     return run
 
 
-def estimate(run: Run) -> list[dict[str, Any]]:
-    """Blocks, voxels and gigabytes read in each image stage, before anything is computed."""
-    rows = []
-    for name, grid, resolution in (
-        ("locate", run.locate_grid, run.config.locate.resolution_nm),
-        ("segment", run.segment_grid, run.config.segment.resolution_nm),
-    ):
-        voxels = sum(block.read.voxels for block in grid)
-        source = sum(run.image.source_voxels(block.read, resolution) for block in grid)
-        rows.append({"stage": name, "blocks": len(grid), "voxels": voxels, "read_gb": source / 1e9})
-    return rows
-
-
 def status(run: Run) -> list[dict[str, Any]]:
     """Tasks done and failed of each stage; `total` is None until the stage is planned."""
     rows = []

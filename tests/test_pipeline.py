@@ -4,6 +4,7 @@ The networks are hand-set: bright is soma.
 """
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 from bright_networks import LOCATE, SEGMENT, brightness_network
 
 from flysoma.tasks.geometry import Box
+from flysoma.tasks.pipeline import status
 from flysoma.tasks.run import Run
 from flysoma.tasks.skeleton import count_neurites, trace
 from flysoma.tasks.volume import LabelLayer, create_layer, write_array
@@ -248,3 +250,15 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
         assert (somas(disk / "run") == somas(undisturbed)).all()
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_plan_shows_every_stage_and_no_fewer_tasks_than_are_done(volume, undisturbed, tmp_path):
+    asked = config(volume, "planned", 64)
+    shown = flysoma("plan", asked, "--json")
+    rows = {row["stage"]: row for row in json.loads(shown.stdout)}
+    done = {row["stage"]: row["done"] for row in status(Run.open(str(undisturbed)))}
+    assert list(rows) == list(done)
+    assert all(row["tasks"] is None or row["tasks"] >= done[name] for name, row in rows.items())
+    assert rows["segment"]["tasks"] == 27 and rows["relabel"]["voxels"] == 137 * 131 * 141
+    assert not (volume[0] / "planned").exists()
+    assert "mesh_merge" in flysoma("plan", asked).stdout
