@@ -78,7 +78,7 @@ class Painter:
         look, cells = self.look, self.scene.cells
         kind = np.array([c.kind for c in cells], int)
         tone = np.array([c.tone for c in cells])
-        darker = np.array([0, -0.13, -0.10, -0.13, 0.05, 0.0])[kind] if len(cells) else tone
+        darker = np.array([0, -0.07, -0.10, -0.18, 0.05, 0.0])[kind] if len(cells) else tone
         self.kind = np.concatenate([[-1], kind])
         self.cytoplasm = np.concatenate([[0], look.cytoplasm + darker + 0.03 * tone]).astype(
             np.float32
@@ -220,7 +220,7 @@ class Painter:
         look = self.look
         distance = ellipsoid_distance(cell.nucleus, grid, box, warp)
         np.maximum(distance, surface[box] + np.float32(170), out=distance)
-        spotted = 0.6 if cell.kind == Kind.ODD else 1.4 if cell.kind == Kind.GLIA else 1.0
+        spotted = 0.6 if cell.kind == Kind.ODD else 2.2 if cell.kind == Kind.GLIA else 1.0
         grey = self.nucleus[number + 1] + grid.keep(self.chromatin)[box] * np.float32(
             spotted * look.speckle
         )

@@ -166,7 +166,7 @@ def _somas(
     centres, radii = centres[keep], radii[keep]
     if not len(centres):
         return []
-    glial = rng.uniform(0.02, 0.12)
+    glial = rng.uniform(0.01, 0.07)
     kinds = rng.choice(4, len(centres), p=[0.93 - glial, 0.055, 0.015, glial])
     near = np.maximum(np.maximum(-centres, centres - size_nm).max(axis=1), 0)
     seen = near < 1.8 * radii  # what cannot reach the volume needs no contents
@@ -180,14 +180,14 @@ def _somas(
 def _cell(
     kind: Kind, centre: np.ndarray, radius: float, tube: Tube, seen: bool, rng: np.random.Generator
 ) -> Cell:
-    spread = 0.22 if kind == Kind.GLIA else 0.10
+    spread, flat = (0.38, 0.30) if kind == Kind.GLIA else (0.10, 0.09)
     body = _ellipsoid(centre, radius * 1.24, spread, rng)
     width = tube.radii[-1]
     narrow = np.flatnonzero(tube.radii[1:] < 1.4 * width)
     cut = int(narrow[0]) + 1 if len(narrow) else len(tube.radii)
     ratio = rng.uniform(0.66, 0.93) if kind != Kind.ODD else 0.88
     offset = random_directions(1, rng)[0] * radius * (1.06 - ratio) * rng.uniform(0, 1) ** 0.5
-    nucleus = _ellipsoid(centre + offset, radius * ratio, 0.09, rng)
+    nucleus = _ellipsoid(centre + offset, radius * ratio, flat, rng)
     nucleoli = [
         _ellipsoid(
             nucleus.centre + random_directions(1, rng)[0] * nucleus.radius * rng.uniform(0.4, 1.0),
