@@ -14,10 +14,13 @@ All coordinates are voxels from the volume's first voxel, z, y, x.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,6 +90,7 @@ class Predictor:
         module = self.network.module.to(self.device).eval()
         self.module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.autocast = self.device == "cuda" or _cpu_has_bf16()
+        self.compiled = self._with_openvino() if self.device == "cpu" else None
 
     def lattice(self, volume: Zyx) -> Lattice:
         """The network's own lattice over a volume; an eighth of a window is context on each side."""
@@ -106,10 +110,30 @@ class Predictor:
         batch = torch.from_numpy(windows).to(self.device, non_blocking=True)[:, None]
         batch = batch.float().mul_(spec.input_scale).add_(spec.input_shift)
         batch = batch.to(memory_format=torch.channels_last_3d)
-        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.autocast):
-            logits = self.module(batch)
+        if self.compiled is not None:
+            logits = torch.from_numpy(self.compiled(batch.numpy())[0])
+        else:
+            with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.autocast):
+                logits = self.module(batch)
         probability = torch.softmax(logits.float(), dim=1)[:, 1:]
         return probability.mul_(FULL).round_().to(torch.uint8).cpu().numpy()
+
+    def _with_openvino(self) -> Any:
+        """The network compiled by OpenVINO; None where the extra [cpu] is not installed."""
+        if importlib.util.find_spec("openvino") is None:
+            return None
+        import openvino
+
+        window = self.network.spec.window
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # tracing warns of sizes, which are always those of a window
+            model = openvino.convert_model(
+                self.module, example_input=torch.zeros(1, 1, *window), input=[-1, 1, *window]
+            )
+        precision = "bf16" if self.autocast else "f32"
+        return openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
 
 
 def predict_all(predictor: Predictor, read: ReadImage, volume: Zyx, lo: Zyx, hi: Zyx) -> np.ndarray:

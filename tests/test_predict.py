@@ -104,3 +104,13 @@ def test_no_seed_costs_nothing(threshold):
         threshold, reader(image), image.shape, ((0, 0, 0), image.shape), np.zeros((0, 3)), 0.5
     )
     assert windows == 0 and not fields.any()
+
+
+def test_openvino_says_what_torch_says(predictor, image):
+    pytest.importorskip("openvino", reason="the extra [cpu] is not installed")
+    assert predictor.compiled is not None
+    plain = Predictor(predictor.network, device="cpu")
+    plain.compiled = None
+    whole = (0, 0, 0), image.shape
+    one, other = (predict_all(p, reader(image), image.shape, *whole) for p in (predictor, plain))
+    assert np.abs(one.astype(int) - other).max() <= 8
