@@ -22,6 +22,9 @@ from .progress import Bars
 
 RESOLUTION_NM = (64.0, 64.0, 40.0)
 SHAPE = (192, 384, 384)
+MIN_EDGE_UM3 = (
+    14.0  # a ball of 3 um; what the edge of the volume leaves of a soma below that is not judged
+)
 
 
 @click.command("demo")
@@ -39,7 +42,12 @@ def command(output: Path, seed: int, workers: int) -> None:
         run = pipeline.begin(config)
         pipeline.execute_run(run, workers, pipeline.Queues(), None, bars)
     truth, found = (LabelLayer(f"{output}/{name}") for name in ("truth", "run/somas"))
-    scores = evaluate(found.read(found.bounds), truth.read(truth.bounds), RESOLUTION_NM[::-1])
+    scores = evaluate(
+        found.read(found.bounds),
+        truth.read(truth.bounds),
+        RESOLUTION_NM[::-1],
+        min_edge_truth_um3=MIN_EDGE_UM3,
+    )
     picture = overview_figure(sections(run, truth), title="Somas found (colour) and truth (dashed)")
     run.store.put("report/overview.png", picture, "image/png")
     click.echo(scores.format())

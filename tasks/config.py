@@ -54,7 +54,7 @@ class Segment(_Section):
 
     weights: str = "flysoma/segment-v1"
     resolution_nm: Nm3 = (64.0, 64.0, 40.0)
-    interior_threshold: Share = 0.5
+    interior_threshold: Share = 0.8
     block_vx: Vx3 = (256, 256, 256)
     halo_nm: Annotated[float, Field(ge=0)] = 4096.0
 

@@ -21,7 +21,7 @@ def test_the_hash_ignores_the_queue_and_follows_what_decides_the_result():
     assert parse_config(GOOD + "queue: fq://q\n", "c").content_hash == config.content_hash
     other = parse_config(GOOD + "segment: {interior_threshold: 0.9}\n", "c")
     assert other.content_hash != config.content_hash
-    assert config.differences(other) == ["segment.interior_threshold: 0.5 here, 0.9 there"]
+    assert config.differences(other) == ["segment.interior_threshold: 0.8 here, 0.9 there"]
 
 
 def test_the_published_preset_can_be_overridden():
