@@ -224,7 +224,7 @@ def _workers(url: str, count: int) -> Iterator[Callable[[], None]]:
 
     It exits, with 2, when one has said what only the user can put right and could not leave it with the run.
     """
-    command = [sys.executable, "-m", "flysoma.scripts.cli", "work", url]
+    command = [sys.executable, "-P", "-m", "flysoma.scripts.cli", "work", url]
     running = [subprocess.Popen(command) for _ in range(count)]
 
     def alive() -> None:
