@@ -67,5 +67,5 @@ def test_every_option_that_is_named_exists():
         for code in re.findall(r"`([^`\n]+)`", page.read_text()):
             if code.split()[0] in ("kubectl", "docker", "pip", "make"):
                 continue
-            for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", code):
+            for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code):
                 assert option in known, f"{page.name}: {option}"
