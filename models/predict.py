@@ -126,9 +126,7 @@ class Predictor:
 
         window = self.network.spec.window
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # tracing warns of sizes, which are always those of a window
+            warnings.simplefilter("ignore")  # sizes are traced: they are those of a window
             model = openvino.convert_model(
                 self.module, example_input=torch.zeros(1, 1, *window), input=[-1, 1, *window]
             )

@@ -22,9 +22,7 @@ from .progress import Bars
 
 RESOLUTION_NM = (64.0, 64.0, 40.0)
 SHAPE = (192, 384, 384)
-MIN_EDGE_UM3 = (
-    14.0  # a ball of 3 um; what the edge of the volume leaves of a soma below that is not judged
-)
+MIN_EDGE_UM3 = 14.0  # a soma of which the volume's edge leaves less, a ball of 3 um, is not judged
 
 
 @click.command("demo")

@@ -220,17 +220,17 @@ def _queue(url: str | None) -> Iterator[str]:
 
 @contextmanager
 def _workers(url: str, count: int) -> Iterator[Callable[[], None]]:
-    """Worker processes on this machine; yields a function that starts those anew that have died.
+    """Worker processes on this machine; yields a function that starts those anew that were killed.
 
-    It exits, with 2, when one has said what only the user can put right and could not leave it with the run.
+    One that ended by itself would end so again, and has said why: the function exits with its code.
     """
     command = [sys.executable, "-P", "-m", "flysoma.scripts.cli", "work", url]
     running = [subprocess.Popen(command) for _ in range(count)]
 
     def alive() -> None:
         for number, process in enumerate(running):
-            if process.poll() == 2:
-                sys.exit(2)
+            if (process.poll() or 0) > 0:
+                sys.exit(process.returncode)
             if process.returncode is not None:
                 running[number] = subprocess.Popen(command)
 
