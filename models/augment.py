@@ -1,6 +1,6 @@
 """Patches cut from a volume and made different each time. Arrays and tensors are z, y, x; grey is 0-255.
 
-Geometry (`cut`): image and classes are resampled once, together, section by section: turned, scaled, bent,
+Geometry (`cut`): image and labels are resampled once, together, section by section: turned, scaled, bent,
 flipped, sections shifted, left out or repeated. Sometimes one section stands for all (an extruded section,
 which is what a single micrograph looks like to a network).
 Grey values (`expose`): contrast, gamma, shading, blur and sharpness, noise, faults of sections, dirt.
@@ -49,26 +49,26 @@ NONE = Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
 
 
 def cut(
-    arrays: tuple[np.ndarray, np.ndarray, np.ndarray],
+    image: np.ndarray,
+    labels: np.ndarray,
     centre: np.ndarray,
     patch: Zyx,
     change: Augmentation,
     rng: np.random.Generator,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, np.ndarray]:
     """One patch of a volume, resampled once.
 
     Args:
-      arrays: image, classes, classes of each section on its own (used for extruded sections); uint8.
+      image, labels: of one shape.
       centre: z, y, x, where the patch lies; moved inwards where it would leave the volume.
     Returns:
-      image (float32) and classes (uint8) of shape `patch`; outside the volume it is mirrored.
+      image (float32) and labels (uint32) of shape `patch`, or of a single section where that stands for all;
+      outside the volume they are mirrored.
     """
-    image, target, flat = arrays
     sections = _sections(image.shape[0], float(centre[0]), patch[0], change, rng)
-    extrude = rng.random() < change.extrude_rate
-    if extrude:
+    if rng.random() < change.extrude_rate:
         keep = rng.integers(patch[0])
-        sections, target = sections[keep : keep + 1], flat
+        sections = sections[keep : keep + 1]
     at = _places(centre, image.shape, (len(sections), *patch[1:]), change, rng)
     boxes = []
     for axis, size in zip(at, image.shape[1:]):  # the part of the sections that is touched
@@ -78,10 +78,7 @@ def cut(
         boxes.append(slice(low, high))
     window, grid = (sections, *boxes), torch.stack([at[1], at[0]], dim=-1)
     grey = _resample(image[window], grid, "bilinear")
-    classes = _resample(target[window], grid, "nearest").to(torch.uint8)
-    if extrude:
-        return grey.repeat(patch[0], 1, 1), classes.repeat(patch[0], 1, 1)
-    return grey, classes
+    return grey, _resample(labels[window], grid, "nearest").numpy().astype(np.uint32)
 
 
 def expose(image: Tensor, change: Augmentation, rng: np.random.Generator) -> Tensor:

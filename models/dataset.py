@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import cc3d
+import fastremap
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,34 +26,30 @@ from .targets import Role, Voxel, section_targets, soma_targets
 Zyx = tuple[int, int, int]
 # Of ten patches five lie on somas, three anywhere, two where no soma is: exactly, not on average.
 _TURNS = ("soma", "any", "soma", "none", "soma", "any", "soma", "none", "soma", "any")
-_SCENES = {"brain": 0.45, "rind": 0.25, "neuropil": 0.15, "edge": 0.15}
+_SCENES = {"brain": 0.4, "rind": 0.2, "glia": 0.15, "neuropil": 0.125, "edge": 0.125}
 _DIFFICULTIES = {"typical": 0.65, "worst": 0.2, "clean": 0.15}
 _EMPTY_NM = 2000.0  # edge of the cubes that must be free of soma around a negative
 
 
 @dataclass(frozen=True)
 class Volume:
-    """An image, the class of each voxel, and that of each section on its own (see targets)."""
+    """An image (uint8) and its soma labels (0: no soma; few enough for float32 to tell them apart)."""
 
     image: np.ndarray
-    target: np.ndarray
-    flat: np.ndarray
+    labels: np.ndarray
     name: str = ""
 
     @classmethod
-    def of_labels(
-        cls, image: np.ndarray, labels: np.ndarray, voxel_nm: Voxel, role: Role, name: str = ""
-    ) -> Volume:
-        """From a volume's soma labels (0: no soma). Raises UserError when the two do not match."""
+    def checked(cls, image: np.ndarray, labels: np.ndarray, name: str = "") -> Volume:
+        """With labels of any integers, numbered anew. Raises UserError when image and labels do not match."""
         if image.shape != labels.shape or image.ndim != 3:
             raise UserError(
                 f"{name}: image {image.shape} and labels {labels.shape} must be one 3D shape"
             )
         if image.dtype != np.uint8:
             raise UserError(f"{name}: the image is {image.dtype}; training needs uint8")
-        labels = np.ascontiguousarray(labels).astype(np.uint32)
-        target = soma_targets(labels, voxel_nm, role)
-        return cls(image, target, section_targets(labels, voxel_nm, role), name)
+        labels, _ = fastremap.renumber(np.ascontiguousarray(labels), preserve_zero=True)
+        return cls(image, labels, name)
 
 
 @dataclass(frozen=True)
@@ -73,15 +70,17 @@ class Patches:
         volumes: Sequence[Volume],
         patch: Zyx,
         voxel_nm: Voxel,
+        role: Role,
         change: Augmentation,
         seed: int,
     ) -> None:
         self.volumes, self.patch, self.change, self.seed = volumes, patch, change, seed
+        self.voxel_nm, self.role = voxel_nm, role
         cube = [max(1, round(_EMPTY_NM / v)) for v in voxel_nm]
         rng = np.random.default_rng([seed, 7])
         self.places: dict[str, list[tuple[int, np.ndarray]]] = {"soma": [], "none": []}
         for number, volume in enumerate(volumes):
-            for kind, points in zip(self.places, _places(volume.target, cube, rng)):
+            for kind, points in zip(self.places, _places(volume.labels, cube, rng)):
                 if len(points):
                     self.places[kind].append((number, points))
 
@@ -102,19 +101,21 @@ class Patches:
             chosen = int(rng.integers(len(self.volumes)))
             centre = rng.uniform(0, 1, 3) * self.volumes[chosen].image.shape
         volume = self.volumes[chosen]
-        arrays = (volume.image, volume.target, volume.flat)
-        image, classes = cut(arrays, centre, self.patch, self.change, rng)
+        image, labels = cut(volume.image, volume.labels, centre, self.patch, self.change, rng)
+        targets = section_targets if len(labels) == 1 else soma_targets
+        classes = torch.from_numpy(targets(labels, self.voxel_nm, self.role))
+        image, classes = (t.expand(*self.patch).clone() for t in (image, classes))
         return expose(image, self.change, rng), classes
 
 
 def _places(
-    target: np.ndarray, cube: Sequence[int], rng: np.random.Generator
+    labels: np.ndarray, cube: Sequence[int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points in somas, and centres of cubes without any."""
-    somas = np.flatnonzero(target == 1)
+    somas = np.flatnonzero(labels)
     somas = rng.choice(somas, min(len(somas), 2000), replace=False) if len(somas) else somas
-    inside = np.stack(np.unravel_index(somas, target.shape), axis=1)
-    full = target > 0
+    inside = np.stack(np.unravel_index(somas, labels.shape), axis=1)
+    full = labels > 0
     for axis, size in enumerate(cube):
         starts = np.arange(0, max(1, full.shape[axis] - size + 1), size)
         full = np.maximum.reduceat(full, starts, axis=axis)
@@ -179,8 +180,8 @@ def _phantom_path(plan: PhantomPlan, recipe: tuple[int, str, str], cache: Path) 
     """The cache's file of a phantom; another generator, plan or recipe gives another name."""
     seed, difficulty, scene = recipe
     here = Path(__file__).parent
-    digest = hashlib.sha256(repr((plan.role, plan.shape, plan.voxel_nm)).encode())
-    for source in sorted(here.glob("phantom*.py")) + [here / "targets.py"]:
+    digest = hashlib.sha256(repr((plan.shape, plan.voxel_nm)).encode())
+    for source in sorted(here.glob("phantom*.py")):
         digest.update(source.read_bytes())
     return cache / f"{plan.role}-{scene}-{difficulty}-{seed}-{digest.hexdigest()[:10]}.npz"
 
@@ -189,16 +190,15 @@ def _make(plan: PhantomPlan, recipe: tuple[int, str, str], path: Path) -> None:
     torch.set_num_threads(1)
     seed, difficulty, scene = recipe
     phantom = make_phantom(plan.shape, plan.voxel_nm, seed, difficulty, scene=scene)  # type: ignore[arg-type]
-    volume = Volume.of_labels(phantom.image, phantom.labels, plan.voxel_nm, plan.role)
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        np.savez(file, image=volume.image, target=volume.target, flat=volume.flat)
+        np.savez(file, image=phantom.image, labels=phantom.labels.astype(np.uint16))
     part.rename(path)
 
 
 def _load(path: Path) -> Volume:
     with np.load(path) as file:
-        return Volume(file["image"], file["target"], file["flat"], path.stem)
+        return Volume(file["image"], file["labels"], path.stem)
 
 
 def emads_pairs(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

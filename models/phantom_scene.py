@@ -19,8 +19,8 @@ from scipy.spatial import cKDTree
 from .phantom_pack import Layers, neurites, pack, unit
 from .phantom_texture import random_directions, random_rotations, rotation_from
 
-SceneKind = Literal["brain", "rind", "neuropil", "edge"]
-SCENES: tuple[SceneKind, ...] = ("brain", "rind", "neuropil", "edge")
+SceneKind = Literal["brain", "rind", "glia", "neuropil", "edge"]
+SCENES: tuple[SceneKind, ...] = ("brain", "rind", "glia", "neuropil", "edge")
 
 
 class Kind(IntEnum):
@@ -113,15 +113,15 @@ def make_scene(
     """
     layers = _layers(size_nm, kind, rng)
     volume_um3 = float(np.prod(size_nm)) * 1e-9
-    rate = {"brain": 1.0, "rind": 0.5, "neuropil": 2.5, "edge": 0.5}[kind]
+    rate = {"brain": 1.0, "rind": 0.5, "glia": 0.5, "neuropil": 2.5, "edge": 0.5}[kind]
     tracts = [_tract(size_nm, rng) for _ in range(rng.poisson(0.3 + rate * volume_um3 / 6000))]
     tracheae = _tubes(size_nm, Kind.TRACHEA, rng.poisson(0.3 + rate * volume_um3 / 7000), rng)
     axons = _tubes(
         size_nm, Kind.AXON, rng.poisson(rate * rng.uniform(0, 1) * volume_um3 / 1800), rng
     )
     tubes = [t for t in tracheae + axons if _deep_enough(t, layers)]
-    somas = _somas(size_nm, layers, tracts, tubes, scale, rng) if kind != "neuropil" else []
-    return Scene(layers, somas + tubes, tracts, _loose(size_nm, layers, volume_um3, rng))
+    bodies = [] if kind == "neuropil" else _bodies(size_nm, layers, tracts, tubes, scale, kind, rng)
+    return Scene(layers, bodies + tubes, tracts, _loose(size_nm, layers, volume_um3, rng))
 
 
 def _layers(size_nm: np.ndarray, kind: SceneKind, rng: np.random.Generator) -> Layers:
@@ -141,18 +141,20 @@ def _layers(size_nm: np.ndarray, kind: SceneKind, rng: np.random.Generator) -> L
             max(15000.0, span * rng.uniform(0.72, 0.95)),
         ),
         "rind": (low - sheath - 2500.0, 10 * span),
+        "glia": (low - sheath - 2500.0, 10 * span),
         "neuropil": (low - 60000.0, 30000.0),
         "edge": (low + span * rng.uniform(0.5, 0.85), span * rng.uniform(0.1, 0.7)),
     }[kind]
     return Layers(normal, float(surface), sheath, float(rind))
 
 
-def _somas(
+def _bodies(
     size_nm: np.ndarray,
     layers: Layers,
     tracts: list[Tract],
     tubes: list[Cell],
     scale: float,
+    scene: SceneKind,
     rng: np.random.Generator,
 ) -> list[Cell]:
     centres, radii = pack(size_nm, layers, scale, rng)
@@ -166,8 +168,10 @@ def _somas(
     centres, radii = centres[keep], radii[keep]
     if not len(centres):
         return []
-    glial = rng.uniform(0.01, 0.07)
-    kinds = rng.choice(4, len(centres), p=[0.93 - glial, 0.055, 0.015, glial])
+    glial, dark = rng.uniform(0.01, 0.07), 0.055
+    if scene == "glia":
+        glial, dark = 0.25, 0.15
+    kinds = rng.choice(4, len(centres), p=[0.985 - dark - glial, dark, 0.015, glial])
     near = np.maximum(np.maximum(-centres, centres - size_nm).max(axis=1), 0)
     seen = near < 1.8 * radii  # what cannot reach the volume needs no contents
     paths = neurites(centres, radii, layers, rng)

@@ -28,17 +28,18 @@ _LEAST_DEPTH_NM = 600.0  # a profile thinner than this shows no core when it is 
 
 
 def soma_targets(labels: np.ndarray, voxel_nm: Voxel, role: Role) -> np.ndarray:
-    """Classes of whole somas.
+    """Classes of the somas as far as the array shows them.
 
-    Take them of whole volumes and crop afterwards: a soma that is cut has another depth. What leaves
-    through the array's border counts as going on.
+    What leaves through the array's border counts as going on. The piece of a soma that the border cuts off has
+    a core of its own, where it is deepest; so a network that learns from patches finds such pieces at the
+    border of a volume as well.
     """
     depth = edt.edt(labels, anisotropy=voxel_nm, black_border=False, parallel=1)
     return _classes(depth, labels, role)
 
 
 def section_targets(labels: np.ndarray, voxel_nm: Voxel, role: Role) -> np.ndarray:
-    """Classes of every section on its own, as if it went on unchanged above and below."""
+    """Classes of every section on its own, as if it went on unchanged above and below (an extruded section)."""
     target = np.empty(labels.shape, np.uint8)
     for z, section in enumerate(labels):
         depth = edt.edt(section, anisotropy=voxel_nm[1:], black_border=False, parallel=1)

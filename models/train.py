@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from ..errors import UserError
 from .augment import Augmentation
 from .dataset import Patches, Source, Volume
 from .losses import soma_loss
-from .targets import CLASSES, Role
+from .targets import CLASSES, Role, soma_targets
 from .weights import Network, NetworkSpec, load_network, save_network
 
 Zyx = tuple[int, int, int]
@@ -144,7 +144,7 @@ class _Run:
             self.module.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
         self.patches = Patches(
-            source.train, config.patch, source.voxel_nm, config.change, config.seed
+            source.train, config.patch, source.voxel_nm, config.role, config.change, config.seed
         )
         if config.bf16 and 2 in _depths(self.spec, config.patch):
             raise UserError(
@@ -291,7 +291,7 @@ def judge(
         middle = tuple(
             slice(max(0, (n - m) // 2), (n + m) // 2) for n, m in zip(volume.image.shape, _JUDGED)
         )
-        image, truth = volume.image[middle], volume.target[middle]
+        image, truth = volume.image[middle], _truth(network.spec, volume.labels[middle])
         target = torch.from_numpy(truth)[None]
         with torch.inference_mode():
             logits = _logits(network.module, network.spec, _image(image), config.bf16)
@@ -322,9 +322,9 @@ def save_picture(network: Network, volumes: Any, path: Path) -> None:
         middle = len(volume.image) // 2
         with torch.inference_mode():
             logits = _logits(network.module, network.spec, _image(volume.image), False)
-        grey = volume.image[middle]
+        grey, truth = volume.image[middle], _truth(network.spec, volume.labels)[middle]
         found = logits[0, :, middle].argmax(0).numpy()
-        tiles = [_coloured(grey, np.zeros_like(found)), _coloured(grey, volume.target[middle])]
+        tiles = [_coloured(grey, np.zeros_like(found)), _coloured(grey, truth)]
         rows.append(np.concatenate([*tiles, _coloured(grey, found)], axis=1))
     width = min(row.shape[1] for row in rows)
     Image.fromarray(np.concatenate([row[:, :width] for row in rows])).save(path)
@@ -347,6 +347,10 @@ def _depths(spec: NetworkSpec, patch: Zyx) -> set[int]:
             part.register_forward_pre_hook(lambda _, given: depths.add(given[0].shape[2]))
     module(torch.empty(1, 1, *patch, device="meta"))
     return depths
+
+
+def _truth(spec: NetworkSpec, labels: np.ndarray) -> np.ndarray:
+    return soma_targets(np.ascontiguousarray(labels), spec.voxel_nm, cast(Role, spec.role))
 
 
 def _image(volume: np.ndarray) -> Tensor:

@@ -110,7 +110,7 @@ def _annotated(role: Role, folder: Path) -> Source:
     volumes = []
     for name, image, labels in emads_pairs(folder):
         image, labels = shrink(image, labels, _EMADS_FACTOR[role])
-        volumes.append(Volume.of_labels(image, labels, VOXEL[role], role, name))
+        volumes.append(Volume.checked(image, labels, name))
     held_out = volumes[::5]
     learn = [v for i, v in enumerate(volumes) if i % 5] or held_out
     return Source(learn, held_out, VOXEL[role], {"emads": folder.name, "volumes": len(volumes)})

@@ -15,6 +15,7 @@ from flysoma.models import train as training
 from flysoma.models.augment import NONE
 from flysoma.models.dataset import PhantomPlan, Source, Volume, emads_pairs, phantom_volumes, shrink
 from flysoma.models.losses import soft_dice, soma_loss
+from flysoma.models.targets import soma_targets
 from flysoma.models.train import TrainConfig, train
 from flysoma.models.weights import load_network
 
@@ -32,8 +33,8 @@ SMALL = TrainConfig(
 )
 
 
-def toy_source(role="segment"):
-    volumes = [Volume.of_labels(*toy_somas(seed=s), VOXEL, role, f"toy{s}") for s in range(3)]
+def toy_source():
+    volumes = [Volume.checked(*toy_somas(seed=s), f"toy{s}") for s in range(3)]
     return Source(volumes[:2], volumes[2:], VOXEL, {"toy": 3})
 
 
@@ -63,16 +64,16 @@ def test_it_learns_toy_somas_and_says_what_it_made(tmp_path):
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path, role):
     config = replace(SMALL, role=role, patch=(8, 16, 16), steps=8, judge_every=4)
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
-    train(config, toy_source(role), whole)
+    train(config, toy_source(), whole)
 
     def stop(report):
         if report["step"] == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config, toy_source(role), parts, stop)
+        train(config, toy_source(), parts, stop)
     steps = []
-    train(config, toy_source(role), parts, lambda r: steps.append(r["step"]))
+    train(config, toy_source(), parts, lambda r: steps.append(r["step"]))
     assert steps == [5, 6, 7, 8]
     assert whole.read_bytes() == parts.read_bytes()
 
@@ -98,7 +99,7 @@ def test_training_goes_on_from_given_weights(tmp_path):
     before, after = (load_network(p).module.state_dict() for p in (first, second))
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
     with pytest.raises(UserError, match="not what is trained"):
-        train(replace(config, role="locate", init=str(first)), toy_source("locate"), second)
+        train(replace(config, role="locate", init=str(first)), toy_source(), second)
 
 
 def test_patches_that_train_wrongly_in_bfloat16_are_refused(tmp_path):
@@ -137,7 +138,7 @@ def test_phantoms_are_made_once_and_kept(tmp_path, monkeypatch):
     first = phantom_volumes(plan, tmp_path, processes=1)
     again = phantom_volumes(plan, tmp_path, processes=1)
     assert len(made) == len(first) == 20 and {seed for seed, *_ in made} == set(range(100, 120))
-    assert {s for *_, s in made} == {"brain", "rind", "neuropil", "edge"}
+    assert {s for *_, s in made} == {"brain", "rind", "glia", "neuropil", "edge"}
     assert {d for _, d, _ in made} == {"clean", "typical", "worst"}
     assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again))
 
@@ -176,14 +177,15 @@ def test_shrinking_takes_means_and_middle_labels():
 def test_volumes_that_do_not_match_are_refused():
     image, labels = toy_somas()
     with pytest.raises(UserError, match="one 3D shape"):
-        Volume.of_labels(image[1:], labels, VOXEL, "segment", "a")
+        Volume.checked(image[1:], labels, "a")
     with pytest.raises(UserError, match="needs uint8"):
-        Volume.of_labels(image.astype(np.float32), labels, VOXEL, "segment", "a")
+        Volume.checked(image.astype(np.float32), labels, "a")
 
 
 def test_a_judgement_of_a_perfect_answer_is_one(monkeypatch):
     volume = toy_source().held_out[0]
-    right = torch.nn.functional.one_hot(torch.from_numpy(volume.target).long(), 3).float()
+    truth = soma_targets(volume.labels, VOXEL, "segment")
+    right = torch.nn.functional.one_hot(torch.from_numpy(truth).long(), 3).float()
     monkeypatch.setattr(training, "_logits", lambda *_: right.permute(3, 0, 1, 2)[None] * 9)
     network = training.new_network(SMALL, VOXEL)
     scores = training.judge(network, [volume], SMALL)
