@@ -51,8 +51,11 @@ def predict_array(
     """Soma labels (uint32) of a uint8 block; both z, y, x; resolution x, y, z.
 
     Voxels finer than the networks' are averaged for them, and the labels are brought back to the block's own.
+    Voxels coarser than those of the segmentation network are given to it as they are.
     """
-    locate, segment = Locate(weights=locate_weights), Segment(weights=segment_weights)
+    locate = Locate(weights=locate_weights)
+    x, y, z = (max(pair) for pair in zip(resolution_nm, Segment().resolution_nm))
+    segment = Segment(weights=segment_weights, resolution_nm=(x, y, z))
     with tempfile.TemporaryDirectory(prefix="flysoma-predict-") as folder, Bars() as bars:
         ingest_array(image, NewLayer(f"{folder}/image", resolution_nm))
         config = RunConfig(

@@ -49,6 +49,18 @@ def test_predict_finds_the_balls_in_any_file(block, ending):
     assert scores["f1"] == 1 and scores["dice"] > 0.9
 
 
+def test_predict_takes_sections_that_are_thicker_than_the_networks(block):
+    folder, image, truth = block
+    write_array(folder / "thick.npy", image)
+    weights = [f"--{role}-weights={folder}/{role}.safetensors" for role in ("locate", "segment")]
+    output = folder / "thick_labels.npy"
+    done = call(
+        "predict", folder / "thick.npy", "--resolution", 50, 50, 55, "--output", output, *weights
+    )
+    assert "2 somas" in done.output
+    assert ((read_array(output) > 0) == (truth > 0)).mean() > 0.95
+
+
 def test_what_predict_cannot_do_is_said(block):
     folder, image, _ = block
     write_array(folder / "fine.npy", image)
