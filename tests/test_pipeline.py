@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,8 @@ import pytest
 import yaml
 from bright_networks import LOCATE, SEGMENT, brightness_network
 
+from flysoma.tasks import pipeline
 from flysoma.tasks.geometry import Box
-from flysoma.tasks.pipeline import status
 from flysoma.tasks.run import Run
 from flysoma.tasks.skeleton import count_neurites, trace
 from flysoma.tasks.volume import LabelLayer, create_layer, write_array
@@ -256,9 +257,17 @@ def test_plan_shows_every_stage_and_no_fewer_tasks_than_are_done(volume, undistu
     asked = config(volume, "planned", 64)
     shown = flysoma("plan", asked, "--json")
     rows = {row["stage"]: row for row in json.loads(shown.stdout)}
-    done = {row["stage"]: row["done"] for row in status(Run.open(str(undisturbed)))}
+    done = {row["stage"]: row["done"] for row in pipeline.status(Run.open(str(undisturbed)))}
     assert list(rows) == list(done)
     assert all(row["tasks"] is None or row["tasks"] >= done[name] for name, row in rows.items())
     assert rows["segment"]["tasks"] == 27 and rows["relabel"]["voxels"] == 137 * 131 * 141
     assert not (volume[0] / "planned").exists()
     assert "mesh_merge" in flysoma("plan", asked).stdout
+
+
+def test_a_worker_that_ends_by_itself_ends_the_run_with_its_code():
+    with pipeline._workers("fq:///dev/null/queue", 1) as alive, pytest.raises(SystemExit) as end:
+        for _ in range(600):
+            alive()
+            time.sleep(0.1)
+    assert end.value.code == 2
