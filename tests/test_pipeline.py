@@ -6,6 +6,7 @@ The networks are hand-set: bright is soma.
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -121,6 +122,43 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(volume, undisturbed):
     assert done.returncode == 0, done.stderr
     assert {name: store.get(name) for name in kept} == kept  # done work was not done again
     assert digest(volume[0] / "again/somas") == digest(undisturbed / "somas")
+
+
+def test_a_killed_worker_and_a_killed_run_change_nothing(volume, undisturbed):
+    asked, receipts = config(volume, "killed", 64), volume[0] / "killed/receipts/segment"
+    command = [sys.executable, "-m", "flysoma.scripts.cli", "run", asked, "--workers", "2"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, start_new_session=True, **quiet)
+
+    def wait_for(count):
+        for _ in range(1200):
+            if receipts.exists() and len(os.listdir(receipts)) >= count:
+                return
+            time.sleep(0.1)
+        pytest.fail(f"fewer than {count} receipts")
+
+    wait_for(2)
+    with open(f"/proc/{process.pid}/task/{process.pid}/children") as workers:
+        os.kill(int(workers.read().split()[0]), signal.SIGKILL)
+    wait_for(5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = flysoma("run", asked, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert digest(volume[0] / "killed/somas") == digest(undisturbed / "somas")
+
+
+def test_a_black_volume_has_no_somas_and_is_published_all_the_same(volume):
+    asked = yaml.safe_load(open(config(volume, "black", 64)))
+    asked["image"] = f"{volume[0]}/black_em"
+    box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, (70, 33, 21))))
+    create_layer(f"file://{volume[0]}/black_em", "image", "uint8", RESOLUTION, box)
+    write_array(f"file://{volume[0]}/black_em", np.zeros((21, 33, 70), np.uint8))
+    (volume[0] / "black.yaml").write_text(yaml.safe_dump(asked))
+    done = flysoma("run", str(volume[0] / "black.yaml"), "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert not somas(volume[0] / "black").any()
+    assert (volume[0] / "black/report/index.html").exists()
 
 
 def test_meshes_can_be_read(undisturbed):
