@@ -50,6 +50,7 @@ NONE = Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
 
 def cut(
     image: np.ndarray,
+    target: np.ndarray,
     labels: np.ndarray,
     centre: np.ndarray,
     patch: Zyx,
@@ -59,16 +60,16 @@ def cut(
     """One patch of a volume, resampled once.
 
     Args:
-      image, labels: of one shape.
-      centre: z, y, x, where the patch lies; moved inwards where it would leave the volume.
+      image, target, labels: of one shape.
+      centre: z, y, x, where the patch lies; moved inwards where more than an eighth of the patch would leave
+        the volume. As in prediction, what lies outside is mirrored.
     Returns:
-      image (float32) and labels (uint32) of shape `patch`, or of a single section where that stands for all;
-      outside the volume they are mirrored.
+      image (float32) and target of shape `patch`; or, where one section stands for all, image and labels of it.
     """
     sections = _sections(image.shape[0], float(centre[0]), patch[0], change, rng)
     if rng.random() < change.extrude_rate:
         keep = rng.integers(patch[0])
-        sections = sections[keep : keep + 1]
+        sections, target = sections[keep : keep + 1], labels
     at = _places(centre, image.shape, (len(sections), *patch[1:]), change, rng)
     boxes = []
     for axis, size in zip(at, image.shape[1:]):  # the part of the sections that is touched
@@ -78,7 +79,7 @@ def cut(
         boxes.append(slice(low, high))
     window, grid = (sections, *boxes), torch.stack([at[1], at[0]], dim=-1)
     grey = _resample(image[window], grid, "bilinear")
-    return grey, _resample(labels[window], grid, "nearest").numpy().astype(np.uint32)
+    return grey, _resample(target[window], grid, "nearest").numpy().astype(target.dtype)
 
 
 def expose(image: Tensor, change: Augmentation, rng: np.random.Generator) -> Tensor:
@@ -107,8 +108,9 @@ def _sections(
 ) -> np.ndarray:
     """Which sections of the volume become the patch's, mirrored at its ends."""
     step = rng.uniform(0.75, 1.3) if rng.random() < change.stretch_z_rate else 1.0
-    half = (wanted - 1) / 2 * step
-    first = np.floor(np.clip(centre, half, max(half, depth - 1 - half)) - half)
+    half = (wanted - 1) / 2 * step - wanted // 8
+    centre = np.clip(centre, half, max(half, depth - 1 - half))
+    first = np.floor(centre - half) - wanted // 8
     index = np.floor(first + np.arange(wanted) * step + 0.5).astype(int)
     if change.rotate_deg and rng.random() < 0.5:
         index = index[::-1]
@@ -141,7 +143,8 @@ def _places(
     reach = [np.abs(row) @ (np.array(patch[1:]) - 1) / 2 for row in matrix]
     middle = []
     for c, r, n in zip(centre[1:], reach, volume[1:]):
-        c = np.clip(c, min(r, (n - 1) / 2), max(n - 1 - r, (n - 1) / 2))
+        within = r * (1 - 2 / 8)
+        c = np.clip(c, min(within, (n - 1) / 2), max(n - 1 - within, (n - 1) / 2))
         middle.append(float(np.floor(c - r) + r))  # whole voxels where nothing is turned or scaled
     at = [
         (float(m[0]) * y[:, None] + float(m[1]) * x + c)[None].repeat(sections, 1, 1)

@@ -76,6 +76,7 @@ class Patches:
     ) -> None:
         self.volumes, self.patch, self.change, self.seed = volumes, patch, change, seed
         self.voxel_nm, self.role = voxel_nm, role
+        self.targets = [soma_targets(volume.labels, voxel_nm, role) for volume in volumes]
         cube = [max(1, round(_EMPTY_NM / v)) for v in voxel_nm]
         rng = np.random.default_rng([seed, 7])
         self.places: dict[str, list[tuple[int, np.ndarray]]] = {"soma": [], "none": []}
@@ -101,9 +102,11 @@ class Patches:
             chosen = int(rng.integers(len(self.volumes)))
             centre = rng.uniform(0, 1, 3) * self.volumes[chosen].image.shape
         volume = self.volumes[chosen]
-        image, labels = cut(volume.image, volume.labels, centre, self.patch, self.change, rng)
-        targets = section_targets if len(labels) == 1 else soma_targets
-        classes = torch.from_numpy(targets(labels, self.voxel_nm, self.role))
+        arrays = (volume.image, self.targets[chosen], volume.labels)
+        image, target = cut(*arrays, centre, self.patch, self.change, rng)
+        if len(target) < self.patch[0]:  # one section for all
+            target = section_targets(target, self.voxel_nm, self.role)
+        classes = torch.from_numpy(target)
         image, classes = (t.expand(*self.patch).clone() for t in (image, classes))
         return expose(image, self.change, rng), classes
 

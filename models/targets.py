@@ -30,9 +30,8 @@ _LEAST_DEPTH_NM = 600.0  # a profile thinner than this shows no core when it is 
 def soma_targets(labels: np.ndarray, voxel_nm: Voxel, role: Role) -> np.ndarray:
     """Classes of the somas as far as the array shows them.
 
-    What leaves through the array's border counts as going on. The piece of a soma that the border cuts off has
-    a core of its own, where it is deepest; so a network that learns from patches finds such pieces at the
-    border of a volume as well.
+    What leaves through the array's border counts as going on; a piece that the border cuts off has a core of its
+    own, where it is deepest. So take them of whole volumes and crop afterwards.
     """
     depth = edt.edt(labels, anisotropy=voxel_nm, black_border=False, parallel=1)
     return _classes(depth, labels, role)

@@ -24,7 +24,7 @@ def rng(seed=0):
 
 def test_without_change_a_patch_is_the_volume():
     image, labels = toy_somas()
-    found, cut_labels = cut(image, labels, np.array([12.0, 24, 24]), PATCH, NONE, rng())
+    found, cut_labels = cut(image, labels, labels, np.array([12.0, 24, 24]), PATCH, NONE, rng())
     box = np.s_[6:18, 8:40, 8:40]
     assert np.allclose(found.numpy(), image[box], atol=0.02)
     assert np.array_equal(cut_labels, labels[box])
@@ -35,7 +35,7 @@ def test_without_change_a_patch_is_the_volume():
 def test_image_and_labels_move_together(seed):
     _, labels = toy_somas(seed=seed)
     image = (labels > 0).astype(np.uint8) * 200
-    found, moved = cut(image, labels, np.array([12.0, 24, 24]), PATCH, HARD, rng(seed))
+    found, moved = cut(image, labels, labels, np.array([12.0, 24, 24]), PATCH, HARD, rng(seed))
     assert found.shape == moved.shape == PATCH
     wrong = ((found.numpy() > 100) != (moved > 0)).mean()
     assert wrong < 0.03  # interpolated against nearest: only at the very surface
@@ -62,7 +62,7 @@ def test_a_piece_that_the_border_cuts_off_has_a_core_where_it_is_deepest():
 
 def test_a_patch_larger_than_the_volume_is_mirrored():
     image, labels = toy_somas((6, 20, 20))
-    found, moved = cut(image, labels, np.array([3.0, 0, 50]), PATCH, HARD, rng())
+    found, moved = cut(image, labels, labels, np.array([3.0, 0, 50]), PATCH, HARD, rng())
     assert found.shape == moved.shape == PATCH and torch.isfinite(found).all()
     assert set(np.unique(moved)) <= set(np.unique(labels))
 
