@@ -291,7 +291,7 @@ def judge(
         middle = tuple(
             slice(max(0, (n - m) // 2), (n + m) // 2) for n, m in zip(volume.image.shape, _JUDGED)
         )
-        image, truth = volume.image[middle], _truth(network.spec, volume.labels[middle])
+        image, truth = volume.image[middle], _truth(network.spec, volume.labels)[middle]
         target = torch.from_numpy(truth)[None]
         with torch.inference_mode():
             logits = _logits(network.module, network.spec, _image(image), config.bf16)
@@ -350,7 +350,7 @@ def _depths(spec: NetworkSpec, patch: Zyx) -> set[int]:
 
 
 def _truth(spec: NetworkSpec, labels: np.ndarray) -> np.ndarray:
-    return soma_targets(np.ascontiguousarray(labels), spec.voxel_nm, cast(Role, spec.role))
+    return soma_targets(labels, spec.voxel_nm, cast(Role, spec.role))
 
 
 def _image(volume: np.ndarray) -> Tensor:

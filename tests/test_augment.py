@@ -60,6 +60,14 @@ def test_a_piece_that_the_border_cuts_off_has_a_core_where_it_is_deepest():
     assert cores[0, 16, 16] == 1 and not cores[4].any() and cores.sum() < 0.4 * (labels > 0).sum()
 
 
+def test_a_patch_reaches_an_eighth_beyond_the_border_and_is_mirrored_there():
+    image, labels = toy_somas()
+    found, moved = cut(image, labels, labels, np.zeros(3), PATCH, NONE, rng())
+    assert np.allclose(found[1:, 4:, 4:], image[:11, :28, :28], atol=0.02)
+    assert torch.allclose(found[:, :4], found[:, 5:9].flip(1), atol=0.02)
+    assert np.array_equal(moved[:, :, :4], moved[:, :, 5:9][:, :, ::-1])
+
+
 def test_a_patch_larger_than_the_volume_is_mirrored():
     image, labels = toy_somas((6, 20, 20))
     found, moved = cut(image, labels, labels, np.array([3.0, 0, 50]), PATCH, HARD, rng())
