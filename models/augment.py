@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .predict import MARGIN_PART
+
 Zyx = tuple[int, int, int]
 
 
@@ -27,7 +29,7 @@ class Augmentation:
     elastic_vx: float = 1.8
     stretch_z_rate: float = 0.25
     shift_rate: float = 0.15
-    extrude_rate: float = 0.15
+    extrude_rate: float = 0.3
     grey_rate: float = 0.6
     section_rate: float = 0.25
     shading_rate: float = 0.2
@@ -61,7 +63,7 @@ def cut(
 
     Args:
       image, target, labels: of one shape.
-      centre: z, y, x, where the patch lies; moved inwards where more than an eighth of the patch would leave
+      centre: z, y, x, where the patch lies; moved inwards where more than the margin of a window would leave
         the volume. As in prediction, what lies outside is mirrored.
     Returns:
       image (float32) and target of shape `patch`; or, where one section stands for all, image and labels of it.
@@ -108,9 +110,9 @@ def _sections(
 ) -> np.ndarray:
     """Which sections of the volume become the patch's, mirrored at its ends."""
     step = rng.uniform(0.75, 1.3) if rng.random() < change.stretch_z_rate else 1.0
-    half = (wanted - 1) / 2 * step - wanted // 8
+    half = (wanted - 1) / 2 * step - wanted // MARGIN_PART
     centre = np.clip(centre, half, max(half, depth - 1 - half))
-    first = np.floor(centre - half) - wanted // 8
+    first = np.floor(centre - half) - wanted // MARGIN_PART
     index = np.floor(first + np.arange(wanted) * step + 0.5).astype(int)
     if change.rotate_deg and rng.random() < 0.5:
         index = index[::-1]
@@ -143,7 +145,7 @@ def _places(
     reach = [np.abs(row) @ (np.array(patch[1:]) - 1) / 2 for row in matrix]
     middle = []
     for c, r, n in zip(centre[1:], reach, volume[1:]):
-        within = r * (1 - 2 / 8)
+        within = r * (1 - 2 / MARGIN_PART)
         c = np.clip(c, min(within, (n - 1) / 2), max(n - 1 - within, (n - 1) / 2))
         middle.append(float(np.floor(c - r) + r))  # whole voxels where nothing is turned or scaled
     at = [

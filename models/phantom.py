@@ -57,7 +57,8 @@ def make_phantom(
       difficulty: "clean" (no faults, standard contrast), "typical" (usual faults, wide range of looks) or
         "worst" (heavy faults; contrast, blur and noise beyond that range).
       scene: "brain" (resin, sheath, rind, neuropil), "rind" (somas all through), "glia" (a rind with many bodies
-        that are none, and dark neurons), "neuropil" (no soma) or "edge" (mostly resin and sheath).
+        that are none, and dark neurons), "neuropil" (no soma) or "edge" (mostly resin and sheath, the resin
+        charged in places).
       progress: called with the part done, 0..1.
 
     Raises:

@@ -48,7 +48,7 @@ class Painter:
         self.reticulum, self.patches = smooth(420), smooth(1500)
         self.cloud = smooth(900, 0.028)
         self.matrix = Matrix(scene, look, smooth, shapes, voxel_nm)
-        self.resin = Resin(size_nm, look, shapes)
+        self.resin = Resin(size_nm, look, scene.charged, shapes)
         self.chromatin = NoiseTile(voxel_nm, look.speckle_nm, 0.22, grains)
         self.grain = NoiseTile(voxel_nm, look.grain_nm, 0.15, grains)
         fine = float(np.mean(voxel_nm[1:]))

@@ -21,12 +21,15 @@ class _Plate:
     rough: float
     wave: float
     wave_nm: float
+    soft_nm: float = 120.0  # width of its edge
 
 
 class Resin:
     """Paints resin on any grid."""
 
-    def __init__(self, size_nm: np.ndarray, look: Look, rng: np.random.Generator) -> None:
+    def __init__(
+        self, size_nm: np.ndarray, look: Look, charged: int, rng: np.random.Generator
+    ) -> None:
         self.look = look
         self.drift = SmoothField(size_nm, 12000, rng, 0.035)
         self.stir = SmoothField(size_nm, 2500, rng, 500)
@@ -35,6 +38,7 @@ class Resin:
         self.slope = rng.normal(0, 0.06, 3) / np.maximum(size_nm, 1)
         area = float(size_nm[1] * size_nm[2]) * 1e-6
         self.plates = [self._plate(size_nm, rng) for _ in range(rng.poisson(1.5 + area / 500))]
+        self.plates += [self._charged_plate(size_nm, rng) for _ in range(charged)]
 
     @staticmethod
     def _plate(size_nm: np.ndarray, rng: np.random.Generator) -> _Plate:
@@ -49,6 +53,21 @@ class Resin:
             float(rng.uniform(0, 0.09)),
             float(rng.uniform(0.05, 0.4)) if waves else 0.0,
             float(np.exp(rng.uniform(np.log(160), np.log(900)))),
+        )
+
+    def _charged_plate(self, size_nm: np.ndarray, rng: np.random.Generator) -> _Plate:
+        """As grey and as grainy as a cell, large, through many sections, fading at its edge, often cut by the volume's
+        border: what a beam that has charged the resin leaves."""
+        angle = rng.choice([0.0, rng.uniform(0, np.pi)])
+        return _Plate(
+            rng.uniform(0, 1, 3) * size_nm,
+            np.exp(rng.uniform(np.log([1500, 1000, 1000]), np.log([20000, 6000, 6000]))),
+            np.array([np.sin(angle), np.cos(angle)]),
+            float(rng.uniform(0.4, 0.75)) - self.look.resin,
+            float(rng.uniform(0.02, 0.12)),
+            float(rng.choice([0.0, rng.uniform(0.02, 0.08)])),
+            float(np.exp(rng.uniform(np.log(160), np.log(900)))),
+            float(np.exp(rng.uniform(np.log(120), np.log(2500)))),
         )
 
     def paint(self, grid: Grid) -> np.ndarray:
@@ -80,7 +99,7 @@ class Resin:
         s = y * plate.along[0] + x * plate.along[1]
         t = y * plate.along[1] - x * plate.along[0]
         edge = np.minimum(plate.half[1] - np.abs(t), plate.half[2] - np.abs(s))
-        mask = np.clip(edge / 120.0, 0, 1).astype(np.float32)[None] * inside[:, None, None]
+        mask = np.clip(edge / plate.soft_nm, 0, 1).astype(np.float32)[None] * inside[:, None, None]
         change = np.float32(plate.level) + grain * np.float32(plate.rough)
         if plate.wave:
             phase = (t[None] + self.stir(grid)) / np.float32(plate.wave_nm)

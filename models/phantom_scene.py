@@ -96,12 +96,14 @@ class Tract:
 
 @dataclass(frozen=True)
 class Scene:
-    """Layers, what competes for space in them, bundles, and organelles that belong to no cell."""
+    """Layers, what competes for space in them, bundles, organelles that belong to no cell, and how many plates of
+    the resin are charged."""
 
     layers: Layers
     cells: list[Cell]
     tracts: list[Tract]
     loose: list[Organelle]
+    charged: int = 0
 
 
 def make_scene(
@@ -121,7 +123,10 @@ def make_scene(
     )
     tubes = [t for t in tracheae + axons if _deep_enough(t, layers)]
     bodies = [] if kind == "neuropil" else _bodies(size_nm, layers, tracts, tubes, scale, kind, rng)
-    return Scene(layers, bodies + tubes, tracts, _loose(size_nm, layers, volume_um3, rng))
+    loose = _loose(size_nm, layers, volume_um3, rng)
+    return Scene(
+        layers, bodies + tubes, tracts, loose, int(rng.poisson(5)) if kind == "edge" else 0
+    )
 
 
 def _layers(size_nm: np.ndarray, kind: SceneKind, rng: np.random.Generator) -> Layers:

@@ -29,6 +29,7 @@ from .weights import Network
 
 Zyx = tuple[int, int, int]
 ReadImage = Callable[[Zyx, Zyx], np.ndarray]
+MARGIN_PART = 8  # a window's margin is an eighth of it, in training too
 FULL = 255  # a probability of 1, as stored
 
 
@@ -93,9 +94,9 @@ class Predictor:
         self.compiled = self._with_openvino() if self.device == "cpu" else None
 
     def lattice(self, volume: Zyx) -> Lattice:
-        """The network's own lattice over a volume; an eighth of a window is context on each side."""
+        """The network's own lattice over a volume."""
         window = _zyx(self.network.spec.window)
-        return Lattice(volume, window, _zyx(w // 8 for w in window))
+        return Lattice(volume, window, _zyx(w // MARGIN_PART for w in window))
 
     @torch.inference_mode()
     def __call__(self, windows: np.ndarray) -> np.ndarray:

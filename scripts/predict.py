@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from ..errors import UserError
 from ..tasks import pipeline
 from ..tasks.config import Locate, RunConfig, Segment
 from ..tasks.volume import LabelLayer
@@ -54,6 +55,11 @@ def predict_array(
     Voxels coarser than those of the segmentation network are given to it as they are.
     """
     locate = Locate(weights=locate_weights)
+    if any(own > needed for own, needed in zip(resolution_nm, locate.resolution_nm)):
+        raise UserError(
+            f"voxels of {resolution_nm} nm (x, y, z) are too coarse: somas are looked for at "
+            f"{locate.resolution_nm} nm; give the block with voxels no larger than that"
+        )
     x, y, z = (max(pair) for pair in zip(resolution_nm, Segment().resolution_nm))
     segment = Segment(weights=segment_weights, resolution_nm=(x, y, z))
     with tempfile.TemporaryDirectory(prefix="flysoma-predict-") as folder, Bars() as bars:

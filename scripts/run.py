@@ -84,9 +84,10 @@ def enqueue(path: str, stage: str, queue: str) -> None:
 @click.argument("queue")
 @click.option("--until-empty", is_flag=True, help="Stop when the queue holds no task.")
 @click.option("--liveness", metavar="FILE", help="A file to touch while alive, for Kubernetes.")
-def work(queue: str, until_empty: bool, liveness: str | None) -> None:
+@click.option("--parent", type=int, hidden=True)
+def work(queue: str, until_empty: bool, liveness: str | None, parent: int | None) -> None:
     """Do the tasks of QUEUE until stopped by SIGTERM or Ctrl-C."""
-    work_on(queue, until_empty, liveness)
+    work_on(queue, until_empty, liveness, parent)
 
 
 @click.command()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import subprocess
 import sys
 import tempfile
@@ -224,7 +225,16 @@ def _workers(url: str, count: int) -> Iterator[Callable[[], None]]:
 
     One that ended by itself would end so again, and has said why: the function exits with its code.
     """
-    command = [sys.executable, "-P", "-m", "flysoma.scripts.cli", "work", url]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "flysoma.scripts.cli",
+        "work",
+        url,
+        "--parent",
+        str(os.getpid()),
+    ]
     running = [subprocess.Popen(command) for _ in range(count)]
 
     def alive() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -68,12 +69,18 @@ def attempt(run: str, stage: str, index: int) -> bool:
         return last
 
 
-def work(queue_url: str, until_empty: bool = False, liveness: str | None = None) -> int:
+def work(
+    queue_url: str,
+    until_empty: bool = False,
+    liveness: str | None = None,
+    parent: int | None = None,
+) -> int:
     """Do the tasks of a queue until told to stop (SIGTERM, SIGINT: the task in hand is finished first).
 
     Args:
       until_empty: stop when the queue holds no task.
       liveness: a file that is touched while the worker lives, for Kubernetes to look at.
+      parent: process that started this one; the worker stops when that one is gone, killed ones too.
     Returns:
       the number of tasks done.
     """
@@ -82,7 +89,7 @@ def work(queue_url: str, until_empty: bool = False, liveness: str | None = None)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     done = 0
-    while not stop.is_set():
+    while not stop.is_set() and parent in (None, os.getppid()):
         _touch(liveness)
         try:
             task = queue.lease(seconds=LEASE_S)

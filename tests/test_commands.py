@@ -66,7 +66,7 @@ def test_what_predict_cannot_do_is_said(block):
     write_array(folder / "fine.npy", image)
     with pytest.raises(UserError, match="no file at"):
         call("predict", folder / "none.npy", "--resolution", 64, 64, 40, "--output", "x.npy")
-    with pytest.raises(UserError, match="finer than the volume"):
+    with pytest.raises(UserError, match="too coarse"):
         call(
             "predict",
             folder / "fine.npy",

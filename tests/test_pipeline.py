@@ -86,6 +86,20 @@ def digest(folder):
     return found
 
 
+def workers_of(run):
+    with open(f"/proc/{run}/task/{run}/children") as file:
+        return [int(pid) for pid in file.read().split()]
+
+
+def is_alive(pid):
+    """Whether a process runs; one that is over but not collected does not."""
+    try:
+        with open(f"/proc/{pid}/cmdline") as file:
+            return bool(file.read())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 @pytest.fixture(scope="module")
 def undisturbed(volume):
     """A run through 27 blocks with one worker process."""
@@ -128,7 +142,7 @@ def test_a_killed_worker_and_a_killed_run_change_nothing(volume, undisturbed):
     asked, receipts = config(volume, "killed", 64), volume[0] / "killed/receipts/segment"
     command = [sys.executable, "-m", "flysoma.scripts.cli", "run", asked, "--workers", "2"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, start_new_session=True, **quiet)
+    process = subprocess.Popen(command, **quiet)
 
     def wait_for(count):
         for _ in range(1200):
@@ -138,11 +152,16 @@ def test_a_killed_worker_and_a_killed_run_change_nothing(volume, undisturbed):
         pytest.fail(f"fewer than {count} receipts")
 
     wait_for(2)
-    with open(f"/proc/{process.pid}/task/{process.pid}/children") as workers:
-        os.kill(int(workers.read().split()[0]), signal.SIGKILL)
+    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
     wait_for(5)
-    os.killpg(process.pid, signal.SIGKILL)
+    orphans = workers_of(process.pid)
+    process.kill()
     process.wait()
+    for _ in range(600):  # they finish what they have in hand
+        if not any(is_alive(worker) for worker in orphans):
+            break
+        time.sleep(0.1)
+    assert orphans and not any(is_alive(worker) for worker in orphans)
     done = flysoma("run", asked, "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert digest(volume[0] / "killed/somas") == digest(undisturbed / "somas")
