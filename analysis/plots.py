@@ -124,7 +124,7 @@ def plot_neighbours(somas: pd.DataFrame) -> str:
         axes = figure.add_subplot()
         edges = np.linspace(0, top, _bins(len(values)))
         _histogram(axes, np.minimum(values, top), edges, "µm", "nearest other soma (µm)")
-        _mark(axes, HEMIBRAIN_NEAREST_UM, f"hemibrain {HEMIBRAIN_NEAREST_UM}", _INK, left=True)
+        _mark(axes, HEMIBRAIN_NEAREST_UM, f"hemibrain {HEMIBRAIN_NEAREST_UM}", _INK, other=True)
 
     return _svg("neighbours", (3.7, 2.6), draw)
 
@@ -218,18 +218,17 @@ def _histogram(axes: Axes, values: np.ndarray, edges: np.ndarray, unit: str, lab
     _say_if_empty(axes, len(values))
 
 
-def _mark(axes: Axes, at: float, words: str, colour: str, left: bool = False) -> None:
-    """A vertical line with words at its top, on either side."""
-    axes.axvline(at, color=colour, lw=1, ls=(0, (2, 2)) if left else "-")
+def _mark(axes: Axes, at: float, words: str, colour: str, other: bool = False) -> None:
+    """A vertical line with words at its top; that of another volume is dashed, its words one line lower."""
+    axes.axvline(at, ymax=0.9 if other else 1, color=colour, lw=1, ls=(0, (2, 2)) if other else "-")
     axes.annotate(
         words,
         (at, 0.99),
         xycoords=("data", "axes fraction"),
-        xytext=(-4 if left else 4, 0),
+        xytext=(4, -10 if other else 0),
         textcoords="offset points",
         size=7.5,
         va="top",
-        ha="right" if left else "left",
     )
 
 

@@ -10,6 +10,7 @@ import click
 
 from ..analysis import viewer
 from ..tasks.run import Run
+from ..tasks.stitch import RESOLVED
 from ..tasks.store import local_folder
 
 _SHOWN = 300  # somas whose meshes are there from the start
@@ -48,11 +49,12 @@ def _state(run: Run, root: str, served: str) -> dict[str, object]:
     low, high = (
         tuple(v * r for v, r in zip(corner, resolution)) for corner in (bounds.lo, bounds.hi)
     )
+    found = run.store.get_arrays(RESOLVED)
     layers = viewer.Layers(
         somas=viewer.source_url(run.somas_path, root, served),
         bounds_nm=(low, high),  # type: ignore[arg-type]
         image=viewer.source_url(run.config.image, root, served),
         centroids=viewer.source_url(f"{run.path}/centroids", root, served),
-        selected=range(1, _SHOWN + 1),
+        selected=() if found is None else found["id"][:_SHOWN].tolist(),
     )
     return viewer.viewer_state(layers)

@@ -78,8 +78,10 @@ def sections(run: Run, truth: LabelLayer | None = None) -> list[Section]:
 
 
 def _summary(run: Run, bounds_nm: Any) -> dict[str, Any]:
+    from .pipeline import STAGES  # which imports this stage
+
     stages = []
-    for name in ("locate", "segment", "match", "relabel", "measure", "shape", "mesh"):
+    for name in (stage.name for stage in STAGES if stage is not PublishStage):
         receipts = run.store.get_jsons(run.store.names(f"receipts/{name}/"))
         seconds = sum(receipt["seconds"] for receipt in receipts.values())
         stages.append({"stage": name, "tasks": len(receipts), "seconds": round(seconds, 1)})

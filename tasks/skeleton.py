@@ -18,6 +18,8 @@ from scipy import sparse
 from .measure import batch, batches, crop, measured, put_frame
 from .run import Stage
 
+_REACH = 1.5  # radii of a ball of the soma's volume; what is nearer to its middle is body, corners and all
+
 
 class SkeletonStage(Stage):
     """One task a batch of somas.
@@ -43,36 +45,40 @@ class SkeletonStage(Stage):
         for _, soma in batch(self.frame, index):
             centre = soma[[f"inscribed_{a}_nm" for a in "xyz"]].to_numpy(float)
             radius_nm = soma["inscribed_radius_um"] * 1000
+            reach_nm = _REACH * soma["equivalent_diameter_um"] * 500
             box, mask = crop(self.run, soma)
             resolution = self.run.somas.resolution_nm
-            skeleton = trace(mask, resolution, radius_nm)
+            skeleton = trace(mask, resolution, radius_nm, reach_nm)
             skeleton.id = int(soma["id"])
             skeleton.vertices += np.array([(o + 0.5) * r for o, r in zip(box.lo, resolution)], "f4")
             skeletons.append(skeleton)
-            counts.append(count_neurites(skeleton.vertices, skeleton.edges, centre, radius_nm))
+            counts.append(count_neurites(skeleton.vertices, skeleton.edges, centre, reach_nm))
         self.run.somas.write_skeletons(skeletons)
         frame = pd.DataFrame({"neurites": np.array(counts, np.int64)})
         put_frame(self.run.store, f"measure/neurites/{index}.npz", frame)
         return {"somas": len(counts)}
 
 
-def trace(mask: np.ndarray, resolution_nm: Sequence[float], radius_nm: float) -> Any:
+def trace(
+    mask: np.ndarray, resolution_nm: Sequence[float], radius_nm: float, reach_nm: float
+) -> Any:
     """kimimaro's skeleton of one soma, nm from the middle of its crop's first voxel, x, y, z.
 
     Args:
       mask: bool z, y, x.
       resolution_nm: x, y, z.
       radius_nm: of the largest ball inside.
+      reach_nm: nothing nearer to that ball's middle gets a branch of its own.
     """
     teasar = {
-        "scale": 1.5,
-        "const": 300,
+        "scale": 4,
+        "const": 500,
         "pdrf_scale": 100_000,
         "pdrf_exponent": 4,
         "soma_detection_threshold": 0.6 * radius_nm,
         "soma_acceptance_threshold": 0.8 * radius_nm,
-        "soma_invalidation_scale": 1.1,
-        "soma_invalidation_const": 200,
+        "soma_invalidation_scale": reach_nm / radius_nm,
+        "soma_invalidation_const": 0,
     }
     found = kimimaro.skeletonize(
         np.asfortranarray(mask.T.astype(np.uint8)),
@@ -89,14 +95,14 @@ def trace(mask: np.ndarray, resolution_nm: Sequence[float], radius_nm: float) ->
 
 
 def count_neurites(
-    vertices: np.ndarray, edges: np.ndarray, centre: np.ndarray, radius_nm: float
+    vertices: np.ndarray, edges: np.ndarray, centre: np.ndarray, reach_nm: float
 ) -> int:
-    """Branches of a skeleton that leave the soma: its parts more than 1.5 radii from the soma's middle.
+    """Branches of a skeleton that leave the soma: its parts further than `reach_nm` from the soma's middle.
 
     Args:
-      vertices: n, 3; edges: m, 2 indices; centre and radius of the largest ball inside the soma, all nm.
+      vertices: n, 3; edges: m, 2 indices; centre of the largest ball inside the soma; all nm.
     """
-    outside = np.linalg.norm(vertices - centre, axis=1) > 1.5 * radius_nm
+    outside = np.linalg.norm(vertices - centre, axis=1) > reach_nm
     kept = edges[outside[edges].all(axis=1)]
     graph = sparse.coo_matrix((np.ones(len(kept)), kept.T), shape=(len(vertices),) * 2)
     _, branch = sparse.csgraph.connected_components(graph, directed=False)

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from bright_networks import LOCATE, SEGMENT, brightness_network
 
+from flysoma.analysis.viewer import find_browser
 from flysoma.tasks import pipeline
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.run import Run
@@ -204,13 +205,13 @@ def test_a_neurite_of_a_body_is_traced_and_counted():
     body = sum(((g - c) * v) ** 2 for g, c, v in zip(grid, (45, 30, 30), (40, 64, 64))) < 1500**2
     arm = sum(((g - c) * v) ** 2 for g, c, v in zip(grid[:2], (45, 30), (40, 64))) < 300**2
     mask = body | (arm & (grid[2] > 30) & (grid[2] < 110))
-    skeleton = trace(mask, (64, 64, 40), 1500.0)
+    skeleton = trace(mask, (64, 64, 40), 1500.0, 2250.0)
     centre = np.array([30, 30, 45]) * RESOLUTION
-    assert count_neurites(skeleton.vertices, skeleton.edges, centre, 1500.0) == 1
+    assert count_neurites(skeleton.vertices, skeleton.edges, centre, 2250.0) == 1
     assert abs(skeleton.cable_length() - 80 * 64) < 400
     lone = np.zeros((3, 3, 3), bool)
     lone[1, 1, 1] = True
-    assert len(trace(lone, (64, 64, 40), 40.0).vertices) == 1
+    assert len(trace(lone, (64, 64, 40), 40.0, 60.0).vertices) == 1
 
 
 def test_neurites_are_branches_that_leave_the_soma():
@@ -218,7 +219,13 @@ def test_neurites_are_branches_that_leave_the_soma():
     arm = np.stack([steps, steps * 0, steps * 0], 1)
     vertices = np.concatenate([arm, -arm, arm[:12, [1, 0, 2]]])
     edges = np.array([(i, i + 1) for i in range(len(vertices) - 1) if vertices[i + 1].any()])
-    assert count_neurites(vertices, edges, np.zeros(3), 1000.0) == 2
+    assert count_neurites(vertices, edges, np.zeros(3), 1500.0) == 2
+
+
+def test_the_corners_of_a_packed_body_are_no_neurites():
+    cube = np.ones((75, 47, 47), bool)  # 3 um wide
+    ball = 1500 * (6 / np.pi) ** (1 / 3)  # radius of one of its volume
+    assert len(trace(cube, (64, 64, 40), 1500.0, 1.5 * ball).vertices) == 1
 
 
 def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
@@ -231,6 +238,14 @@ def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
     assert table["crosses_seam"].all() and not table["suspicious"].any()
     assert (undisturbed / "report/overview.png").stat().st_size > 10_000
     assert "<html" in (undisturbed / "report/index.html").read_text()[:100]
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(find_browser() is None, reason="chromium and chromedriver are not installed")
+def test_a_run_is_drawn_by_a_browser(undisturbed, tmp_path):
+    done = flysoma("view", str(undisturbed), "--screenshot", str(tmp_path / "view.png"))
+    assert done.returncode == 0, done.stderr  # a mesh that is not there would be waited for
+    assert (tmp_path / "view.png").stat().st_size > 20_000
 
 
 def test_status_counts_what_is_done(undisturbed):
