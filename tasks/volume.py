@@ -44,7 +44,9 @@ class ImageLayer:
                 "make an 8-bit copy with 'flysoma ingest FILE CLOUDPATH --rescale LOW HIGH'"
             )
         if self._volume.num_channels != 1:
-            raise UserError(f"{cloudpath} has {self._volume.num_channels} channels; one is needed")
+            raise UserError(
+                f"{cloudpath} has {self._volume.num_channels} channels and one is needed; make a layer of one of them"
+            )
 
     @property
     def resolutions_nm(self) -> list[Nm3]:
@@ -249,7 +251,10 @@ def _open(cloudpath: str, layer_type: str, fill_missing: bool) -> CloudVolume:
             "make one with 'flysoma ingest FILE CLOUDPATH'"
         ) from err
     if found != layer_type:
-        raise UserError(f"{cloudpath} is a {found} layer and one of type {layer_type} is needed")
+        raise UserError(
+            f"{cloudpath} is a {found} layer and one of type {layer_type} is needed; "
+            f"give the path of the {layer_type}"
+        )
     return volume
 
 
