@@ -16,6 +16,8 @@ _MARKER_NM = 600.0  # radius of the ball around a seed from which its soma grows
 _REACH_NM = 2000.0  # a seed this far from any interior still marks the nearest interior
 _SMOOTH_VX = 1.0  # standard deviation; bridges gaps of a voxel in a membrane
 _SHELL_VX = 3  # voxels of boundary that may be given back
+_OPEN_FACE = 1.5  # area of an open face over the smaller part's volume^(2/3); 1.9 in a halved ball
+_OPEN_INTERIOR = 0.9  # mean p(interior) along it
 
 
 def make_instances(
@@ -25,7 +27,7 @@ def make_instances(
     voxel_nm: tuple[float, float, float],
     threshold: float,
     min_um3: float,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Label somas.
 
     A connected piece of interior with one seed is that seed's; one with several is shared among them by a
@@ -39,7 +41,8 @@ def make_instances(
       threshold: interior where p(interior) > threshold and p(boundary) < 1 - threshold.
       min_um3: pieces without a seed that are smaller than this are dropped.
     Returns:
-      labels (uint32, 1..m) and, for each label 1..m, the number of its seed (0..n-1) or -1.
+      labels (uint32, 1..m); for each label 1..m the number of its seed (0..n-1) or -1; and pairs of seeds (k, 2)
+      that are in one body: neither membrane nor neck lies between what the watershed gave them.
     """
     level = round(threshold * 255)
     inside = (interior > level) & (boundary < max(255 - level, 1))
@@ -47,6 +50,7 @@ def make_instances(
     markers = _markers(pieces, seeds, voxel_nm)
     height = ndimage.gaussian_filter(boundary.astype(np.float32) - interior, _SMOOTH_VX)
     labels = _share(pieces, markers, len(seeds), height)
+    one_body = _one_body(labels, interior, voxel_nm)
     least = max(1, round(min_um3 / (float(np.prod(voxel_nm)) * 1e-9)))
     labels = _drop_crumbs(labels, len(seeds), least)
     labels = _give_back(labels, interior.astype(np.uint16) + boundary > 127)
@@ -56,7 +60,7 @@ def make_instances(
     for old, new in mapping.items():
         if 0 < old <= len(seeds):
             owner[new - 1] = old - 1
-    return labels.astype(np.uint32), owner
+    return labels.astype(np.uint32), owner, one_body
 
 
 def fill_holes(labels: np.ndarray) -> np.ndarray:
@@ -83,7 +87,7 @@ def _markers(
     nearest = np.full(pieces.shape, np.inf, np.float32) if len(seeds) else None
     for number, seed in enumerate(seeds, start=1):
         around, distance = _ball(seed, pieces.shape, voxel_nm, _REACH_NM)
-        usable = np.where(pieces[around] > 0, distance, np.inf)
+        usable = np.where((pieces[around] > 0) & (distance <= _REACH_NM), distance, np.inf)
         least = usable.min(initial=np.inf)
         if not np.isfinite(least):
             continue
@@ -124,6 +128,32 @@ def _share(pieces: np.ndarray, markers: np.ndarray, seeds: int, height: np.ndarr
         here = pieces[box] == piece
         labels[box][here] = watershed(height[box], markers[box] * here, mask=here)[here]
     return labels
+
+
+def _one_body(
+    labels: np.ndarray, interior: np.ndarray, voxel_nm: tuple[float, float, float]
+) -> np.ndarray:
+    """Pairs of seeds whose parts meet in an open face. Parts of seeds alone can meet: pieces are apart."""
+    voxel_um = np.array(voxel_nm) * 1e-3
+    found = []
+    for axis in range(3):
+        low, high = (
+            tuple(s if a == axis else slice(None) for a in range(3))
+            for s in (slice(-1), slice(1, None))
+        )
+        one, two = labels[low], labels[high]
+        meet = (one != two) & (one > 0) & (two > 0)
+        pair = np.sort(np.stack([one[meet], two[meet]]), axis=0)
+        certain = np.minimum(interior[low][meet], interior[high][meet]) / 255
+        found.append((pair, np.full(len(certain), np.prod(voxel_um) / voxel_um[axis]), certain))
+    pair, area, certain = (np.concatenate(part, axis=-1) for part in zip(*found))
+    pairs, which = np.unique(pair, axis=1, return_inverse=True)
+    face = np.bincount(which.ravel(), area, pairs.shape[1])
+    certain = np.bincount(which.ravel(), area * certain, pairs.shape[1]) / face
+    volume = np.bincount(labels.ravel()) * np.prod(voxel_um)
+    smaller = volume[pairs].min(axis=0, initial=np.inf)
+    is_open = (face > _OPEN_FACE * smaller ** (2 / 3)) & (certain > _OPEN_INTERIOR)
+    return pairs[:, is_open].T.astype(np.int64) - 1
 
 
 def _drop_crumbs(labels: np.ndarray, seeds: int, least: int) -> np.ndarray:

@@ -94,10 +94,9 @@ def measured(run: Run) -> pd.DataFrame:
             parts = [get_frame(run.store, f"measure/{folder}/{i}.npz") for i in numbers]
             frame = pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1)
     frame["nearest_nm"] = nearest_neighbours(frame[["x_nm", "y_nm", "z_nm"]].to_numpy())
-    resolved = get_frame(run.store, RESOLVED)[["id", "confidence", "crosses_seam", "suspicious"]]
-    frame = frame.merge(resolved, on="id", how="left", validate="one_to_one")
-    frame["n_seeds"] = 1  # stitching never lets two seeds into one soma
-    return frame
+    columns = ["id", "confidence", "n_seeds", "crosses_seam", "suspicious"]
+    resolved = get_frame(run.store, RESOLVED)[columns]
+    return frame.merge(resolved, on="id", how="left", validate="one_to_one")
 
 
 def batches(frame: pd.DataFrame) -> range:

@@ -19,7 +19,8 @@ from .run import Stage, flip, predictor
 class SegmentStage(Stage):
     """Labels of a block's core, with the slabs at its faces that stitching compares.
 
-    Writes `blocks/N.ckl` (labels of the core), `blocks/N.npz` (one row a label: its seed, voxels, confidence)
+    Writes `blocks/N.ckl` (labels of the core), `blocks/N.npz` (one row a label: its seed, voxels, confidence;
+    and pairs of seeds in one body, each pair from the block whose core holds its lower seed)
     and `slabs/N-AXIS-SIDE.ckl`, all in block-local labels 1..m; label l of block b is id b << 20 | l.
     """
 
@@ -44,8 +45,8 @@ class SegmentStage(Stage):
     def do(self, index: int) -> dict[str, Any]:
         run = self.run
         block = run.segment_grid[index]
-        numbers = self._seeds_in(block)
-        labels, owner, fields, windows = self._label(block, numbers)
+        numbers = self._seeds_in(block.read)
+        labels, owner, one_body, fields, windows = self._label(block, numbers)
         core = labels[block.core.slices_zyx(block.read.lo)]
         interior = fields[0][block.core.slices_zyx(block.read.lo)]
         voxel_counts = np.bincount(core.ravel(), minlength=len(owner) + 1)[1:]
@@ -60,19 +61,21 @@ class SegmentStage(Stage):
                 "seed": np.append(numbers, -1)[owner] + 1,  # 1-based, 0: none
                 "voxels": voxel_counts,
                 "certainty": certainty,
+                "one_body": one_body[np.isin(one_body.min(axis=1), self._seeds_in(block.core))] + 1,
             },
         )
         return {"labels": len(owner), "seeds": len(numbers), "windows": windows}
 
-    def _seeds_in(self, block: Block) -> np.ndarray:
+    def _seeds_in(self, box: Box) -> np.ndarray:
         rounded = np.floor(self.seeds_vx + 0.5)
-        inside = (rounded >= block.read.lo) & (rounded < block.read.hi)
+        inside = (rounded >= box.lo) & (rounded < box.hi)
         return np.flatnonzero(inside.all(axis=1))
 
     def _label(
         self, block: Block, numbers: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """Labels of the read box, the seed of each, the probabilities, and how many windows were run."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+        """Labels of the read box, the seed of each, seeds in one body, the probabilities, and how many windows
+        were run."""
         config = self.run.config
         bounds = self.run.segment_grid.bounds
         network = predictor(config.segment.weights)
@@ -88,7 +91,7 @@ class SegmentStage(Stage):
         fields, windows = predict_around(
             network, read, flip(bounds.size), (lo, hi), seeds_zyx, threshold
         )
-        labels, owner = make_instances(
+        labels, owner, one_body = make_instances(
             fields[0],
             fields[1],
             seeds_zyx - np.array(lo),
@@ -96,7 +99,7 @@ class SegmentStage(Stage):
             threshold,
             config.soma.min_volume_um3,
         )
-        return labels, owner, fields, windows
+        return labels, owner, numbers[one_body], fields, windows
 
     def _slabs(self, block: Block) -> list[tuple[int, str, Box]]:
         """(axis, 'upper' or 'lower', box) of the slabs at faces that the block shares with another."""

@@ -1,7 +1,7 @@
 """Stage 3, stitch: which labels of neighbouring blocks are one soma, and the volume with final ids.
 
 match compares, at each face, what its two blocks say about the slab that both have read. resolve joins labels
-into somas: strongest evidence first, at most one seed a soma, none beyond a size and an extent.
+into somas: strongest evidence first, at most one body's seeds a soma, none beyond a size.
 relabel writes `somas/`.
 """
 
@@ -93,7 +93,9 @@ class MatchStage(Stage):
 
     def finish(self) -> dict[str, Any]:
         store, config = self.run.store, self.run.config
-        labels = _gather([(i, store.get_arrays(f"blocks/{i}.npz") or {}) for i in self.plan()])
+        blocks = [(i, store.get_arrays(f"blocks/{i}.npz") or {}) for i in self.plan()]
+        labels = _gather(blocks)
+        one_body = np.concatenate([np.zeros((0, 2), np.int64), *(t["one_body"] for _, t in blocks)])
         pairs = [store.get_arrays(f"stitch/pairs/{i}.npz") or {} for i in self.plan()]
         pairs = [p for p in pairs if p]
         pair = (
@@ -102,7 +104,7 @@ class MatchStage(Stage):
             else {n: np.zeros(0, np.uint64) for n in ("a", "b", "overlap_um3", "joins")}
         )
         cap_um3 = math.pi / 6 * (config.soma.max_diameter_nm * 1e-3) ** 3
-        group, apart = resolve(labels, pair, self.voxel_um3, cap_um3)
+        group, apart = resolve(labels, pair, one_body, self.voxel_um3, cap_um3)
         somas, final = _final_ids(labels, group, apart, self.voxel_um3, config.soma.min_volume_um3)
         store.put_arrays(_REMAP, {"id": labels.ids, "soma": final})
         store.put_arrays(RESOLVED, somas)
@@ -125,12 +127,20 @@ class Labels:
 
 
 def resolve(
-    labels: Labels, pair: dict[str, np.ndarray], voxel_um3: float, cap_um3: float
+    labels: Labels,
+    pair: dict[str, np.ndarray],
+    one_body: np.ndarray,
+    voxel_um3: float,
+    cap_um3: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Union-find over all pairs, with guards.
 
-    Labels that grew from the same seed are one soma. Then come the pairs that the ratios join, largest overlap
-    first. A join that would put two seeds or more than `cap_um3` into one soma is refused.
+    Labels that grew from the same seed are one soma, and so are those of seeds in one body. Then come the pairs
+    that the ratios join, largest overlap first; one that would put seeds of two bodies into one soma is refused.
+    So is whatever would make a soma larger than `cap_um3`.
+
+    Args:
+      one_body: k, 2, pairs of seeds.
 
     Returns:
       group: for each label the row of its soma's first label; apart: rows of labels whose join was refused.
@@ -140,7 +150,7 @@ def resolve(
     order = np.lexsort((b, a, -pair["overlap_um3"]))
     order = order[pair["joins"].astype(bool)[order]]
     rows = np.arange(len(labels.ids))
-    _, first, of_seed = np.unique(labels.seed, return_index=True, return_inverse=True)
+    seeds, first, of_seed = np.unique(labels.seed, return_index=True, return_inverse=True)
     parent = np.where(labels.seed > 0, first[of_seed], rows).tolist()
     volume = np.bincount(parent, labels.voxels * voxel_um3, len(rows)).tolist()
     seed = labels.seed.tolist()
@@ -152,17 +162,22 @@ def resolve(
             row = parent[row]
         return row
 
-    for row in order.tolist():
-        one, two = sorted((root(int(a[row])), root(int(b[row]))))
+    def join(a: int, b: int, one_body: bool) -> None:
+        one, two = sorted((root(a), root(b)))
         if one == two:
-            continue
-        two_seeds = seed[one] and seed[two] and seed[one] != seed[two]
-        if two_seeds or volume[one] + volume[two] > cap_um3:
-            refused += [int(a[row]), int(b[row])]
-            continue
+            return
+        two_bodies = seed[one] and seed[two] and not one_body
+        if two_bodies or volume[one] + volume[two] > cap_um3:
+            refused.extend((a, b))
+            return
         parent[two] = one
         volume[one] += volume[two]
         seed[one] = seed[one] or seed[two]
+
+    for x, y in first[np.searchsorted(seeds, np.unique(one_body, axis=0))].tolist():
+        join(x, y, one_body=True)
+    for row in order.tolist():
+        join(int(a[row]), int(b[row]), one_body=False)
     group = np.array([root(row) for row in range(len(parent))], np.int64)
     return group, np.unique(np.array(refused, np.int64))
 
@@ -213,6 +228,12 @@ def _is_best(label: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return counts == largest[label]
 
 
+def _distinct(group: np.ndarray, value: np.ndarray, count: int) -> np.ndarray:
+    """How many different values each group has; negative ones do not count."""
+    found = np.unique(np.stack([group, value])[:, value >= 0], axis=1)
+    return np.bincount(found[0], minlength=count)
+
+
 def _gather(blocks: list[tuple[int, dict[str, np.ndarray]]]) -> Labels:
     ids = [_ids(i, np.arange(1, len(t["seed"]) + 1)) for i, t in blocks]
     columns = {
@@ -236,7 +257,9 @@ def _final_ids(
     certainty = np.bincount(group, labels.certainty, count)
     seed = np.zeros(count, np.int64)
     np.maximum.at(seed, group, labels.seed)
-    parts = np.bincount(group[labels.voxels > 0], minlength=count)
+    block = (labels.ids >> np.uint64(ID_BITS)).astype(np.int64)
+    blocks = _distinct(group, np.where(labels.voxels > 0, block, -1), count)
+    seeds = _distinct(group, labels.seed - 1, count)
     refused = np.zeros(count, bool)
     refused[group[apart]] = True
     roots = np.flatnonzero((seed > 0) & (voxels * voxel_um3 >= min_um3))
@@ -248,7 +271,8 @@ def _final_ids(
         "seed": seed[roots],
         "voxels": voxels[roots].astype(np.int64),
         "confidence": certainty[roots] / voxels[roots],
-        "crosses_seam": parts[roots] > 1,
+        "n_seeds": seeds[roots],
+        "crosses_seam": blocks[roots] > 1,
         "suspicious": refused[roots],
     }
     return somas, final[group]

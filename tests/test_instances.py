@@ -59,18 +59,34 @@ def test_two_somas_that_touch_are_parted_by_their_seeds():
     shape, one, two = two_touching()
     interior = np.where(one | two, 255, 0).astype(np.uint8)
     seeds = np.array([[55.0, 30, 35], [55, 30, 72]])
-    labels, owner = make_instances(interior, np.zeros_like(interior), seeds, VOXEL, 0.5, 1.05)
-    assert sorted(owner) == [0, 1]
+    labels, owner, one_body = make_instances(
+        interior, np.zeros_like(interior), seeds, VOXEL, 0.5, 1.05
+    )
+    assert sorted(owner) == [0, 1] and not len(one_body)
     for number, body in ((0, one & ~two), (1, two & ~one)):
         label = int(np.flatnonzero(owner == number)[0]) + 1
         assert (labels[body] == label).mean() > 0.97
+
+
+def test_seeds_with_neither_membrane_nor_neck_between_them_are_in_one_body():
+    shape = (110, 60, 110)
+    body = ball(shape, (55, 30, 50), 1900)
+    interior = np.where(body, 255, 0).astype(np.uint8)
+    boundary = np.zeros_like(interior)
+    seeds = np.array([[3.0, 3, 108], [55, 30, 65], [55, 30, 36]])
+    pairs = make_instances(interior, boundary, seeds, VOXEL, 0.5, 1.05)[2]
+    assert pairs.tolist() == [[1, 2]]
+    wall = body.copy()
+    wall[:, :, :50] = wall[:, :, 51:] = False
+    boundary[wall] = interior[wall] = 127
+    assert not len(make_instances(interior, boundary, seeds, VOXEL, 0.3, 1.05)[2])
 
 
 def test_a_piece_without_a_seed_keeps_a_label_that_owns_none():
     shape = (60, 60, 130)
     one, two = ball(shape, (30, 30, 30), 1500), ball(shape, (30, 30, 95), 1500)
     interior = np.where(one | two, 255, 0).astype(np.uint8)
-    labels, owner = make_instances(
+    labels, owner, _ = make_instances(
         interior, np.zeros_like(interior), np.array([[30.0, 30, 30]]), VOXEL, 0.5, 1.05
     )
     assert labels[30, 30, 30] != labels[30, 30, 95] != 0
@@ -82,7 +98,7 @@ def test_the_boundary_class_is_given_back():
     whole, inner = ball(shape, (30, 30, 30), 1500), ball(shape, (30, 30, 30), 1380)
     interior = np.where(inner, 255, 0).astype(np.uint8)
     boundary = np.where(whole & ~inner, 255, 0).astype(np.uint8)
-    labels, _ = make_instances(interior, boundary, np.array([[30.0, 30, 30]]), VOXEL, 0.5, 1.05)
+    labels, _, _ = make_instances(interior, boundary, np.array([[30.0, 30, 30]]), VOXEL, 0.5, 1.05)
     assert ((labels > 0) == whole).all()
 
 
@@ -99,5 +115,5 @@ def test_holes_of_one_label_are_filled_and_open_ones_left():
 
 def test_nothing_gives_nothing():
     empty = np.zeros((20, 20, 20), np.uint8)
-    labels, owner = make_instances(empty, empty, np.zeros((0, 3)), VOXEL, 0.5, 1.05)
-    assert not labels.any() and len(owner) == 0
+    labels, owner, one_body = make_instances(empty, empty, np.zeros((0, 3)), VOXEL, 0.5, 1.05)
+    assert not labels.any() and len(owner) == 0 and one_body.shape == (0, 2)

@@ -10,6 +10,8 @@ from flysoma.tasks.geometry import BlockGrid, Box
 from flysoma.tasks.run import ID_BITS
 from flysoma.tasks.stitch import Labels, match_slab, resolve
 
+APART = np.zeros((0, 2), np.int64)  # no seeds in one body
+
 
 def stitch_blockwise(volume, core, halo):
     """Cut a labelled volume (z, y, x) into blocks with labels of their own, stitch, put together again."""
@@ -45,7 +47,7 @@ def stitch_blockwise(volume, core, halo):
         ids, np.zeros(len(ids), int), np.concatenate([r[1] for r in rows]), np.zeros(len(ids))
     )
     pair = {n: np.concatenate([p[n] for p in pairs]) for n in ("a", "b", "overlap_um3", "joins")}
-    group, _ = resolve(labels, pair, 1.0, 1e18)
+    group, _ = resolve(labels, pair, APART, 1.0, 1e18)
     out = np.zeros(volume.shape, np.int64)
     for block in grid:
         table = np.zeros(int(local[block.index].max()) + 1, np.int64)
@@ -98,20 +100,30 @@ def pair(a, b, overlap):
 
 
 def test_two_seeds_never_become_one_soma_and_are_listed():
-    group, apart = resolve(labels([1, 2, 0], [9, 9, 9]), pair([1, 2], [2, 3], [5, 4]), 1.0, 1e9)
+    group, apart = resolve(
+        labels([1, 2, 0], [9, 9, 9]), pair([1, 2], [2, 3], [5, 4]), APART, 1.0, 1e9
+    )
     assert group.tolist() == [0, 1, 1] and apart.tolist() == [0, 1]
 
 
 def test_a_chain_stops_at_the_cap():
     group, apart = resolve(
-        labels([0] * 4, [4] * 4), pair([1, 2, 3], [2, 3, 4], [3, 2, 1]), 1.0, 9.0
+        labels([0] * 4, [4] * 4), pair([1, 2, 3], [2, 3, 4], [3, 2, 1]), APART, 1.0, 9.0
     )
     assert group.tolist() == [0, 0, 2, 2] and apart.tolist() == [1, 2]
 
 
 def test_labels_of_one_seed_are_one_soma():
-    group, _ = resolve(labels([3, 0, 3], [1, 1, 1]), pair([], [], []), 1.0, 1e9)
+    group, _ = resolve(labels([3, 0, 3], [1, 1, 1]), pair([], [], []), APART, 1.0, 1e9)
     assert group.tolist() == [0, 1, 0]
+
+
+def test_seeds_in_one_body_are_one_soma_up_to_the_cap():
+    some = labels([5, 3, 8, 0], [9, 9, 9, 1])
+    group, apart = resolve(some, pair([4], [3], [1]), np.array([[3, 5], [3, 5]]), 1.0, 1e9)
+    assert group.tolist() == [0, 0, 2, 2] and not len(apart)
+    group, apart = resolve(some, pair([], [], []), np.array([[3, 5]]), 1.0, 17.0)
+    assert group.tolist() == [0, 1, 2, 3] and apart.tolist() == [0, 1]
 
 
 def test_the_published_ratios_decide():
