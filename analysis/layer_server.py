@@ -6,6 +6,7 @@ Content-Encoding. A range of a file that neuroglancer asks for (sharded and mult
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import logging
@@ -87,6 +88,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "flysoma"
     sys_version = ""
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the browser closed while nothing was asked
+            super().handle()
 
     def do_GET(self) -> None:
         self._answer(with_body=True)
