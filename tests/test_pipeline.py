@@ -236,6 +236,7 @@ def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
     found = table[["z_nm", "y_nm", "x_nm"]].to_numpy() / RESOLUTION[::-1] - OFFSET[::-1] - 0.5
     assert np.abs(found - sorted(CENTRES)).max() < 0.1
     assert table["crosses_seam"].all() and not table["suspicious"].any()
+    assert (table["n_seeds"] == 1).all()
     assert (undisturbed / "report/overview.png").stat().st_size > 10_000
     assert "<html" in (undisturbed / "report/index.html").read_text()[:100]
 
