@@ -9,7 +9,7 @@ changes no count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ class Matching:
 
     Attributes:
       pred, pred_voxels: predicted objects that count; what lies in ignored truth is left out.
+      pred_rank: by what they are ranked, the highest first.
       truth, truth_voxels: true objects that count.
       pair_pred, pair_truth: positions in `pred` and `truth` of the one-to-one pairs with IoU >= 0.5.
       pair_iou: their IoU.
@@ -35,6 +36,7 @@ class Matching:
 
     pred: np.ndarray
     pred_voxels: np.ndarray
+    pred_rank: np.ndarray
     truth: np.ndarray
     truth_voxels: np.ndarray
     pair_pred: np.ndarray
@@ -54,30 +56,47 @@ class Matching:
         found[self.pair_truth[self.pair_iou >= iou - _EPSILON]] = True
         return found
 
-    def average_precision(self, iou: float) -> float:
+    def average_precision(self, iou: float, voxels: tuple[float, float] = (0.0, np.inf)) -> float:
         """AP as COCO has it: mean over 101 recall points of the best precision at that recall or more.
 
-        Predictions are ranked by size, largest first, as in the published evaluation, for want of a score
-        of their own; those of one size enter together, so that ids decide nothing.
+        Predictions of one rank enter together, so that ids decide nothing.
+
+        Args:
+          voxels: sizes, lowest and past-highest, to which this AP is confined. A prediction counts there when its
+            partner does; without a partner, when its own size does.
         """
-        if len(self.truth) == 0 or len(self.pred) == 0:
-            return float(len(self.truth) == len(self.pred))
-        order = np.argsort(-self.pred_voxels, kind="stable")
-        sizes = self.pred_voxels[order]
-        last = np.append(sizes[1:] != sizes[:-1], True)
-        right = np.cumsum(self.hits(iou)[order])[last]
+        partner = np.full(len(self.pred), -1)
+        near = self.pair_iou >= iou - _EPSILON
+        partner[self.pair_pred[near]] = self.pair_truth[near]
+        size = np.where(partner < 0, self.pred_voxels, np.append(self.truth_voxels, 0)[partner])
+        counts = (size >= voxels[0]) & (size < voxels[1])
+        truth = int(((self.truth_voxels >= voxels[0]) & (self.truth_voxels < voxels[1])).sum())
+        if truth == 0 or not counts.any():
+            return float(truth == counts.sum())
+        rank = -self.pred_rank[counts]
+        order = np.argsort(rank, kind="stable")
+        last = np.append(rank[order][1:] != rank[order][:-1], True)
+        right = np.cumsum(partner[counts][order] >= 0)[last]
         taken = np.flatnonzero(last) + 1
-        recall = right / len(self.truth)
+        recall = right / truth
         envelope = np.maximum.accumulate((right / taken)[::-1])[::-1]
         place = np.searchsorted(recall, _RECALL_POINTS - _EPSILON)
         return float(np.append(envelope, 0.0)[place].mean())
 
 
-def match(table: Contingency, ignore_truth: Iterable[int] = ()) -> Matching:
+def match(
+    table: Contingency,
+    ignore_truth: Iterable[int] = (),
+    confidence: Mapping[int, float] | None = None,
+) -> Matching:
     """Match the objects of a table whose `a` is the prediction and whose `b` is the truth.
 
     A true object in `ignore_truth` is neither found nor missed; a prediction that matches no other object
     and has at least half of its voxels in ignored truth is neither right nor wrong.
+
+    Args:
+      confidence: ranks the predicted objects; absent ones come last. None: the larger, the higher, as in the
+        published evaluation.
     """
     pred, pred_voxels = _foreground(*table.sizes_a())
     truth, truth_voxels = _foreground(*table.sizes_b())
@@ -92,10 +111,14 @@ def match(table: Contingency, ignore_truth: Iterable[int] = ()) -> Matching:
     matched = np.zeros(len(pred), bool)
     matched[row[kept]] = True
     counts = matched | (2 * inside < pred_voxels)
+    rank = pred_voxels.astype(np.float64)
+    if confidence is not None:
+        rank = np.array([confidence.get(int(i), -np.inf) for i in pred])
     new_row, new_column = np.cumsum(counts) - 1, np.cumsum(~ignored) - 1
     return Matching(
         pred[counts],
         pred_voxels[counts],
+        rank[counts],
         truth[~ignored],
         truth_voxels[~ignored],
         new_row[row[kept]],
@@ -105,21 +128,35 @@ def match(table: Contingency, ignore_truth: Iterable[int] = ()) -> Matching:
     )
 
 
-def crowded(table: Contingency, matching: Matching, share: float) -> tuple[int, int]:
-    """Merges and splits: how many true objects too many the predictions hold, and the reverse.
+@dataclass(frozen=True)
+class Crowd:
+    """Objects of one segmentation that share one of the other: true ones in a prediction, or the reverse."""
 
-    A prediction holds a true object when it has at least `share` of the object's voxels. A prediction that
-    holds k objects is k - 1 merges; an object held by k predictions is k - 1 splits.
+    holder: int
+    held: tuple[int, ...]
+
+    @property
+    def too_many(self) -> int:
+        return len(self.held) - 1
+
+
+def crowds(table: Contingency, matching: Matching, share: float) -> tuple[list[Crowd], list[Crowd]]:
+    """Merges (predictions that hold several true objects) and splits (true objects held by several predictions).
+
+    A prediction holds a true object when it has at least `share` of the object's voxels.
     """
     column = np.searchsorted(matching.truth, table.b)
     column = np.minimum(column, max(len(matching.truth) - 1, 0))
     known = (table.a > 0) & np.isin(table.b, matching.truth)
     row, column, counts = table.a[known], column[known], table.counts[known]
     held = counts >= share * matching.truth_voxels[column]
-    preds, objects = row[held], column[held]
-    merges = len(preds) - len(np.unique(preds))
-    splits = len(objects) - len(np.unique(objects))
-    return merges, splits
+    preds, truths = row[held], matching.truth[column[held]]
+    return _crowds(preds, truths), _crowds(truths, preds)
+
+
+def _crowds(holders: np.ndarray, held: np.ndarray) -> list[Crowd]:
+    ids, counts = np.unique(holders, return_counts=True)
+    return [Crowd(int(i), tuple(held[holders == i].tolist())) for i in ids[counts > 1]]
 
 
 def _one_to_one(row: np.ndarray, column: np.ndarray, iou: np.ndarray) -> np.ndarray:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import cc3d
 import numpy as np
 
-from ..errors import UserError
-from .matching import IOU_THRESHOLDS, Matching, crowded, match
-from .overlap import Contingency, contingency, dense_labels
+from .matching import IOU_THRESHOLDS, Matching, crowds
+from .overlap import Contingency
 
 PUBLISHED_MIN_VOXELS = 2000  # Liu et al., CVPR 2023 drop truth that is smaller
 SIZE_BINS_UM3 = (14.0, 65.0)  # spheres of 3 and 5 um
-_HELD_SHARE = 0.25  # of a true object's voxels: so much of it in a prediction counts as held
+HELD_SHARE = 0.25  # of a true object's voxels: so much of it in a prediction counts as held
+
+
+@dataclass(frozen=True)
+class SizeScores:
+    """Scores of the somas of one size: how many there are, how many are found, average precision."""
+
+    truth: int
+    found: int
+    ap50: float
+    ap75: float
+    map: float
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,9 @@ class Scores:
       merges, splits: objects too many in one prediction, predictions too many in one object (0 is perfect).
       dice, jaccard: of the foreground.
       voi_split, voi_merge, arand: on the truth's foreground (0 is perfect).
-      recall_by_size: bin in um3, (objects found, objects).
+      by_size: of the somas of each bin, named by its limits in um3.
+      boundary_mean_nm, boundary_p95_nm: distance of the surfaces of a matched pair, mean and 95th percentile, each
+        averaged over the pairs; None when only a table was given, or nothing matched.
     """
 
     truth: int
@@ -58,7 +69,9 @@ class Scores:
     voi_split: float
     voi_merge: float
     arand: float
-    recall_by_size: dict[str, tuple[int, int]]
+    by_size: dict[str, SizeScores]
+    boundary_mean_nm: float | None = None
+    boundary_p95_nm: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, ready for JSON."""
@@ -82,54 +95,27 @@ class Scores:
             ("VOI split, merge (bits)", f"{self.voi_split:.3f}  {self.voi_merge:.3f}"),
             ("ARAND error", f"{self.arand:.3f}"),
         ]
-        rows += [(f"found, {k} um3", f"{n} of {m}") for k, (n, m) in self.recall_by_size.items()]
+        if self.boundary_mean_nm is not None:
+            distance = f"{self.boundary_mean_nm:.0f}  {self.boundary_p95_nm:.0f}"
+            rows.append(("boundary distance, mean, 95 % (nm)", distance))
+        rows += [
+            (
+                f"{name} um3: found, AP50, AP75, mAP",
+                f"{s.found} of {s.truth}  {s.ap50:.3f}  {s.ap75:.3f}  {s.map:.3f}",
+            )
+            for name, s in self.by_size.items()
+            if s.truth
+        ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def evaluate(
-    pred: np.ndarray,
-    truth: np.ndarray,
-    voxel_nm: tuple[float, float, float],
-    *,
-    published: bool = False,
-    min_truth_um3: float = 1.05,
-    min_edge_truth_um3: float = 0.0,
-) -> Scores:
-    """Score a prediction against the truth.
-
-    Args:
-      pred, truth: labels z, y, x; 0 is background.
-      voxel_nm: z, y, x.
-      published: as in Liu et al., CVPR 2023: truth under 2000 voxels is dropped, as if it were background, and
-        nothing is ignored.
-      min_truth_um3: smaller true objects (crumbs at the volume's edge) are ignored: neither missed nor, where
-        a prediction lies on them, false.
-      min_edge_truth_um3: the same for true objects that touch the volume's border.
-    Raises:
-      UserError: shapes differ, arrays are not z, y, x, or labels are not whole numbers.
-    """
-    if pred.shape == truth.shape and pred.ndim != 3:
-        raise UserError(f"labels must have three axes, z y x; got shape {pred.shape}")
-    table = contingency(pred, truth)
-    voxel_um3 = float(np.prod(voxel_nm)) * 1e-9
-    under = _labels_under_centroids(pred, truth)
-    if published:
-        return score(_drop_small(table, PUBLISHED_MIN_VOXELS), voxel_um3, under_centroids=under)
-    ids, voxels = table.sizes_b()
-    ignore = ids[voxels * voxel_um3 < min_truth_um3]
-    if min_edge_truth_um3 > 0:
-        small = ids[voxels * voxel_um3 < min_edge_truth_um3]
-        ignore = np.union1d(ignore, np.intersect1d(small, labels_at_border(truth)))
-    return score(table, voxel_um3, ignore_truth=ignore, under_centroids=under)
-
-
 def score(
     table: Contingency,
+    matching: Matching,
     voxel_um3: float,
-    *,
-    ignore_truth: Iterable[int] = (),
-    under_centroids: dict[int, int] | None = None,
+    under_centroids: Mapping[int, int] | None = None,
+    boundaries_nm: np.ndarray | None = None,
 ) -> Scores:
     """Score a table of shared voxels (`a` the prediction, `b` the truth), for instance a sum over blocks.
 
@@ -137,26 +123,32 @@ def score(
     nothing is found, every fraction is 1.
 
     Args:
+      matching: of the same table; it knows which true objects are ignored.
       voxel_um3: volume of a voxel.
-      ignore_truth: true objects that are neither found nor missed.
       under_centroids: for each predicted object the true label under its centroid.
+      boundaries_nm: n, 2: mean and 95th percentile of the distance of each matched pair's surfaces.
     """
-    ignored = {int(i) for i in ignore_truth} - {0}
-    matching = match(table, ignored)
+    ids, _ = table.sizes_b()
+    ignored = set(ids[ids > 0].tolist()) - set(matching.truth.tolist())
     hits = int(matching.hits(0.5).sum())
     ap = {f"{t:.2f}": matching.average_precision(t) for t in IOU_THRESHOLDS}
-    merges, splits = crowded(table, matching, _HELD_SHARE)
+    merges, splits = (
+        sum(crowd.too_many for crowd in found) for found in crowds(table, matching, HELD_SHARE)
+    )
     dice, jaccard = foreground_overlap(table)
     voi_split, voi_merge = variation_of_information(table)
     centroid: tuple[float | None, ...] = (None, None, None)
     if under_centroids is not None:
         centroid = _centroid_detection(matching, under_centroids, ignored)
+    boundary: tuple[float | None, ...] = (None, None)
+    if boundaries_nm is not None and len(boundaries_nm):
+        boundary = tuple(boundaries_nm.mean(axis=0).tolist())
     precision, recall, f1 = _detection(hits, len(matching.pred), len(matching.truth))
     empty = len(matching.pred) == 0 and len(matching.truth) == 0
     return Scores(
         truth=len(matching.truth),
         predicted=len(matching.pred),
-        truth_ignored=len(ignored & set(table.b.tolist())),
+        truth_ignored=len(ignored),
         predicted_ignored=len(matching.ignored_pred),
         precision=precision,
         recall=recall,
@@ -176,7 +168,9 @@ def score(
         voi_split=voi_split,
         voi_merge=voi_merge,
         arand=adapted_rand_error(table),
-        recall_by_size=_recall_by_size(matching, voxel_um3),
+        by_size=_by_size(matching, voxel_um3),
+        boundary_mean_nm=boundary[0],
+        boundary_p95_nm=boundary[1],
     )
 
 
@@ -215,13 +209,6 @@ def adapted_rand_error(table: Contingency) -> float:
     return 1.0 - 2.0 * together / (in_pred + in_truth)
 
 
-def labels_at_border(labels: np.ndarray) -> np.ndarray:
-    """Labels, sorted and without 0, that touch any face of the array."""
-    faces = [np.unique(labels.take(end, axis)) for axis in range(labels.ndim) for end in (0, -1)]
-    found = np.unique(np.concatenate(faces))
-    return found[found > 0]
-
-
 def _in_truth(table: Contingency) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Counts of the pairs in true foreground, the sizes there of both their labels, and the sum."""
     inside = table.where(table.b > 0)
@@ -232,7 +219,7 @@ def _in_truth(table: Contingency) -> tuple[np.ndarray, np.ndarray, np.ndarray, i
     return inside.counts.astype(np.float64), of_a, of_b, inside.voxels
 
 
-def _drop_small(table: Contingency, min_voxels: int) -> Contingency:
+def drop_small(table: Contingency, min_voxels: int) -> Contingency:
     """The table with true objects of fewer voxels made background."""
     ids, voxels = table.sizes_b()
     small = np.isin(table.b, ids[voxels < min_voxels])
@@ -241,22 +228,8 @@ def _drop_small(table: Contingency, min_voxels: int) -> Contingency:
     return dropped + nothing
 
 
-def _labels_under_centroids(pred: np.ndarray, truth: np.ndarray) -> dict[int, int]:
-    """For each predicted label the true label of the voxel that holds its centre of mass."""
-    ids, dense = dense_labels(pred)
-    if len(ids) == 0:
-        return {}
-    if ids[0] > 0:  # no background: every place of `ids` is a label
-        dense = dense + np.uint32(1)
-        ids = np.insert(ids, 0, np.uint64(0))
-    centres = cc3d.statistics(dense.reshape(pred.shape))["centroids"][1:]
-    places = np.rint(centres).astype(np.int64)
-    under = truth[tuple(places.T)]
-    return {int(i): int(t) for i, t in zip(ids[1:], under, strict=True)}
-
-
 def _centroid_detection(
-    matching: Matching, under: dict[int, int], ignored: set[int]
+    matching: Matching, under: Mapping[int, int], ignored: set[int]
 ) -> tuple[float, float, float]:
     everyone = [*matching.pred.tolist(), *matching.ignored_pred.tolist()]
     places = [under.get(int(i), 0) for i in everyone]
@@ -272,15 +245,19 @@ def _detection(hits: int, predicted: int, truth: int) -> tuple[float, float, flo
     return hits / max(predicted, 1), hits / max(truth, 1), 2 * hits / (predicted + truth)
 
 
-def _recall_by_size(matching: Matching, voxel_um3: float) -> dict[str, tuple[int, int]]:
+def _by_size(matching: Matching, voxel_um3: float) -> dict[str, SizeScores]:
     small, large = SIZE_BINS_UM3
     names = (f"< {small:g}", f"{small:g} to {large:g}", f"> {large:g}")
-    place = np.digitize(matching.truth_voxels * voxel_um3, SIZE_BINS_UM3)
-    found = matching.found(0.5)
-    return {
-        name: (int(found[place == i].sum()), int((place == i).sum()))
-        for i, name in enumerate(names)
-    }
+    edges = np.array([0, small, large, np.inf]) / voxel_um3
+    found, scores = matching.found(0.5), {}
+    for name, low, high in zip(names, edges, edges[1:]):
+        own = (matching.truth_voxels >= low) & (matching.truth_voxels < high)
+        ap = [matching.average_precision(t, (low, high)) for t in IOU_THRESHOLDS]
+        at_75 = ap[IOU_THRESHOLDS.index(0.75)]
+        scores[name] = SizeScores(
+            int(own.sum()), int(found[own].sum()), ap[0], at_75, float(np.mean(ap))
+        )
+    return scores
 
 
 def _count(number: int, ignored: int) -> str:

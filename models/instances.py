@@ -91,8 +91,10 @@ def _markers(
         least = usable.min(initial=np.inf)
         if not np.isfinite(least):
             continue
-        piece = pieces[around][np.unravel_index(usable.argmin(), usable.shape)]
-        own = (pieces[around] == piece) & (distance <= max(_MARKER_NM, float(least)))
+        ball = distance <= max(_MARKER_NM, float(least))
+        here = np.bincount(pieces[around][ball])  # of several the one that fills most of the ball
+        here[0] = 0
+        own = ball & (pieces[around] == here.argmax())
         assert nearest is not None
         own &= distance < nearest[around]
         markers[around][own] = number

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ..analysis.metrics import evaluate
+from ..analysis.evaluation import evaluate
 from ..analysis.overview import overview_figure
 from ..errors import UserError
 from ..models.phantom import make_phantom
@@ -17,6 +17,7 @@ from ..tasks import pipeline
 from ..tasks.config import RunConfig, Segment
 from ..tasks.publish import sections
 from ..tasks.volume import LabelLayer
+from .evaluate import open_labels
 from .ingest import NewLayer, ingest_array
 from .progress import Bars
 
@@ -39,14 +40,12 @@ def command(output: Path, seed: int, workers: int) -> None:
         )
         run = pipeline.begin(config)
         pipeline.execute_run(run, workers, pipeline.Queues(), None, bars)
-    truth, found = (LabelLayer(f"{output}/{name}") for name in ("truth", "run/somas"))
-    scores = evaluate(
-        found.read(found.bounds),
-        truth.read(truth.bounds),
-        RESOLUTION_NM[::-1],
-        min_edge_truth_um3=MIN_EDGE_UM3,
+    found, truth = (
+        open_labels(f"{output}/{n}", "zyx", RESOLUTION_NM) for n in ("run/somas", "truth")
     )
-    picture = overview_figure(sections(run, truth), title="Somas found (colour) and truth (dashed)")
+    scores = evaluate(found, truth, RESOLUTION_NM[::-1], min_edge_truth_um3=MIN_EDGE_UM3).scores
+    layer = LabelLayer(f"{output}/truth")
+    picture = overview_figure(sections(run, layer), title="Somas found (colour) and truth (dashed)")
     run.store.put("report/overview.png", picture, "image/png")
     click.echo(scores.format())
     click.echo(

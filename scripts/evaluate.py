@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+import pandas as pd
 
-from ..analysis.metrics import evaluate
-from ..tasks.volume import LabelLayer
+from ..analysis.evaluation import ArrayLabels, Evaluation, Voxel, Zyx, evaluate
+from ..analysis.evaluation_page import describe, evaluation_page, position_nm
+from ..errors import UserError
+from ..tasks.geometry import Box, vec3
+from ..tasks.volume import ImageLayer, LabelLayer
 from .files import read_array
+from .progress import Bars
+
+_LISTED = ("merge", "split")
 
 
 @click.command("evaluate")
@@ -25,30 +34,153 @@ from .files import read_array
     show_default=True,
     help="Truth that the volume's edge cuts counts only if it shows at least this.",
 )
+@click.option(
+    "--confidence",
+    type=click.Path(),
+    help="Table of PRED (tables/somas.parquet or .csv of a run) whose confidence ranks somas for AP; else size does.",
+)
+@click.option("--report", type=click.Path(path_type=Path), help="HTML page to write: worst cases.")
+@click.option("--image", help="EM to show in the report, a file or a precomputed image.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     pred: str,
     truth: str,
-    resolution: tuple[float, float, float],
+    resolution: Voxel,
     axes: str,
     published: bool,
     min_edge_um3: float,
+    confidence: str | None,
+    report: Path | None,
+    image: str | None,
     as_json: bool,
 ) -> None:
-    """Score PRED against TRUTH, each a file of labels or a precomputed segmentation."""
-    scores = evaluate(
-        _labels(pred, axes),
-        _labels(truth, axes),
-        resolution[::-1],
-        published=published,
-        min_edge_truth_um3=min_edge_um3,
-    )
-    click.echo(json.dumps(scores.to_dict()) if as_json else scores.format())
+    """Score PRED against TRUTH, each a file of labels or a precomputed segmentation.
+
+    Layers are read block by block; where TRUTH is a layer that covers less than PRED, that part is scored.
+    """
+    voxel_nm = resolution[::-1]
+    two = open_labels(truth, axes, resolution)
+    one = open_labels(pred, axes, resolution, two)
+    with Bars() as bars:
+        found = evaluate(
+            one,
+            two,
+            voxel_nm,
+            published=published,
+            min_edge_truth_um3=min_edge_um3,
+            confidence=_confidence(confidence) if confidence else None,
+            progress=lambda done, of: bars("blocks", done, of),
+        )
+    if found.scores.truth + found.scores.truth_ignored == 0:
+        raise UserError(
+            f"{truth} holds no soma, so there is nothing to score; {found.scores.predicted} are predicted, all false"
+        )
+    offset_nm = tuple(o * v for o, v in zip(two.origin, voxel_nm))
+    if report is not None:
+        reader = _image_reader(image, axes, resolution, two) if image else None
+        title = f"{Path(pred.rstrip('/')).name} against {Path(truth.rstrip('/')).name}"
+        text = evaluation_page(title, found, one, two, voxel_nm, reader, offset_nm)
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(text)
+    click.echo(_json(found, voxel_nm, offset_nm) if as_json else _text(found, voxel_nm, offset_nm))
 
 
-def _labels(source: str, axes: str) -> np.ndarray:
-    """A file's array, or the whole of a layer at its finest mip; z, y, x."""
+@dataclass(frozen=True)
+class LayerLabels:
+    """A box of a precomputed segmentation, z, y, x; `origin` is its first voxel."""
+
+    layer: LabelLayer
+    box: Box
+
+    @property
+    def shape(self) -> Zyx:
+        x, y, z = self.box.size
+        return z, y, x
+
+    @property
+    def origin(self) -> Zyx:
+        x, y, z = self.box.lo
+        return z, y, x
+
+    def read(self, lo: Zyx, hi: Zyx) -> np.ndarray:
+        return self.layer.read(part_of(self.box, lo, hi))
+
+
+@dataclass(frozen=True)
+class FileLabels(ArrayLabels):
+    """The labels of a file."""
+
+    origin: Zyx = (0, 0, 0)
+
+
+def open_labels(
+    source: str, axes: str, resolution: Voxel, like: Any = None
+) -> LayerLabels | FileLabels:
+    """A file's labels, or those of a layer at its finest mip, within the box of `like` where that is a layer."""
     if Path(source).is_file():
-        return read_array(source, axes)
+        return FileLabels(read_array(source, axes))
     layer = LabelLayer(source)
-    return layer.read(layer.bounds)
+    if not np.allclose(layer.resolution_nm, resolution):
+        raise UserError(
+            f"{source} has voxels of {layer.resolution_nm} nm and --resolution says {resolution} (x, y, z); "
+            "both segmentations must have the voxels that are named"
+        )
+    box = layer.bounds
+    if isinstance(like, LayerLabels):
+        if box.intersect(like.box) != like.box:
+            raise UserError(
+                f"{source} covers {box} and {like.layer.cloudpath} {like.box} (voxels, x, y, z); "
+                "the prediction must cover the truth"
+            )
+        box = like.box
+    return LayerLabels(layer, box)
+
+
+def part_of(box: Box, lo: Zyx, hi: Zyx) -> Box:
+    """The piece of a box between two corners, z, y, x from its first voxel."""
+    first, last = (vec3([o + c for o, c in zip(box.lo, corner[::-1])]) for corner in (lo, hi))
+    return Box(first, last)
+
+
+def _image_reader(source: str, axes: str, resolution: Voxel, like: LayerLabels | FileLabels) -> Any:
+    """Reads the image of a part of the evaluated volume."""
+    if Path(source).is_file():
+        image = read_array(source, axes)
+        if image.shape != like.shape:
+            raise UserError(
+                f"{source} has shape {image.shape} and the labels {like.shape} (z, y, x)"
+            )
+        return ArrayLabels(image).read
+    layer, lo = ImageLayer(source, fill_missing=True), vec3(like.origin[::-1])
+    box = Box(lo, vec3([a + n for a, n in zip(lo, like.shape[::-1])]))
+    bounds = layer.working_bounds(resolution)
+    if box.intersect(bounds) != box:
+        raise UserError(f"{source} covers {bounds} and the labels {box} (voxels, x, y, z)")
+    return lambda lo, hi: layer.read(part_of(box, lo, hi), resolution)
+
+
+def _confidence(table: str) -> dict[int, float]:
+    """Confidence by id, of a table that a run wrote."""
+    path = Path(table)
+    if not path.is_file():
+        raise UserError(f"no table at {table}")
+    frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    if not {"id", "confidence"} <= set(frame.columns):
+        raise UserError(
+            f"{table} needs the columns id and confidence; it has {list(frame.columns)}"
+        )
+    return dict(zip(frame["id"].astype(int), frame["confidence"].astype(float)))
+
+
+def _text(found: Evaluation, voxel_nm: Voxel, offset_nm: Any) -> str:
+    lines = [found.scores.format()]
+    lines += [describe(c, voxel_nm, offset_nm) for c in found.cases if c.kind in _LISTED]
+    return "\n".join(lines)
+
+
+def _json(found: Evaluation, voxel_nm: Voxel, offset_nm: Any) -> str:
+    cases = []
+    for case in found.cases:
+        values = asdict(case) | {"position_nm": position_nm(case, voxel_nm, offset_nm)}
+        cases.append({k: v for k, v in values.items() if k not in ("centre", "box")})
+    return json.dumps(found.scores.to_dict() | {"cases": cases})

@@ -93,6 +93,17 @@ def test_a_piece_without_a_seed_keeps_a_label_that_owns_none():
     assert owner[labels[30, 30, 95] - 1] == -1 and owner[labels[30, 30, 30] - 1] == 0
 
 
+def test_a_seed_on_a_crumb_marks_the_body_around_it():
+    shape = (60, 60, 60)
+    body, hollow = ball(shape, (30, 30, 30), 1500), ball(shape, (30, 30, 30), 350)
+    interior = np.where(body & ~hollow, 255, 0).astype(np.uint8)
+    interior[29:32, 29:32, 29:32] = 255  # apart from the body, and nearest to the seed
+    labels, owner, _ = make_instances(
+        interior, np.zeros_like(interior), np.array([[30.0, 30, 30]]), VOXEL, 0.5, 1.05
+    )
+    assert owner.tolist() == [0] and (labels[body] == 1).all()
+
+
 def test_the_boundary_class_is_given_back():
     shape = (60, 60, 60)
     whole, inner = ball(shape, (30, 30, 30), 1500), ball(shape, (30, 30, 30), 1380)

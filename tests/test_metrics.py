@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage import metrics as skimage_metrics
 
+from flysoma.analysis.boundary import surface, surface_distances
+from flysoma.analysis.evaluation import evaluate_arrays
 from flysoma.analysis.matching import match
-from flysoma.analysis.metrics import evaluate, labels_at_border, score
+from flysoma.analysis.objects import find_objects, merge_objects
 from flysoma.analysis.overlap import contingency
 from flysoma.errors import UserError
 
@@ -29,7 +31,7 @@ def boxes(*spans, shape=(4, 10, 60)):
 
 
 def plain(pred, truth, **options):
-    return evaluate(pred, truth, VOXEL_NM, min_truth_um3=0.0, **options)
+    return evaluate_arrays(pred, truth, VOXEL_NM, min_truth_um3=0.0, **options).scores
 
 
 @settings(deadline=None, max_examples=30)
@@ -51,18 +53,18 @@ def test_renaming_labels_changes_nothing(pred, truth, random):
         return names[labels]
 
     before, after = plain(pred, truth).to_dict(), plain(renamed(pred), renamed(truth)).to_dict()
-    assert before.pop("recall_by_size") == after.pop("recall_by_size")
+    assert before.pop("by_size") == after.pop("by_size")
     assert before.pop("ap") == pytest.approx(after.pop("ap"))
     assert before == pytest.approx(after)
 
 
 @settings(deadline=None, max_examples=30)
-@given(LABELS, LABELS, st.integers(0, 6))
-def test_tables_of_blocks_score_like_the_whole(pred, truth, cut):
-    whole = score(contingency(pred, truth), 1.0)
-    left = contingency(pred[:, :cut], truth[:, :cut])
-    right = contingency(pred[:, cut:], truth[:, cut:])
-    assert score(left + right, 1.0) == whole
+@given(LABELS, LABELS, st.tuples(*[st.integers(1, 7)] * 3))
+def test_blocks_score_like_the_whole(pred, truth, block):
+    whole = evaluate_arrays(pred, truth, VOXEL_NM, min_edge_truth_um3=9)
+    blocks = evaluate_arrays(pred, truth, VOXEL_NM, min_edge_truth_um3=9, block=block)
+    assert blocks.scores == whole.scores
+    assert blocks.cases == whole.cases
 
 
 @settings(deadline=None, max_examples=40)
@@ -139,10 +141,10 @@ def test_merge_and_split_are_told_apart():
 def test_crumbs_of_truth_are_neither_missed_nor_false():
     truth, both, without = boxes((0, 10), (30, 31)), boxes((0, 10), (30, 31)), boxes((0, 10))
     for pred in (both, without):
-        scores = evaluate(pred, truth, VOXEL_NM, min_truth_um3=41)
+        scores = evaluate_arrays(pred, truth, VOXEL_NM, min_truth_um3=41).scores
         assert (scores.truth, scores.truth_ignored, scores.f1, scores.ap50) == (1, 1, 1, 1)
         assert scores.centroid_f1 == 1
-    assert evaluate(both, truth, VOXEL_NM, min_truth_um3=41).predicted_ignored == 1
+    assert evaluate_arrays(both, truth, VOXEL_NM, min_truth_um3=41).scores.predicted_ignored == 1
     assert plain(without, truth).recall == 0.5
 
 
@@ -161,7 +163,7 @@ def test_published_drops_small_truth_and_counts_predictions_there_as_false():
     truth = np.zeros((10, 40, 60), np.uint32)
     truth[:, :, :10] = 1  # 4000 voxels
     truth[:, :, 20:24] = 2  # 1600 voxels
-    scores = evaluate(truth, truth, VOXEL_NM, published=True)
+    scores = evaluate_arrays(truth, truth, VOXEL_NM, published=True).scores
     assert (scores.truth, scores.recall, scores.precision) == (1, 1, 0.5)
     assert scores.centroid_precision == 0.5
     assert scores.ap50 == 1  # the false one is smaller and ranks last
@@ -184,10 +186,59 @@ def test_nothing_found_in_nothing_is_perfect_and_anything_found_is_not():
     assert (missed.f1, missed.recall, missed.ap50, missed.dice) == (0, 0, 0, 0)
 
 
-def test_truth_is_counted_by_size():
-    truth = boxes((0, 1), (10, 11), (20, 30))
-    scores = plain(boxes((0, 1), (20, 30)), truth)
-    assert scores.recall_by_size == {"< 14": (0, 0), "14 to 65": (1, 2), "> 65": (1, 1)}
+def test_somas_are_scored_by_size():
+    truth = boxes((0, 1), (4, 5), (20, 30), (40, 50))  # 40 um3 twice, 400 um3 twice
+    pred = boxes(
+        (0, 1), (20, 30), (55, 56), (40, 44)
+    )  # one of either found, one false small, one half large
+    small, middle, large = plain(pred, truth).by_size.values()
+    assert (small.truth, small.found, small.ap50) == (0, 0, 1)  # nothing there, nothing found
+    assert (middle.truth, middle.found) == (2, 1)
+    assert middle.ap50 == pytest.approx(51 / 101 * 1 / 2)  # of equal size, so they enter together
+    assert (large.truth, large.found) == (2, 1)
+    assert large.ap50 == pytest.approx(51 / 101 * 1 / 1)  # the half one is of another size: 160 um3
+
+
+def test_confidence_ranks_instead_of_size():
+    truth, pred = boxes((0, 5), (10, 15)), boxes((0, 5), (10, 15), (20, 30))
+    sure = {1: 0.9, 2: 0.8, 3: 0.1}
+    assert plain(pred, truth).ap50 == pytest.approx(2 / 3)
+    assert plain(pred, truth, confidence=sure).ap50 == 1
+    assert plain(pred, truth, confidence={3: 0.5}).ap50 == pytest.approx(2 / 3)  # unknown: last
+
+
+def test_cases_say_what_is_wrong_and_where_the_worst_first():
+    truth = boxes((0, 6), (6, 11), (20, 30), (40, 50), (52, 54))
+    pred = boxes((0, 11), (20, 26), (26, 30), (41, 50), (56, 60))
+    found = evaluate_arrays(pred, truth, VOXEL_NM, min_truth_um3=0.0)
+    told = [(c.kind, c.pred, c.truth, round(c.wrong_um3)) for c in found.cases]
+    assert told == [
+        ("merge", (1,), (1, 2), 200),
+        ("split", (2, 3), (3,), 160),
+        ("false", (5,), (), 160),
+        ("missed", (), (5,), 80),
+        ("border", (4,), (4,), 40),
+    ]
+    assert found.cases[0].centre == (2, 4, 2)  # of its first true object, x 0..5
+    assert found.cases[-1].box == ((0, 0, 39), (4, 10, 51))  # a voxel around
+
+
+def test_boundary_distance_of_shifted_and_of_nested_objects():
+    voxel_nm = (40.0, 64.0, 64.0)
+    truth, pred = boxes((10, 20)), boxes((12, 22))  # open at all faces but those in x
+    scores = evaluate_arrays(pred, truth, voxel_nm, min_truth_um3=0.0).scores
+    assert scores.boundary_mean_nm == scores.boundary_p95_nm == 2 * 64
+    assert plain(truth, truth).boundary_mean_nm == 0
+    assert plain(boxes(), truth).boundary_mean_nm is None
+
+    grid = np.ogrid[-12:13, -12:13, -12:13]
+    radius = np.sqrt(sum(g**2 for g in grid))
+    inner, outer = radius <= 6, radius <= 9
+    apart = surface_distances(inner, outer, (10.0, 10.0, 10.0))
+    surfaces = surface(inner), surface(outer)
+    assert apart.max() == pytest.approx(10 * skimage_metrics.hausdorff_distance(*surfaces))
+    assert apart.mean() == pytest.approx(30, abs=3)
+    assert surface(np.ones((3, 3, 3), bool)).sum() == 0
 
 
 def test_more_than_255_objects_keep_their_own_ids():
@@ -196,10 +247,15 @@ def test_more_than_255_objects_keep_their_own_ids():
     assert (scores.truth, scores.f1, scores.centroid_f1) == (1000, 1, 1)
 
 
-def test_border_labels_are_those_on_any_face():
-    labels = np.zeros((5, 5, 5), np.uint8)
-    labels[0, 2, 2], labels[2, 4, 2], labels[2, 2, 2] = 1, 2, 3
-    assert labels_at_border(labels).tolist() == [1, 2]
+def test_objects_of_blocks_add_up_and_know_the_border():
+    labels = np.zeros((5, 6, 7), np.uint64)
+    labels[0, 2, 2], labels[2, 5, 2:4], labels[1:3, 2, 3] = 2**60, 9, 5
+    whole = find_objects(labels)
+    parts = merge_objects([find_objects(labels[:2]), find_objects(labels[2:], (2, 0, 0))])
+    for name in ("ids", "voxels", "sums", "lo", "hi"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+    assert whole.centroids.tolist() == [[1.5, 2, 3], [2, 5, 2.5], [0, 2, 2]]
+    assert whole.at_border(labels.shape).tolist() == [9, 2**60]
 
 
 def test_scores_go_to_json_and_to_a_readable_table():
@@ -212,6 +268,6 @@ def test_scores_go_to_json_and_to_a_readable_table():
 
 def test_wrong_shapes_are_refused_in_one_line():
     with pytest.raises(UserError, match=r"\(2, 3, 4\).*\(2, 3, 5\)"):
-        evaluate(np.zeros((2, 3, 4), int), np.zeros((2, 3, 5), int), VOXEL_NM)
+        evaluate_arrays(np.zeros((2, 3, 4), int), np.zeros((2, 3, 5), int), VOXEL_NM)
     with pytest.raises(UserError, match="three axes"):
-        evaluate(np.zeros((3, 4), int), np.zeros((3, 4), int), VOXEL_NM)
+        evaluate_arrays(np.zeros((3, 4), int), np.zeros((3, 4), int), VOXEL_NM)
