@@ -7,7 +7,7 @@
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-EXTRAS ?= swin,test
+EXTRAS ?= swin,train,test
 BIN := .venv/bin
 READY := .venv/ready
 TYPED := -p flysoma.analysis -m flysoma.tasks.geometry -m flysoma.tasks.config -m flysoma.tasks.store

@@ -64,6 +64,7 @@ CORE = [
 EXTRAS = {
     "cpu": ["openvino>=2026.4"],
     "swin": ["monai>=1.6"],
+    "train": ["monai>=1.6", "tensorboard>=2.20"],
     "test": [
         "hypothesis>=6.150",
         "kubernetes-validate>=1.37",

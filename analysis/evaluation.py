@@ -5,7 +5,7 @@ Everything is z, y, x, in voxels, unless a name says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Protocol
@@ -129,9 +129,7 @@ def evaluate(
     if published:
         table, ignore = drop_small(table, PUBLISHED_MIN_VOXELS), np.zeros(0, np.uint64)
     else:
-        um3, at_border = there[1].voxels * voxel_um3, there[1].at_border(truth.shape)
-        small = (um3 < min_edge_truth_um3) & np.isin(there[1].ids, at_border)
-        ignore = there[1].ids[small | (um3 < min_truth_um3)]
+        ignore = _too_small(there[1], truth.shape, voxel_um3, min_truth_um3, min_edge_truth_um3)
     matching = match(table, ignore.tolist(), confidence)
     distances = _boundaries(pred, truth, matching, there, voxel_nm)
     scores = score(table, matching, voxel_um3, _under_centroids(there[0], truth, boxes), distances)
@@ -146,6 +144,29 @@ def evaluate_arrays(
         if array.ndim != 3:
             raise UserError(f"labels must have three axes, z y x; got shape {array.shape}")
     return evaluate(ArrayLabels(pred), ArrayLabels(truth), voxel_nm, **options)  # type: ignore[arg-type]
+
+
+def match_arrays(
+    pred: np.ndarray,
+    truth: np.ndarray,
+    voxel_nm: Voxel,
+    min_edge_truth_um3: float,
+    ignore: Collection[int] = (),
+) -> Matching:
+    """Only the matching of two arrays; `ignore` names true objects that do not count either."""
+    voxel_um3 = float(np.prod(voxel_nm)) * 1e-9
+    objects, shape = find_objects(truth), ArrayLabels(truth).shape
+    small = _too_small(objects, shape, voxel_um3, MIN_TRUTH_UM3, min_edge_truth_um3)
+    return match(contingency(pred, truth), {*small.tolist(), *ignore})
+
+
+def _too_small(
+    truth: Objects, shape: Zyx, voxel_um3: float, min_um3: float, min_edge_um3: float
+) -> np.ndarray:
+    """True objects that do not count."""
+    um3 = truth.voxels * voxel_um3
+    small = (um3 < min_edge_um3) & np.isin(truth.ids, truth.at_border(shape))
+    return truth.ids[small | (um3 < min_um3)]
 
 
 def _boxes(shape: Zyx, block: Zyx) -> Iterator[Box]:

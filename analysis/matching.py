@@ -9,7 +9,7 @@ changes no count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,6 +126,19 @@ def match(
         iou[kept],
         pred[~counts],
     )
+
+
+def pooled(matchings: Sequence[Matching]) -> Matching:
+    """One matching for several volumes; ids are those of each volume, so they occur more than once."""
+    starts = np.cumsum([[0, 0], *([len(m.pred), len(m.truth)] for m in matchings)], axis=0)
+    joined = {
+        name: np.concatenate([getattr(m, name) for m in matchings])
+        for name in Matching.__dataclass_fields__
+    }
+    for column, name in enumerate(("pair_pred", "pair_truth")):
+        parts = [getattr(m, name) + start for m, start in zip(matchings, starts[:, column])]
+        joined[name] = np.concatenate(parts)
+    return Matching(**joined)
 
 
 @dataclass(frozen=True)

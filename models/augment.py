@@ -1,32 +1,43 @@
 """Patches cut from a volume and made different each time. Arrays and tensors are z, y, x; grey is 0-255.
 
-Geometry (`cut`): image and labels are resampled once, together, section by section: turned, scaled, bent,
-flipped, sections shifted, left out or repeated. Sometimes one section stands for all (an extruded section,
-which is what a single micrograph looks like to a network).
-Grey values (`expose`): contrast, gamma, shading, blur and sharpness, noise, faults of sections, dirt.
+Geometry (`cut`): image and labels together. Sections are left out, repeated, shifted, their order turned; then MONAI
+bends, turns, scales and flips all of them alike, as the tissue lies in its section. Sometimes one section stands for
+all (an extruded section, which is what a single micrograph looks like to a network).
+Grey values (`expose`): MONAI's contrast, gamma, blur, sharpness and noise; our own grain, shading, faults of
+sections and dirt.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UserError
 from .predict import MARGIN_PART
 
 Zyx = tuple[int, int, int]
+_ELASTIC_NODES_VX = (24.0, 24.0)
+_KEYS = ("image", "target")
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far patches are changed; a name that ends in `_rate` is the share of patches it happens to."""
+    """How far patches are changed; a name that ends in `_rate` is the share of patches it happens to.
+
+    scale: a patch shows so many times its own width, each axis of a section on its own; elastic_vx: deviation of the
+    largest displacement.
+    """
 
     scale: tuple[float, float] = (0.75, 1.35)
     rotate_deg: float = 15.0
     elastic_vx: float = 1.8
+    flip_rate: float = 0.5
     stretch_z_rate: float = 0.25
     shift_rate: float = 0.15
     extrude_rate: float = 0.3
@@ -46,8 +57,13 @@ class Augmentation:
         low, high = (1 + (edge - 1) * strength for edge in self.scale)
         return Augmentation(scale=(low, high), **values)
 
+    @property
+    def still(self) -> bool:
+        """Whether nothing is bent, turned, scaled or flipped."""
+        return (self.scale, self.rotate_deg, self.elastic_vx, self.flip_rate) == ((1, 1), 0, 0, 0)
 
-NONE = Augmentation((1.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+NONE = Augmentation().times(0)
 
 
 def cut(
@@ -59,7 +75,7 @@ def cut(
     change: Augmentation,
     rng: np.random.Generator,
 ) -> tuple[Tensor, np.ndarray]:
-    """One patch of a volume, resampled once.
+    """One patch of a volume.
 
     Args:
       image, target, labels: of one shape.
@@ -72,37 +88,38 @@ def cut(
     if rng.random() < change.extrude_rate:
         keep = rng.integers(patch[0])
         sections, target = sections[keep : keep + 1], labels
-    at = _places(centre, image.shape, (len(sections), *patch[1:]), change, rng)
-    boxes = []
-    for axis, size in zip(at, image.shape[1:]):  # the part of the sections that is touched
-        low = min(max(0, int(axis.min()) - 2), max(0, size - 2))
-        high = max(low + 2, min(int(axis.max()) + 3, size))
-        axis.sub_(low).mul_(2 / (high - low - 1)).sub_(1)
-        boxes.append(slice(low, high))
-    window, grid = (sections, *boxes), torch.stack([at[1], at[0]], dim=-1)
-    grey = _resample(image[window], grid, "bilinear")
-    return grey, _resample(target[window], grid, "nearest").numpy().astype(target.dtype)
+    moves = _moves(len(sections), change, rng)
+    wanted = patch[1:]
+    shown = wanted if change.still else _shown(wanted, change)
+    at = [
+        _mirrored(n, float(c), size, room, move)
+        for n, c, size, room, move in zip(image.shape[1:], centre[1:], wanted, shown, moves.T)
+    ]
+    window = (sections[:, None, None], at[0][:, :, None], at[1][:, None, :])
+    drawn = {
+        "image": torch.from_numpy(image[window]).float(),
+        "target": torch.from_numpy(target[window].astype(np.float32)),
+    }
+    if not change.still:
+        drawn = _draw(_bend(change, wanted), drawn, rng)
+    return drawn["image"], drawn["target"].numpy().astype(target.dtype)
 
 
 def expose(image: Tensor, change: Augmentation, rng: np.random.Generator) -> Tensor:
-    """The same tissue, prepared and imaged on another day; changes `image` in place and returns it."""
+    """The same tissue, prepared and imaged on another day."""
     noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    if rng.random() < change.sharpness_rate:
-        _sharpen(image, rng)
     if rng.random() < change.invent_rate:
-        image += float(rng.uniform(3, 18)) * _field(image.shape, (1, 2, 2), noise)
+        image = image + float(rng.uniform(3, 18)) * _field(image.shape, (1, 2, 2), noise)
     if rng.random() < change.shading_rate:
         shade = _field(image.shape, (max(image.shape[0], 1), 40, 40), noise)
-        image += float(rng.uniform(5, 25)) * shade
-    if rng.random() < change.grey_rate:
-        _regrade(image, rng)
+        image = image + float(rng.uniform(5, 25)) * shade
+    image = _draw(_regrade(change), {"image": image}, rng)["image"]
+    image = image.clone()  # MONAI may have given back what it got
     if rng.random() < change.section_rate:
         _fault(image, rng)
     if rng.random() < change.cutout_rate:
         _cover(image, rng)
-    if rng.random() < change.noise_rate:
-        image += float(rng.uniform(1, 22)) * torch.randn(image.shape, generator=noise)
-    return image.clamp_(0, 255)
+    return image.clamp(0, 255)
 
 
 def _sections(
@@ -114,61 +131,116 @@ def _sections(
     centre = np.clip(centre, half, max(half, depth - 1 - half))
     first = np.floor(centre - half) - wanted // MARGIN_PART
     index = np.floor(first + np.arange(wanted) * step + 0.5).astype(int)
-    if change.rotate_deg and rng.random() < 0.5:
+    if rng.random() < change.flip_rate:
         index = index[::-1]
-    period = max(1, 2 * depth - 2)
-    index = np.abs((index + depth - 1) % period - (depth - 1))
+    index = _reflect(index, depth)
     if rng.random() < change.shift_rate:  # a section is lost and its neighbour shows twice
         lost = rng.random(wanted) < 0.04
         index = np.where(lost, np.roll(index, 1), index)
     return index
 
 
-def _places(
-    centre: np.ndarray,
-    volume: tuple[int, ...],
-    patch: Zyx,
-    change: Augmentation,
-    rng: np.random.Generator,
-) -> list[Tensor]:
-    """Where each voxel of the patch comes from in its section: y and x, in voxels."""
-    scale = np.exp(rng.uniform(*np.log(change.scale), size=1) + rng.normal(0, 0.04, 2))
-    if change.scale[0] == change.scale[1]:
-        scale = np.full(2, change.scale[0])
-    sections = patch[0]
-    angle = np.deg2rad(change.rotate_deg) * rng.uniform(-1, 1)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    if change.rotate_deg:
-        turn = turn[:, :: rng.choice([-1, 1])] * rng.choice([-1, 1], (1, 2))
-    matrix = turn * scale  # scale > 1: the patch shows more, smaller
-    y, x = (torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in patch[1:])
-    reach = [np.abs(row) @ (np.array(patch[1:]) - 1) / 2 for row in matrix]
-    middle = []
-    for c, r, n in zip(centre[1:], reach, volume[1:]):
-        within = r * (1 - 2 / MARGIN_PART)
-        c = np.clip(c, min(within, (n - 1) / 2), max(n - 1 - within, (n - 1) / 2))
-        middle.append(float(np.floor(c - r) + r))  # whole voxels where nothing is turned or scaled
-    at = [
-        (float(m[0]) * y[:, None] + float(m[1]) * x + c)[None].repeat(sections, 1, 1)
-        for m, c in zip(matrix, middle)
-    ]
-    seeded = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    if change.elastic_vx and rng.random() < 0.7:
-        amount = change.elastic_vx * rng.uniform(0, 2)
-        for axis in at:
-            axis += float(amount) * _field(axis.shape, (24, 24, 24), seeded)
+def _moves(sections: int, change: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """How far each section lies from its place: whole voxels, y and x."""
+    moves = np.zeros((sections, 2))
     if rng.random() < change.shift_rate:
-        jitter = rng.uniform(0.1, 0.9) * rng.standard_normal((sections, 2))
+        moves += rng.uniform(0.1, 0.9) * rng.standard_normal(moves.shape)
         jump = rng.random(sections) < 0.02
-        jitter += jump[:, None] * rng.normal(0, 4, (sections, 2))
-        for axis, moves in zip(at, jitter.T):
-            axis += torch.from_numpy(moves.astype(np.float32))[:, None, None]
-    return at
+        moves += jump[:, None] * rng.normal(0, 4, moves.shape)
+    return np.rint(moves).astype(int)
 
 
-def _resample(sections: np.ndarray, grid: Tensor, mode: str) -> Tensor:
-    source = torch.from_numpy(np.ascontiguousarray(sections)).float()[:, None]
-    return F.grid_sample(source, grid, mode, "reflection", align_corners=True)[:, 0]
+def _shown(wanted: tuple[int, int], change: Augmentation) -> tuple[int, int]:
+    """Voxels of a section that must be there, so that it can be turned, scaled and bent."""
+    turn = np.deg2rad(min(change.rotate_deg, 45))
+    reach = change.scale[1] * (np.cos(turn) + np.sin(turn))
+    y, x = (int(n * reach + 8 * change.elastic_vx) + 2 for n in wanted)
+    return y, x
+
+
+def _mirrored(size: int, centre: float, wanted: int, shown: int, moves: np.ndarray) -> np.ndarray:
+    """Voxels of an axis around a centre, for each section: sections, shown.
+
+    The patch in the middle, `wanted` voxels, reaches at most an eighth of itself beyond the volume.
+    """
+    half = (wanted - 1) / 2 - wanted // MARGIN_PART
+    centre = float(np.clip(centre, half, max(half, size - 1 - half)))
+    first = int(np.floor(centre - (wanted - 1) / 2)) - (shown - wanted) // 2
+    return _reflect(first + np.arange(shown) + moves[:, None], size)
+
+
+def _reflect(index: np.ndarray, size: int) -> np.ndarray:
+    """Positions on an axis that is mirrored at its first and last voxel."""
+    period = max(1, 2 * size - 2)
+    return np.abs((index + size - 1) % period - (size - 1))
+
+
+def _draw(transform: Any, arrays: dict[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
+    """Run a MONAI transform with randomness of ours."""
+    transform.set_random_state(seed=int(rng.integers(2**31)))
+    changed = transform(arrays)
+    return {name: changed[name] for name in arrays}
+
+
+@lru_cache
+def _bend(change: Augmentation, wanted: tuple[int, int]) -> Any:
+    """Flips, rotation, scale and elastic deformation; sections are MONAI's channels, so all change alike."""
+    m = _monai()
+    low, high = (edge - 1 for edge in change.scale)
+    return m.Compose(
+        [
+            m.Rand2DElasticd(
+                _KEYS,
+                spacing=_ELASTIC_NODES_VX,
+                magnitude_range=(0.0, change.elastic_vx),
+                spatial_size=wanted,
+                prob=1.0,
+                rotate_range=np.deg2rad(change.rotate_deg),
+                scale_range=((low, high), (low, high)),
+                mode=("bilinear", "nearest"),
+                padding_mode="reflection",
+            ),
+            *(m.RandFlipd(_KEYS, prob=change.flip_rate, spatial_axis=axis) for axis in (0, 1)),
+            m.RandRotate90d(_KEYS, prob=change.flip_rate if wanted[0] == wanted[1] else 0.0),
+        ]
+    )
+
+
+@lru_cache
+def _regrade(change: Augmentation) -> Any:
+    """Contrast, brightness, gamma, blur or sharpness, noise."""
+    m = _monai()
+    soft = {f"sigma_{axis}": (0.4, 1.4) for axis in "xy"}
+    sharp = {f"sigma1_{axis}": (0.8, 1.4) for axis in "xy"}
+    key = _KEYS[:1]
+    return m.Compose(
+        [
+            m.OneOf(
+                [
+                    m.RandGaussianSmoothd(key, prob=change.sharpness_rate, **soft),
+                    m.RandGaussianSharpend(
+                        key, prob=change.sharpness_rate, alpha=(0.2, 1.5), **sharp
+                    ),
+                ],
+                weights=(0.6, 0.4),
+            ),
+            m.RandScaleIntensityFixedMeand(key, prob=change.grey_rate, factors=(-0.45, 0.5)),
+            m.RandShiftIntensityd(key, prob=change.grey_rate, offsets=(-45, 45)),
+            m.ThresholdIntensityd(key, threshold=0, above=True, cval=0),
+            m.RandAdjustContrastd(key, prob=change.grey_rate, gamma=(0.6, 1.65)),
+            m.RandGaussianNoised(key, prob=change.noise_rate, std=22.0),
+        ]
+    )
+
+
+def _monai() -> Any:
+    try:
+        import monai.data
+        import monai.transforms
+    except ImportError as err:
+        raise UserError("training needs MONAI: pip install 'flysoma[train]'") from err
+    monai.data.set_track_meta(False)  # plain tensors
+    return monai.transforms
 
 
 def _field(shape: torch.Size, spacing: Zyx, generator: torch.Generator) -> Tensor:
@@ -181,39 +253,8 @@ def _field(shape: torch.Size, spacing: Zyx, generator: torch.Generator) -> Tenso
     return noise[0, 0] * 1.5
 
 
-def _sharpen(image: Tensor, rng: np.random.Generator) -> None:
-    """Blur within the sections, or its opposite: image + a (image - blurred), a < 0 blurs."""
-    kernel = np.exp(-(np.arange(4) ** 2) / (2 * rng.uniform(0.6, 1.6) ** 2))
-    kernel /= kernel[0] + 2 * kernel[1:].sum()
-    blurred = image
-    for axis in (1, 2):  # by shifted sums: ten times faster here than a convolution of one channel
-        n = image.shape[axis]
-        blurred, source = blurred * float(kernel[0]), blurred
-        for step, share in enumerate(kernel[1:], start=1):
-            if step < n:
-                ahead, behind = (
-                    source.narrow(axis, step, n - step),
-                    source.narrow(axis, 0, n - step),
-                )
-                blurred.narrow(axis, 0, n - step).add_(ahead, alpha=float(share))
-                blurred.narrow(axis, step, n - step).add_(behind, alpha=float(share))
-                first, last = source.narrow(axis, 0, step), source.narrow(axis, n - step, step)
-                blurred.narrow(axis, 0, step).add_(first, alpha=float(share))
-                blurred.narrow(axis, n - step, step).add_(last, alpha=float(share))
-    amount = float(rng.uniform(-1.0, 0.0) if rng.random() < 0.6 else rng.uniform(0.0, 1.2))
-    image.add_(image - blurred, alpha=amount)
-
-
-def _regrade(image: Tensor, rng: np.random.Generator) -> None:
-    """Contrast, brightness, gamma."""
-    gain = float(np.exp(rng.uniform(-0.6, 0.4)))
-    image.sub_(128).mul_(gain).add_(128 + float(rng.uniform(-45, 45))).clamp_(0, 255)
-    gamma = float(np.exp(rng.uniform(-0.5, 0.5)))
-    image.div_(255).pow_(gamma).mul_(255)
-
-
 def _fault(image: Tensor, rng: np.random.Generator) -> None:
-    """Light from section to section; sections that are blurred, empty or half covered."""
+    """Light from section to section; sections that are blurred, empty or half covered. Changes `image`."""
     sections, height, _ = image.shape
     amount = rng.uniform(0.2, 1.0)
     gain = 1 + 0.12 * amount * rng.standard_normal(sections)

@@ -6,13 +6,12 @@ Everything is z, y, x; images are uint8.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-import cc3d
 import fastremap
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 from ..errors import UserError
 from .augment import Augmentation, cut, expose
 from .phantom import make_phantom
-from .targets import Role, Voxel, section_targets, soma_targets
+from .targets import IGNORE, SHELL_NM, UNKNOWN, Role, Voxel, section_targets, soma_targets
 
 Zyx = tuple[int, int, int]
 # Of ten patches five lie on somas, three anywhere, two where no soma is: exactly, not on average.
@@ -33,23 +32,52 @@ _EMPTY_NM = 2000.0  # edge of the cubes that must be free of soma around a negat
 
 @dataclass(frozen=True)
 class Volume:
-    """An image (uint8) and its soma labels (0: no soma; few enough for float32 to tell them apart)."""
+    """An image (uint8) and its soma labels (uint16; 0: no soma, UNKNOWN: not known).
+
+    Attributes:
+      cores: where the cores are that localization learns, where they were annotated; None: they follow from labels.
+      weight: how often patches are drawn from it, compared with others.
+    """
 
     image: np.ndarray
     labels: np.ndarray
     name: str = ""
+    cores: np.ndarray | None = None
+    weight: float = 1.0
 
     @classmethod
-    def checked(cls, image: np.ndarray, labels: np.ndarray, name: str = "") -> Volume:
-        """With labels of any integers, numbered anew. Raises UserError when image and labels do not match."""
+    def checked(
+        cls, image: np.ndarray, labels: np.ndarray, name: str, ignore_label: int | None = None
+    ) -> Volume:
+        """With labels of any whole numbers, numbered anew.
+
+        Raises UserError when image and labels do not match, or are of another kind.
+        """
         if image.shape != labels.shape or image.ndim != 3:
             raise UserError(
                 f"{name}: image {image.shape} and labels {labels.shape} must be one 3D shape"
             )
         if image.dtype != np.uint8:
             raise UserError(f"{name}: the image is {image.dtype}; training needs uint8")
-        labels, _ = fastremap.renumber(np.ascontiguousarray(labels), preserve_zero=True)
-        return cls(image, labels, name)
+        if labels.dtype.kind not in "uib":
+            raise UserError(
+                f"{name}: the labels are {labels.dtype}; save them as whole numbers, 0 for no soma"
+            )
+        if labels.dtype.kind == "i" and int(labels.min()) < 0:
+            raise UserError(f"{name}: a label is {int(labels.min())}; labels must not be negative")
+        known = np.ones(labels.shape, bool) if ignore_label is None else labels != ignore_label
+        somas, _ = fastremap.renumber(np.where(known, labels, 0), preserve_zero=True)
+        if somas.max(initial=0) >= UNKNOWN:
+            raise UserError(
+                f"{name}: {somas.max()} somas in a volume; cut it into several with fewer"
+            )
+        return cls(image, np.where(known, somas.astype(np.uint16), np.uint16(UNKNOWN)), name)
+
+    def targets(self, voxel_nm: Voxel, role: Role, boundary_nm: float) -> np.ndarray:
+        """The class of every voxel, uint8."""
+        if role == "locate" and self.cores is not None:
+            return np.where(self.labels == UNKNOWN, IGNORE, self.cores > 0).astype(np.uint8)
+        return soma_targets(self.labels, voxel_nm, role, boundary_nm)
 
 
 @dataclass(frozen=True)
@@ -73,10 +101,11 @@ class Patches:
         role: Role,
         change: Augmentation,
         seed: int,
+        boundary_nm: float = SHELL_NM,
     ) -> None:
         self.volumes, self.patch, self.change, self.seed = volumes, patch, change, seed
-        self.voxel_nm, self.role = voxel_nm, role
-        self.targets = [soma_targets(volume.labels, voxel_nm, role) for volume in volumes]
+        self.voxel_nm, self.role, self.boundary_nm = voxel_nm, role, boundary_nm
+        self.targets = [volume.targets(voxel_nm, role, boundary_nm) for volume in volumes]
         cube = [max(1, round(_EMPTY_NM / v)) for v in voxel_nm]
         rng = np.random.default_rng([seed, 7])
         self.places: dict[str, list[tuple[int, np.ndarray]]] = {"soma": [], "none": []}
@@ -85,9 +114,9 @@ class Patches:
                 if len(points):
                     self.places[kind].append((number, points))
 
-    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """Images (float32, size, 1, z, y, x) and classes (uint8, size, z, y, x) of a step."""
-        pairs = [self.one(step * size + i) for i in range(size)]
+    def batch(self, first: int, size: int) -> tuple[Tensor, Tensor]:
+        """Images (float32, size, 1, z, y, x) and classes (uint8, size, z, y, x) of patches `first` and on."""
+        pairs = [self.one(first + i) for i in range(size)]
         images, classes = zip(*pairs)
         return torch.stack(images)[:, None], torch.stack(classes)
 
@@ -96,26 +125,31 @@ class Patches:
         rng = np.random.default_rng([self.seed, number])
         places = self.places.get(_TURNS[number % len(_TURNS)])
         if places:
-            chosen, points = places[rng.integers(len(places))]
+            chosen, points = places[self._any([i for i, _ in places], rng)]
             centre = points[rng.integers(len(points))] + rng.normal(0, 0.15, 3) * self.patch
         else:
-            chosen = int(rng.integers(len(self.volumes)))
+            chosen = self._any(list(range(len(self.volumes))), rng)
             centre = rng.uniform(0, 1, 3) * self.volumes[chosen].image.shape
         volume = self.volumes[chosen]
         arrays = (volume.image, self.targets[chosen], volume.labels)
         image, target = cut(*arrays, centre, self.patch, self.change, rng)
         if len(target) < self.patch[0]:  # one section for all
-            target = section_targets(target, self.voxel_nm, self.role)
+            target = section_targets(target, self.voxel_nm, self.role, self.boundary_nm)
         classes = torch.from_numpy(target)
         image, classes = (t.expand(*self.patch).clone() for t in (image, classes))
         return expose(image, self.change, rng), classes
+
+    def _any(self, numbers: Sequence[int], rng: np.random.Generator) -> int:
+        """The place in a list of one of its volumes, drawn by weight."""
+        weights = np.array([self.volumes[i].weight for i in numbers])
+        return int(rng.choice(len(numbers), p=weights / weights.sum()))
 
 
 def _places(
     labels: np.ndarray, cube: Sequence[int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points in somas, and centres of cubes without any."""
-    somas = np.flatnonzero(labels)
+    somas = np.flatnonzero((labels > 0) & (labels != UNKNOWN))
     somas = rng.choice(somas, min(len(somas), 2000), replace=False) if len(somas) else somas
     inside = np.stack(np.unravel_index(somas, labels.shape), axis=1)
     full = labels > 0
@@ -202,51 +236,6 @@ def _make(plan: PhantomPlan, recipe: tuple[int, str, str], path: Path) -> None:
 def _load(path: Path) -> Volume:
     with np.load(path) as file:
         return Volume(file["image"], file["labels"], path.stem)
-
-
-def emads_pairs(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, image and labels of every volume in an EMADS folder.
-
-    Blocks are NAME/NAME_raw.nii.gz with NAME/NAME_mask.nii.gz, patches are NNN/data.nii.gz with
-    NNN/label.nii.gz below `train` and `validation`; a mask of 0 and 255 is split into its parts.
-    Raises UserError for a folder that holds neither, or an image without its labels.
-    """
-    images = sorted([*folder.rglob("*_raw.nii.gz"), *folder.rglob("data.nii.gz")])
-    if not images:
-        raise UserError(
-            f"no NAME_raw.nii.gz and no data.nii.gz below {folder}; is it an EMADS folder?"
-        )
-    for path in images:
-        other = (
-            "label.nii.gz" if path.name == "data.nii.gz" else path.name.replace("_raw.", "_mask.")
-        )
-        labels = path.with_name(other)
-        if not labels.exists():
-            raise UserError(f"{path} has no labels: {labels.name} should lie beside it")
-        mask = read_nifti(labels)
-        if mask.max(initial=0) == 255 and len(np.unique(mask)) <= 2:
-            mask = cc3d.connected_components(mask > 0, connectivity=6)
-        yield str(path.parent.relative_to(folder)), read_nifti(path).astype(np.uint8), mask
-
-
-def read_nifti(path: Path) -> np.ndarray:
-    """The array of a NIfTI file as it is stored, z, y, x for EMADS; UserError when it is unreadable."""
-    import nibabel
-
-    try:
-        return np.asarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as err:
-        raise UserError(f"{path} cannot be read as NIfTI: {err}") from err
-
-
-def shrink(image: np.ndarray, labels: np.ndarray, factor: Zyx) -> tuple[np.ndarray, np.ndarray]:
-    """Coarser voxels by whole factors: the mean of the image, the label in the middle of each block."""
-    whole = tuple(slice(0, n // f * f) for n, f in zip(image.shape, factor))
-    z, y, x = (n // f for n, f in zip(image.shape, factor))
-    a, b, c = factor
-    mean = image[whole].reshape(z, a, y, b, x, c).mean((1, 3, 5), dtype=np.float32)
-    middle = labels[whole][a // 2 :: a, b // 2 :: b, c // 2 :: c]
-    return np.rint(mean).astype(np.uint8), np.ascontiguousarray(middle)
 
 
 def describe(plan: PhantomPlan) -> dict[str, object]:

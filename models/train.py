@@ -1,73 +1,37 @@
 """Training: from volumes to a weights file with its scores beside it. Everything is z, y, x.
 
 Every step draws its own patches from the seed and its number, so a run that was stopped goes on from its
-checkpoint as if it had not been.
+checkpoint as if it had not been. Several processes (one a GPU) share out the patches of a step and learn the same.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import UserError
-from .augment import Augmentation
+from . import distributed
 from .dataset import Patches, Source, Volume
+from .judge import judge_voxels, run_network, save_picture
 from .losses import soma_loss
-from .targets import CLASSES, Role, soma_targets
+from .targets import CLASSES
+from .train_config import TrainConfig, Zyx
 from .weights import Network, NetworkSpec, load_network, save_network
 
-Zyx = tuple[int, int, int]
 Progress = Callable[[dict[str, Any]], None]
+Judge = Callable[[Network, Sequence[Volume], TrainConfig], dict[str, Any]]
 _MOST_SKIPPED = 20
-_JUDGED = (96, 192, 192)  # voxels of a held-out volume that are looked at
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training. Lengths in voxels z, y, x.
-
-    Args:
-      steps: the learning rate falls to nothing over these; `minutes`, where given, ends it sooner.
-      ema: decay of the running mean of the weights, which is what is judged and saved.
-      class_weights, dice: of the loss; empty: what suits the role.
-      init: weights to go on from.
-      command: how it was called, for the record.
-    """
-
-    role: Role
-    arch: str = "somanet"
-    patch: Zyx = (64, 128, 128)
-    batch: int = 2
-    steps: int = 2000
-    minutes: float | None = None
-    lr: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 1e-3
-    clip: float = 1.0
-    ema: float = 0.995
-    class_weights: tuple[float, ...] = ()
-    dice: float = 0.5
-    judge_every: int = 250
-    seed: int = 0
-    bf16: bool = True
-    init: str | None = None
-    change: Augmentation = field(default_factory=Augmentation)
-    command: str = ""
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """Class weights of the cross-entropy."""
-        return self.class_weights or {"locate": (1.0, 3.0), "segment": (1.0, 1.0, 2.0)}[self.role]
+_LOG_EVERY = 25  # steps
 
 
 def new_network(config: TrainConfig, voxel_nm: tuple[float, float, float]) -> Network:
@@ -103,57 +67,77 @@ def new_network(config: TrainConfig, voxel_nm: tuple[float, float, float]) -> Ne
 
 
 def train(
-    config: TrainConfig, source: Source, output: Path, progress: Progress | None = None
+    config: TrainConfig,
+    source: Source,
+    output: Path,
+    progress: Progress | None = None,
+    judge: Judge = judge_voxels,
+    command: str = "",
 ) -> dict[str, Any]:
-    """Train a network and write it: `output` (.safetensors), its .json (sha256, scores) and .png.
+    """Train a network and write it: `output` (.safetensors), its .json (sha256, scores), .png and .logs (TensorBoard).
 
     A stopped training leaves `output` with the suffix .ckpt and goes on from it.
 
     Args:
       source: volumes to learn from and to judge by.
       progress: told step, share done, loss and, now and then, scores.
+      judge: gives the scores; of two judgements the one with the higher `score` (a list) is the better.
+      command: how it was called, for the record.
     Returns:
-      what the .json holds.
+      what the .json holds; in all processes but the first nothing.
     Raises:
       UserError: nothing to learn from; or a checkpoint of another training lies there.
     """
     if not source.train or not source.held_out:
         raise UserError("training needs at least one volume to learn from and one to judge by")
-    run = _Run(config, source, output)
+    if not any((volume.labels > 0).any() for volume in source.train):
+        raise UserError("there is no soma in any of the volumes to learn from")
+    run = _Run(config, source, output, judge)
     run.resume()
-    while not run.finished:
-        report = run.step()
-        if run.finished or run.number % config.judge_every == 0:
-            report.update(run.judge())
-            run.save_checkpoint()
-        if progress:
-            progress(report)
-    return run.publish()
+    with _Log(output, run.number) as log:
+        while not run.finished:
+            report = run.step()
+            if run.finished or run.number % config.judge_every == 0:
+                report |= run.judge()
+                run.save_checkpoint()
+            log.add(report, run.picture)
+            if progress and distributed.first():
+                progress(report)
+    return run.publish(command) if distributed.first() else {}
 
 
 class _Run:
     """A training under way: all that a checkpoint holds."""
 
-    def __init__(self, config: TrainConfig, source: Source, output: Path) -> None:
-        self.config, self.source, self.output = config, source, output
+    def __init__(self, config: TrainConfig, source: Source, output: Path, judge: Judge) -> None:
+        self.config, self.source, self.output, self._judge = config, source, output, judge
+        self.device = distributed.device()
         self.network = new_network(config, source.voxel_nm)
         self.spec = self.network.spec
-        self.module: nn.Module = _channels_last(self.network.module.train())
+        self.module: nn.Module = _channels_last(self.network.module.train()).to(self.device)
+        self.parallel = distributed.parallel(self.module)
         self.mean = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
         self.patches = Patches(
-            source.train, config.patch, source.voxel_nm, config.role, config.change, config.seed
+            source.train,
+            config.patch_zyx,
+            source.voxel_nm,
+            config.role,
+            config.change,
+            config.seed,
+            config.boundary_nm,
         )
-        if config.bf16 and 2 in _depths(self.spec, config.patch):
+        if self.device.type == "cpu" and config.bf16 and 2 in _depths(self.spec, config.patch_zyx):
             raise UserError(
-                f"patches of {config.patch[0]} sections shrink to 2 inside the network, where bfloat16 "
+                f"patches of {config.patch_zyx[0]} sections shrink to 2 inside the network, where bfloat16 "
                 "gradients come out wrong on processors; use 64 sections or more, or float32"
             )
-        self.number, self.seconds, self.skipped = 0, 0.0, 0
-        self.best: dict[str, Any] = {"score": -1.0}
+        self.number, self.seconds, self.skipped, self.since_best = 0, 0.0, 0, 0
+        self.best: dict[str, Any] = {"score": [-1.0]}
         self.best_state = self.mean
+        self.picture: Any = None
 
     @property
     def done(self) -> float:
@@ -165,7 +149,8 @@ class _Run:
 
     @property
     def finished(self) -> bool:
-        return self.done >= 1
+        patience = self.config.patience
+        return self.done >= 1 or (patience is not None and self.since_best >= patience)
 
     def step(self) -> dict[str, Any]:
         """One step of the optimiser."""
@@ -174,8 +159,10 @@ class _Run:
         rate = config.lr * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * self.done)))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        images, classes = self.patches.batch(self.number, config.batch)
-        logits = self._logits(self.module, images)
+        place = self.number * distributed.size() + distributed.rank()
+        images, classes = self.patches.batch(place * config.batch, config.batch)
+        images, classes = images.to(self.device), classes.to(self.device)
+        logits = run_network(self.parallel, self.spec, images, config.bf16)
         loss = soma_loss(logits, classes, config.weights, config.dice)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -191,19 +178,36 @@ class _Run:
             for key, value in self.module.state_dict().items():
                 self.mean[key].lerp_(value, 1 - keep)
         self.number += 1
-        self.seconds += time.monotonic() - start
-        return {"step": self.number, "done": self.done, "loss": float(loss.detach())}
+        self.seconds = distributed.agreed(self.seconds + time.monotonic() - start)
+        return {
+            "step": self.number,
+            "done": self.done,
+            "loss": float(loss.detach()),
+            "learning_rate": rate,
+            "gradient": float(norm),
+        }
 
     def judge(self) -> dict[str, Any]:
         """Scores of the mean weights on the held-out volumes; the best so far are remembered."""
-        network = self._with(self.mean)
-        scores = judge(network, self.source.held_out, self.config)
-        if scores["score"] > self.best["score"]:
+        scores: dict[str, Any] = {}
+        better = False
+        if distributed.first():
+            network = self._with(self.mean)
+            scores = self._judge(network, self.source.held_out, self.config)
+            better = scores["score"] > self.best["score"]
+            path = self.output.with_suffix(".png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.picture = save_picture(network, self.source.held_out, self.config, path)
+        better = bool(distributed.agreed(float(better)))
+        self.since_best = 0 if better else self.since_best + 1
+        if better:
             self.best = scores | {"step": self.number}
             self.best_state = {k: v.clone() for k, v in self.mean.items()}
         return scores
 
     def save_checkpoint(self) -> None:
+        if not distributed.first():
+            return
         state = {
             "key": self._key(),
             "model": self.module.state_dict(),
@@ -214,11 +218,11 @@ class _Run:
                 "number": self.number,
                 "seconds": self.seconds,
                 "skipped": self.skipped,
+                "since_best": self.since_best,
                 "best": self.best,
             },
         }
         part = self.output.with_suffix(".part")
-        self.output.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, part)
         part.rename(self.output.with_suffix(".ckpt"))
 
@@ -227,7 +231,7 @@ class _Run:
         path = self.output.with_suffix(".ckpt")
         if not path.exists():
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         if state["key"] != self._key():
             raise UserError(
                 f"{path} belongs to a training with other settings; remove it or choose another output"
@@ -238,18 +242,19 @@ class _Run:
         for key, value in state["progress"].items():
             setattr(self, key, value)
 
-    def publish(self) -> dict[str, Any]:
+    def publish(self, command: str) -> dict[str, Any]:
         """Write the best weights, what is known of them, and a picture."""
         network = self._with(self.best_state)
         digest = save_network(self.output, network, half=True)
-        config = asdict(self.config)
         record = {
             "sha256": digest,
             "role": self.config.role,
             "parameters": sum(p.numel() for p in network.module.parameters()),
-            "command": config.pop("command"),
-            "config": config,
+            "command": command,
+            "config": self.config.model_dump(mode="json"),
             "source": self.source.description,
+            "device": str(self.device),
+            "processes": distributed.size(),
             "steps": self.number,
             "steps_skipped": self.skipped,
             "seconds": round(self.seconds),
@@ -259,83 +264,50 @@ class _Run:
         if before is not None and before.exists():
             record["went_on_from"] = json.loads(before.read_text())
         self.output.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-        save_picture(network, self.source.held_out, self.output.with_suffix(".png"))
+        save_picture(network, self.source.held_out, self.config, self.output.with_suffix(".png"))
         self.output.with_suffix(".ckpt").unlink(missing_ok=True)
         return record
 
-    def _logits(self, module: nn.Module, images: Tensor) -> Tensor:
-        return _logits(module, self.spec, images, self.config.bf16)
-
-    def _with(self, state: dict[str, Tensor]) -> Network:
+    def _with(self, state: dict[str, torch.Tensor]) -> Network:
         module = self.spec.build()
         module.load_state_dict(state)
-        return Network(_channels_last(module.eval()), self.spec)
+        return Network(_channels_last(module.eval()).to(self.device), self.spec)
 
     def _key(self) -> str:
         """What must agree for a training to go on."""
-        config = asdict(self.config) | {"command": "", "minutes": None, "judge_every": 0}
-        known = json.dumps([config, self.source.description], sort_keys=True)
+        apart = {"minutes", "judge_every", "patience", "cache"}
+        config = self.config.model_dump(mode="json", exclude=apart)
+        known = json.dumps([config, self.source.description, distributed.size()], sort_keys=True)
         return hashlib.sha256(known.encode()).hexdigest()
 
 
-def judge(
-    network: Network, volumes: tuple[Volume, ...] | Any, config: TrainConfig
-) -> dict[str, Any]:
-    """Loss, Dice of all soma classes together and IoU of the first, in the middle of each volume.
+class _Log:
+    """Curves and pictures for TensorBoard, beside the weights; nothing where it is not installed."""
 
-    `score` is the IoU of the interior (segment) or the cores (locate).
-    """
-    classes = len(network.spec.classes)
-    table, losses = np.zeros((classes, classes), np.int64), []
-    for volume in volumes:
-        middle = tuple(
-            slice(max(0, (n - m) // 2), (n + m) // 2) for n, m in zip(volume.image.shape, _JUDGED)
-        )
-        image, truth = volume.image[middle], _truth(network.spec, volume.labels)[middle]
-        target = torch.from_numpy(truth)[None]
-        with torch.inference_mode():
-            logits = _logits(network.module, network.spec, _image(image), config.bf16)
-            losses.append(float(soma_loss(logits, target, config.weights, config.dice)))
-            found = logits.argmax(1)[0].numpy().astype(np.int64)
-        known = truth < classes
-        pairs = truth[known].astype(np.int64) * classes + found[known]
-        table += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-    hit = table[1:, 1:].sum()
-    dice = 2 * hit / max(1, 2 * hit + table[1:, 0].sum() + table[0, 1:].sum())
-    iou = table[1, 1] / max(1, table[1].sum() + table[:, 1].sum() - table[1, 1])
-    false = table[0, 1:].sum() / max(1, table[0].sum())
-    return {
-        "score": round(float(iou), 4),
-        "iou": round(float(iou), 4),
-        "dice": round(float(dice), 4),
-        "false_share_of_background": round(float(false), 5),
-        "loss": round(float(np.mean(losses)), 4),
-    }
+    def __init__(self, output: Path, step: int) -> None:
+        self.writer: Any = None
+        if distributed.first() and importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
 
+            folder = output.with_suffix(".logs")
+            self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
 
-def save_picture(network: Network, volumes: Any, path: Path) -> None:
-    """The middle section of up to four volumes: image; truth; prediction (first class red, second green)."""
-    from PIL import Image
+    def __enter__(self) -> _Log:
+        return self
 
-    rows = []
-    for volume in list(volumes)[:4]:
-        middle = len(volume.image) // 2
-        with torch.inference_mode():
-            logits = _logits(network.module, network.spec, _image(volume.image), False)
-        grey, truth = volume.image[middle], _truth(network.spec, volume.labels)[middle]
-        found = logits[0, :, middle].argmax(0).numpy()
-        tiles = [_coloured(grey, np.zeros_like(found)), _coloured(grey, truth)]
-        rows.append(np.concatenate([*tiles, _coloured(grey, found)], axis=1))
-    width = min(row.shape[1] for row in rows)
-    Image.fromarray(np.concatenate([row[:, :width] for row in rows])).save(path)
+    def __exit__(self, *_: object) -> None:
+        if self.writer is not None:
+            self.writer.close()
 
-
-def _coloured(grey: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    picture = np.stack([grey] * 3, axis=-1).astype(np.float32)
-    for number, colour in ((1, (230, 60, 60)), (2, (60, 220, 90))):
-        inside = classes == number
-        picture[inside] = 0.6 * picture[inside] + 0.4 * np.array(colour)
-    return picture.astype(np.uint8)
+    def add(self, report: dict[str, Any], picture: Any) -> None:
+        judged = "score" in report
+        if self.writer is None or not (judged or report["step"] % _LOG_EVERY == 0):
+            return
+        for name, value in report.items():
+            if isinstance(value, (int, float)) and name != "step":
+                self.writer.add_scalar(name, value, report["step"])
+        if judged:
+            self.writer.add_image("held_out", picture, report["step"], dataformats="HWC")
 
 
 def _depths(spec: NetworkSpec, patch: Zyx) -> set[int]:
@@ -347,21 +319,6 @@ def _depths(spec: NetworkSpec, patch: Zyx) -> set[int]:
             part.register_forward_pre_hook(lambda _, given: depths.add(given[0].shape[2]))
     module(torch.empty(1, 1, *patch, device="meta"))
     return depths
-
-
-def _truth(spec: NetworkSpec, labels: np.ndarray) -> np.ndarray:
-    return soma_targets(labels, spec.voxel_nm, cast(Role, spec.role))
-
-
-def _image(volume: np.ndarray) -> Tensor:
-    return torch.from_numpy(volume)[None, None].float()
-
-
-def _logits(module: nn.Module, spec: NetworkSpec, images: Tensor, bf16: bool) -> Tensor:
-    images = images * spec.input_scale + spec.input_shift
-    images = images.to(memory_format=torch.channels_last_3d)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        return module(images)
 
 
 def _channels_last(module: nn.Module) -> nn.Module:

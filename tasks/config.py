@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -24,6 +24,9 @@ Vx3 = tuple[
 ]
 Share = Annotated[float, Field(gt=0, lt=1)]
 CHUNK = 64  # voxels; edge of the output's chunks, of which every core is a multiple
+
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -127,41 +130,58 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def parse_config(text: str, source: str) -> RunConfig:
     """RunConfig from YAML text; `preset: published` may stand at its top. Raises UserError, one line."""
+    values = parse_yaml(text, source, "'image:' and 'output:'")
+    preset = values.pop("preset", None)
+    if preset is not None:
+        if preset not in PRESETS:
+            raise UserError(f"{source}: no preset '{preset}'; there is: {', '.join(PRESETS)}")
+        values = _merge(PRESETS[preset], values)
+    return validated(RunConfig, values, source)
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """RunConfig from a YAML file; raises UserError when it is missing or wrong."""
+    return parse_config(read_config(path), str(path))
+
+
+def read_config(path: str | Path) -> str:
+    """Text of a config file; raises UserError when it cannot be read."""
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as err:
+        reason = getattr(err, "strerror", None) or "not text"
+        raise UserError(f"cannot read config {path}: {reason}") from err
+
+
+def parse_yaml(text: str, source: str, expected: str) -> dict[str, Any]:
+    """The keys of a YAML text, as far as they are keys; raises UserError, one line."""
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as err:
         where = str(err).replace("\n", " ")
         raise UserError(f"{source}: not YAML: {where}") from err
     if not isinstance(values, dict):
-        raise UserError(f"{source}: expected keys such as 'image:' and 'output:', found none")
-    preset = values.pop("preset", None)
-    if preset is not None:
-        if preset not in PRESETS:
-            raise UserError(f"{source}: no preset '{preset}'; there is: {', '.join(PRESETS)}")
-        values = _merge(PRESETS[preset], values)
+        raise UserError(f"{source}: expected keys such as {expected}, found none")
+    return values
+
+
+def validated(model: type[Config], values: dict[str, Any], source: str) -> Config:
+    """A model from its values; raises UserError, one line that names every wrong key."""
     try:
-        return RunConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as err:
-        raise UserError(f"{source}: " + "; ".join(_explain(e) for e in err.errors())) from err
+        told = "; ".join(_explain(model, e) for e in err.errors())
+        raise UserError(f"{source}: {told}") from err
 
 
-def load_config(path: str | Path) -> RunConfig:
-    """RunConfig from a YAML file; raises UserError when it is missing or wrong."""
-    try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as err:
-        reason = getattr(err, "strerror", None) or "not text"
-        raise UserError(f"cannot read config {path}: {reason}") from err
-    return parse_config(text, str(path))
-
-
-def _explain(error: Any) -> str:
+def _explain(model: Any, error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "config"
     if error["type"] == "extra_forbidden":
-        section: Any = RunConfig
         for part in error["loc"][:-1]:
-            section = section.model_fields[part].annotation
-        return f"unknown key '{where}'; known here: {', '.join(section.model_fields)}"
+            model = getattr(model, "model_fields", {}).get(part)
+            model = model.annotation if model is not None else None
+        known = f"; known here: {', '.join(model.model_fields)}" if model is not None else ""
+        return f"unknown key '{where}'{known}"
     if error["type"] == "missing":
         return f"'{where}' is missing"
     return f"{where}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"

@@ -41,6 +41,35 @@ def test_image_and_labels_move_together(seed):
     assert wrong < 0.03  # interpolated against nearest: only at the very surface
 
 
+def test_sections_are_bent_and_not_only_moved():
+    y, x = np.indices((48, 48))
+    ramps = [np.repeat((ramp * 5)[None], 24, axis=0).astype(np.uint8) for ramp in (y, x)]
+    change = replace(NONE, elastic_vx=3)
+    maps = [cut(r, r, r, np.array([12.0, 24, 24]), PATCH, change, rng(4))[0] / 5 for r in ramps]
+    steps = torch.cat([m[:, 3:-3, 3:-3].diff(dim=d).ravel() for m, d in zip(maps, (1, 2))])
+    assert (maps[0] - torch.from_numpy(y[8:40, 8:40])).abs().max() > 1  # pixels really move
+    assert steps.std() > 0.02 and (steps > 0).all()  # not all alike, and nothing is folded
+
+
+def test_sections_are_shifted_left_out_and_doubled():
+    volume = np.repeat(np.arange(24, dtype=np.uint8)[:, None, None] * 10, 48, axis=1)
+    volume = np.repeat(volume, 48, axis=2)
+    volume[:, 24:] += 5  # an edge that shows where a section lies
+    change = replace(NONE, shift_rate=1)
+    orders, edges = [], set()
+    for seed in range(30):
+        found, moved = cut(
+            volume, volume, volume, np.array([12.0, 24, 24]), PATCH, change, rng(seed)
+        )
+        assert np.array_equal(found.numpy(), moved)
+        orders.append(tuple(int(s[0, 0]) // 10 for s in moved))
+        edges |= {int((s[:, 0] % 10 == 0).sum()) for s in moved}
+    assert any(
+        len(set(order)) < len(order) for order in orders
+    )  # one shows twice, its neighbour is lost
+    assert len(edges) > 2  # and some lie beside their place
+
+
 def test_an_extruded_section_is_the_same_all_along_z():
     image, labels = toy_somas()
     always = replace(NONE, extrude_rate=1)
@@ -78,7 +107,9 @@ def test_a_patch_larger_than_the_volume_is_mirrored():
 @pytest.mark.parametrize("seed", range(8))
 def test_exposure_stays_within_grey_and_repeats(seed):
     image, _ = toy_somas()
-    rates = {n: 1.0 for n in Augmentation.__dataclass_fields__ if n.endswith("_rate")}
+    rates = {
+        n: 1.0 for n in Augmentation.__dataclass_fields__ if n.endswith("_rate")
+    }  # all at once
     everything = Augmentation(**rates)
     first, second = (
         expose(torch.from_numpy(image).float(), everything, rng(seed)) for _ in range(2)
@@ -114,7 +145,7 @@ def test_the_same_step_draws_the_same_patches():
 
     def draw(seed):
         volume = Volume(image, labels)
-        return Patches([volume], PATCH, VOXEL, "locate", Augmentation(), seed).batch(3, 2)
+        return Patches([volume], PATCH, VOXEL, "locate", Augmentation(), seed).batch(6, 2)
 
     draws = [draw(seed=5) for _ in range(2)]
     assert torch.equal(draws[0][0], draws[1][0]) and torch.equal(draws[0][1], draws[1][1])

@@ -1,36 +1,42 @@
 """Training: it learns, stops and goes on as if it had not, and says what it made; loaders and losses."""
 
 import json
-from dataclasses import replace
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_somas import toy_somas
 
 from flysoma.errors import UserError
-from flysoma.models import dataset
-from flysoma.models import train as training
-from flysoma.models.augment import NONE
-from flysoma.models.dataset import PhantomPlan, Source, Volume, emads_pairs, phantom_volumes, shrink
+from flysoma.models import dataset, distributed
+from flysoma.models import judge as judging
+from flysoma.models.dataset import Patches, PhantomPlan, Source, Volume, phantom_volumes
+from flysoma.models.emads import emads_blocks, shrink_image, shrink_labels
+from flysoma.models.judge import judge_voxels
 from flysoma.models.losses import soft_dice, soma_loss
-from flysoma.models.targets import soma_targets
-from flysoma.models.train import TrainConfig, train
+from flysoma.models.targets import IGNORE, UNKNOWN, soma_targets
+from flysoma.models.train import new_network, train
+from flysoma.models.train_config import TrainConfig
 from flysoma.models.weights import load_network
 
 VOXEL = (64.0, 64.0, 64.0)
 SMALL = TrainConfig(
-    "segment",
+    role="segment",
     patch=(32, 32, 32),
-    steps=70,
+    steps=90,
     warmup=5,
     lr=2e-3,
     ema=0.8,
     judge_every=20,
     bf16=False,
-    change=replace(NONE, rotate_deg=10, grey_rate=0.5),
+    augmentation=0.3,
 )
+
+
+def changed(config, **values):
+    return TrainConfig.model_validate(config.model_dump() | values)
 
 
 def toy_source():
@@ -48,9 +54,7 @@ def one_thread():
 
 def test_it_learns_toy_somas_and_says_what_it_made(tmp_path):
     output, seen = tmp_path / "toy.safetensors", []
-    record = train(
-        replace(SMALL, command="flysoma train segment"), toy_source(), output, seen.append
-    )
+    record = train(SMALL, toy_source(), output, seen.append, command="flysoma train segment")
     assert record["scores_on_held_out"]["dice"] > 0.8
     assert seen[-1]["done"] == 1 and seen[-1]["loss"] < 0.5 * seen[0]["loss"]
     network = load_network(output)
@@ -58,11 +62,14 @@ def test_it_learns_toy_somas_and_says_what_it_made(tmp_path):
     assert network.fingerprint == beside["sha256"] and beside["command"] == "flysoma train segment"
     assert network.spec.classes == ("background", "interior", "boundary")
     assert output.with_suffix(".png").exists() and not output.with_suffix(".ckpt").exists()
+    events = EventAccumulator(str(output.with_suffix(".logs"))).Reload()
+    assert {"loss", "learning_rate", "dice"} <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"] == ["held_out"]
 
 
 @pytest.mark.parametrize("role", ["locate", "segment"])
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path, role):
-    config = replace(SMALL, role=role, patch=(8, 16, 16), steps=8, judge_every=4)
+    config = changed(SMALL, role=role, patch=(8, 16, 16), steps=8, judge_every=4)
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     train(config, toy_source(), whole)
 
@@ -80,7 +87,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path, role):
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     output = tmp_path / "a.safetensors"
-    config = replace(SMALL, patch=(8, 16, 16), steps=2, judge_every=1)
+    config = changed(SMALL, patch=(8, 16, 16), steps=2, judge_every=1)
 
     def stop(report):
         raise KeyboardInterrupt
@@ -88,24 +95,24 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(config, toy_source(), output, stop)
     with pytest.raises(UserError, match="other settings"):
-        train(replace(config, lr=1e-2), toy_source(), output)
+        train(changed(config, lr=1e-2), toy_source(), output)
 
 
 def test_training_goes_on_from_given_weights(tmp_path):
-    config = replace(SMALL, patch=(8, 16, 16), steps=1, lr=0.0)
+    config = changed(SMALL, patch=(8, 16, 16), steps=1, lr=0.0)
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     train(config, toy_source(), first)
-    train(replace(config, init=str(first), seed=3), toy_source(), second)
+    train(changed(config, init=str(first), seed=3), toy_source(), second)
     before, after = (load_network(p).module.state_dict() for p in (first, second))
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
     with pytest.raises(UserError, match="not what is trained"):
-        train(replace(config, role="locate", init=str(first)), toy_source(), second)
+        train(changed(config, role="locate", init=str(first)), toy_source(), second)
 
 
 def test_patches_that_train_wrongly_in_bfloat16_are_refused(tmp_path):
     with pytest.raises(UserError, match="patches of 32 sections"):
         train(
-            replace(SMALL, bf16=True, patch=(32, 32, 32)), toy_source(), tmp_path / "x.safetensors"
+            changed(SMALL, bf16=True, patch=(32, 32, 32)), toy_source(), tmp_path / "x.safetensors"
         )
 
 
@@ -153,40 +160,125 @@ def test_emads_folders_are_read(tmp_path):
     mask = (labels > 0).astype(np.uint8) * 255
     write(tmp_path / "b1" / "b1_raw.nii.gz", image)
     write(tmp_path / "b1" / "b1_mask.nii.gz", mask)
+    write(tmp_path / "b1" / "b1_seed.nii.gz", (labels == 1).astype(np.uint8))
     write(tmp_path / "train" / "001" / "data.nii.gz", image)
     write(tmp_path / "train" / "001" / "label.nii.gz", labels.astype(np.uint16))
-    found = {name: (a, b) for name, a, b in emads_pairs(tmp_path)}
+    found = {block.name: block for block in emads_blocks(tmp_path)}
     assert set(found) == {"b1", "train/001"}
-    assert np.array_equal(found["train/001"][0], image)
-    assert np.array_equal(found["train/001"][1], labels)
-    assert np.array_equal(found["b1"][1] > 0, labels > 0) and found["b1"][1].max() < 255
+    assert np.array_equal(found["train/001"].image, image) and found["train/001"].cores is None
+    assert np.array_equal(found["train/001"].labels, labels)
+    assert np.array_equal(found["b1"].labels > 0, labels > 0) and found["b1"].labels.max() < 255
+    assert np.array_equal(found["b1"].cores, labels == 1)
     (tmp_path / "b1" / "b1_mask.nii.gz").unlink()
     with pytest.raises(UserError, match="b1_mask.nii.gz should lie beside it"):
-        list(emads_pairs(tmp_path))
+        list(emads_blocks(tmp_path))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="EMADS folder"):
-        list(emads_pairs(tmp_path / "train" / "001" / "none"))
+        list(emads_blocks(tmp_path / "empty"))
+    with pytest.raises(UserError, match="no folder"):
+        list(emads_blocks(tmp_path / "none"))
 
 
 def test_shrinking_takes_means_and_middle_labels():
     image = np.arange(2 * 4 * 5, dtype=np.uint8).reshape(2, 4, 5)
-    small, labels = shrink(image, image.astype(np.uint32), (1, 2, 2))
+    small, labels = shrink_image(image, (1, 2, 2)), shrink_labels(image, (1, 2, 2))
     assert small.shape == labels.shape == (2, 2, 2)
     assert small[0, 0, 0] == round((0 + 1 + 5 + 6) / 4) and labels[0, 0, 0] == 6
 
 
 def test_volumes_that_do_not_match_are_refused():
     image, labels = toy_somas()
-    with pytest.raises(UserError, match="one 3D shape"):
-        Volume.checked(image[1:], labels, "a")
-    with pytest.raises(UserError, match="needs uint8"):
-        Volume.checked(image.astype(np.float32), labels, "a")
+    for wrong, message in (
+        ((image[1:], labels), "one 3D shape"),
+        ((image.astype(np.float32), labels), "needs uint8"),
+        ((image, labels.astype(np.float32)), "whole numbers"),
+        ((image, labels.astype(np.int64) - 1), "must not be negative"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Volume.checked(*wrong, "a")
+
+
+def test_ids_of_any_size_are_numbered_anew_and_the_unknown_is_not_learned():
+    image, labels = toy_somas()
+    names = np.array([0, 2**40, 2**63, 77, *range(100, 200)], np.uint64)
+    volume = Volume.checked(image, names[labels], "a", ignore_label=2**40)
+    assert volume.labels.dtype == np.uint16
+    assert ((volume.labels == UNKNOWN) == (labels == 1)).all() and (labels == 1).any()
+    for role in ("locate", "segment"):
+        assert ((volume.targets(VOXEL, role, 135.0) == IGNORE) == (labels == 1)).all()
+
+
+def test_annotated_cores_are_what_localization_learns():
+    image, labels = toy_somas()
+    cores = (labels == 2).astype(np.uint8)
+    volume = Volume(image, labels.astype(np.uint16), "a", cores)
+    assert np.array_equal(volume.targets(VOXEL, "locate", 135.0), cores)
+    assert (volume.targets(VOXEL, "segment", 135.0) == 2).any()
+
+
+def test_patches_come_from_volumes_by_weight():
+    image, labels = toy_somas((24, 48, 48))
+    light, heavy = (
+        Volume(np.full_like(image, g), labels.astype(np.uint16), weight=w)
+        for g, w in ((50, 1), (200, 9))
+    )
+    none = TrainConfig(role="segment", augmentation=0).change
+    patches = Patches([light, heavy], (8, 16, 16), VOXEL, "segment", none, seed=1)
+    share = np.mean([float(patches.one(i)[0].mean()) > 100 for i in range(200)])
+    assert 0.83 < share < 0.97
+
+
+def test_the_boundary_is_as_wide_as_asked():
+    labels = np.zeros((32, 32, 32), np.uint16)
+    labels[4:28, 4:28, 4:28] = 1
+    for nm, voxels in ((64.0, 1), (200.0, 3)):
+        row = soma_targets(labels, VOXEL, "segment", nm)[16, 16, 4:28]
+        assert (row[:voxels] == 2).all() and row[voxels] == 1
+
+
+def test_it_stops_when_nothing_gets_better(tmp_path):
+    config = changed(SMALL, patch=(8, 16, 16), steps=50, judge_every=2, patience=3)
+    steps, scores = [], iter([[0.1], [0.5], [0.4], [0.5], [0.2], [9.0]])
+    record = train(
+        config,
+        toy_source(),
+        tmp_path / "a.safetensors",
+        lambda report: steps.append(report["step"]),
+        lambda *_: {"score": next(scores), "loss": 1.0},
+    )
+    assert steps[-1] == record["steps"] == 10
+    assert record["scores_on_held_out"] == {"score": [0.5], "loss": 1.0, "step": 4}
+
+
+def _two(folder):
+    torch.set_num_threads(1)
+    config = changed(SMALL, patch=(8, 16, 16), batch=1, steps=3, judge_every=3, lr=1e-3)
+    network = train(config, toy_source(), folder / "two.safetensors")
+    assert bool(network) == distributed.first()
+    if not distributed.first():
+        raise UserError("the second process says so")
+
+
+def test_two_processes_learn_one_network_and_a_mistake_in_one_is_told(tmp_path):
+    with pytest.raises(UserError, match="^the second process says so$"):
+        distributed.launch(_two, (tmp_path,), processes=2)
+    record = json.loads((tmp_path / "two.json").read_text())
+    assert record["processes"] == 2 and record["steps"] == 3
+    one = changed(SMALL, patch=(8, 16, 16), batch=2, steps=3, judge_every=3, lr=1e-3, dice=0)
+    # the same six patches in one process: the same way to go, but for how losses of patches are averaged
+    train(one, toy_source(), tmp_path / "one.safetensors")
+    start = new_network(one, VOXEL).module.state_dict()
+    moved = []
+    for name in ("one", "two"):
+        state = load_network(tmp_path / f"{name}.safetensors").module.state_dict()
+        moved.append(torch.cat([(state[k] - start[k]).ravel() for k in start]))
+    assert torch.cosine_similarity(*moved, dim=0) > 0.6
 
 
 def test_a_judgement_of_a_perfect_answer_is_one(monkeypatch):
     volume = toy_source().held_out[0]
     truth = soma_targets(volume.labels, VOXEL, "segment")
     right = torch.nn.functional.one_hot(torch.from_numpy(truth).long(), 3).float()
-    monkeypatch.setattr(training, "_logits", lambda *_: right.permute(3, 0, 1, 2)[None] * 9)
-    network = training.new_network(SMALL, VOXEL)
-    scores = training.judge(network, [volume], SMALL)
-    assert scores["score"] == scores["dice"] == 1 and scores["false_share_of_background"] == 0
+    monkeypatch.setattr(judging, "logits_of", lambda *_: right.permute(3, 0, 1, 2)[None] * 9)
+    scores = judge_voxels(new_network(SMALL, VOXEL), [volume], SMALL)
+    assert scores["iou"] == scores["dice"] == 1 and scores["false_share_of_background"] == 0
