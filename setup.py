@@ -95,6 +95,7 @@ setup(
         "flysoma.models",
         "flysoma.analysis",
         "flysoma.scripts",
+        "flysoma.scripts.bench",
     ],
     package_data={
         "flysoma.models": ["weights/*"],

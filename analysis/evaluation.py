@@ -88,7 +88,7 @@ def evaluate(
     *,
     published: bool = False,
     min_truth_um3: float = MIN_TRUTH_UM3,
-    min_edge_truth_um3: float = 0.0,
+    min_edge_um3: float = 0.0,
     confidence: Mapping[int, float] | None = None,
     block: Zyx = BLOCK,
     progress: Callable[[int, int], None] | None = None,
@@ -102,7 +102,8 @@ def evaluate(
         nothing is ignored.
       min_truth_um3: smaller true objects (crumbs at the volume's edge) are ignored: neither missed nor, where
         a prediction lies on them, false.
-      min_edge_truth_um3: the same for true objects that touch the volume's border.
+      min_edge_um3: smaller objects that touch the volume's border are ignored: true ones, and predicted ones
+        without a partner.
       confidence: of the predicted objects, which ranks them; None: by size.
       block: how much is read at once; decides nothing else.
       progress: told how many blocks of how many are read.
@@ -126,11 +127,15 @@ def evaluate(
     table = merge(tables)
     there = merge_objects(of_pred), merge_objects(of_truth)
     voxel_um3 = float(np.prod(voxel_nm)) * 1e-9
+    ignored: list[set[int]] = [set(), set()]
     if published:
-        table, ignore = drop_small(table, PUBLISHED_MIN_VOXELS), np.zeros(0, np.uint64)
+        table = drop_small(table, PUBLISHED_MIN_VOXELS)
     else:
-        ignore = _too_small(there[1], truth.shape, voxel_um3, min_truth_um3, min_edge_truth_um3)
-    matching = match(table, ignore.tolist(), confidence)
+        ignored = [
+            _too_small(objects, truth.shape, voxel_um3, least, min_edge_um3)
+            for objects, least in zip(there, (0.0, min_truth_um3))
+        ]
+    matching = match(table, ignored[1], ignored[0], confidence)
     distances = _boundaries(pred, truth, matching, there, voxel_nm)
     scores = score(table, matching, voxel_um3, _under_centroids(there[0], truth, boxes), distances)
     return Evaluation(scores, _cases(table, matching, there, truth.shape, voxel_um3), matching)
@@ -150,23 +155,25 @@ def match_arrays(
     pred: np.ndarray,
     truth: np.ndarray,
     voxel_nm: Voxel,
-    min_edge_truth_um3: float,
+    min_edge_um3: float,
     ignore: Collection[int] = (),
 ) -> Matching:
     """Only the matching of two arrays; `ignore` names true objects that do not count either."""
     voxel_um3 = float(np.prod(voxel_nm)) * 1e-9
-    objects, shape = find_objects(truth), ArrayLabels(truth).shape
-    small = _too_small(objects, shape, voxel_um3, MIN_TRUTH_UM3, min_edge_truth_um3)
-    return match(contingency(pred, truth), {*small.tolist(), *ignore})
+    small = [
+        _too_small(find_objects(labels), ArrayLabels(labels).shape, voxel_um3, least, min_edge_um3)
+        for labels, least in ((pred, 0.0), (truth, MIN_TRUTH_UM3))
+    ]
+    return match(contingency(pred, truth), {*small[1], *ignore}, small[0])
 
 
 def _too_small(
-    truth: Objects, shape: Zyx, voxel_um3: float, min_um3: float, min_edge_um3: float
-) -> np.ndarray:
-    """True objects that do not count."""
-    um3 = truth.voxels * voxel_um3
-    small = (um3 < min_edge_um3) & np.isin(truth.ids, truth.at_border(shape))
-    return truth.ids[small | (um3 < min_um3)]
+    objects: Objects, shape: Zyx, voxel_um3: float, min_um3: float, min_edge_um3: float
+) -> set[int]:
+    """Ids of objects that do not count."""
+    um3 = objects.voxels * voxel_um3
+    small = (um3 < min_edge_um3) & np.isin(objects.ids, objects.at_border(shape))
+    return set(objects.ids[small | (um3 < min_um3)].tolist())
 
 
 def _boxes(shape: Zyx, block: Zyx) -> Iterator[Box]:

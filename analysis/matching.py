@@ -87,12 +87,13 @@ class Matching:
 def match(
     table: Contingency,
     ignore_truth: Iterable[int] = (),
+    ignore_pred: Iterable[int] = (),
     confidence: Mapping[int, float] | None = None,
 ) -> Matching:
     """Match the objects of a table whose `a` is the prediction and whose `b` is the truth.
 
     A true object in `ignore_truth` is neither found nor missed; a prediction that matches no other object
-    and has at least half of its voxels in ignored truth is neither right nor wrong.
+    and has at least half of its voxels in ignored truth, or is in `ignore_pred`, is neither right nor wrong.
 
     Args:
       confidence: ranks the predicted objects; absent ones come last. None: the larger, the higher, as in the
@@ -110,7 +111,8 @@ def match(
     inside = np.bincount(row, both.counts * ignored[column], len(pred))
     matched = np.zeros(len(pred), bool)
     matched[row[kept]] = True
-    counts = matched | (2 * inside < pred_voxels)
+    unjudged = np.isin(pred, np.array(list(ignore_pred), np.uint64))
+    counts = matched | ((2 * inside < pred_voxels) & ~unjudged)
     rank = pred_voxels.astype(np.float64)
     if confidence is not None:
         rank = np.array([confidence.get(int(i), -np.inf) for i in pred])

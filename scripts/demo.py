@@ -43,7 +43,7 @@ def command(output: Path, seed: int, workers: int) -> None:
     found, truth = (
         open_labels(f"{output}/{n}", "zyx", RESOLUTION_NM) for n in ("run/somas", "truth")
     )
-    scores = evaluate(found, truth, RESOLUTION_NM[::-1], min_edge_truth_um3=MIN_EDGE_UM3).scores
+    scores = evaluate(found, truth, RESOLUTION_NM[::-1], min_edge_um3=MIN_EDGE_UM3).scores
     layer = LabelLayer(f"{output}/truth")
     picture = overview_figure(sections(run, layer), title="Somas found (colour) and truth (dashed)")
     run.store.put("report/overview.png", picture, "image/png")

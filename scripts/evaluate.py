@@ -32,7 +32,7 @@ _LISTED = ("merge", "split")
     "--min-edge-um3",
     default=0.0,
     show_default=True,
-    help="Truth that the volume's edge cuts counts only if it shows at least this.",
+    help="What the volume's edge cuts to less than this is not judged, true or falsely found.",
 )
 @click.option(
     "--confidence",
@@ -67,7 +67,7 @@ def command(
             two,
             voxel_nm,
             published=published,
-            min_edge_truth_um3=min_edge_um3,
+            min_edge_um3=min_edge_um3,
             confidence=_confidence(confidence) if confidence else None,
             progress=lambda done, of: bars("blocks", done, of),
         )

@@ -61,8 +61,8 @@ def test_renaming_labels_changes_nothing(pred, truth, random):
 @settings(deadline=None, max_examples=30)
 @given(LABELS, LABELS, st.tuples(*[st.integers(1, 7)] * 3))
 def test_blocks_score_like_the_whole(pred, truth, block):
-    whole = evaluate_arrays(pred, truth, VOXEL_NM, min_edge_truth_um3=9)
-    blocks = evaluate_arrays(pred, truth, VOXEL_NM, min_edge_truth_um3=9, block=block)
+    whole = evaluate_arrays(pred, truth, VOXEL_NM, min_edge_um3=9)
+    blocks = evaluate_arrays(pred, truth, VOXEL_NM, min_edge_um3=9, block=block)
     assert blocks.scores == whole.scores
     assert blocks.cases == whole.cases
 
@@ -153,10 +153,14 @@ def test_partial_somas_at_the_border_can_be_ignored():
     assert plain(pred, truth).recall == 1 / 2
     inner = np.zeros((6, 12, 62), np.uint64)
     inner[1:-1, 1:-1, :-2] = truth  # now nothing touches
-    assert plain(np.zeros_like(inner), inner, min_edge_truth_um3=100).truth == 2
+    assert plain(np.zeros_like(inner), inner, min_edge_um3=100).truth == 2
     inner[1:-1, 1:-1, 58:] = 2
-    scores = plain(np.where(inner == 2, 0, inner), inner, min_edge_truth_um3=1000)
+    scores = plain(np.where(inner == 2, 0, inner), inner, min_edge_um3=1000)
     assert (scores.truth, scores.truth_ignored, scores.f1) == (1, 1, 1)
+    scores = plain(
+        inner, np.where(inner == 2, 0, inner), min_edge_um3=1000
+    )  # nor is the like false
+    assert (scores.predicted, scores.predicted_ignored, scores.f1) == (1, 1, 1)
 
 
 def test_published_drops_small_truth_and_counts_predictions_there_as_false():

@@ -10,7 +10,7 @@ from flysoma.scripts.predict import predict_array
 
 DATA = Path(__file__).parent / "data"
 pytestmark = pytest.mark.skipif(
-    not {"flysoma/locate-v1", "flysoma/segment-v1"} <= set(packaged_names()),
+    not {"flysoma/locate-v2", "flysoma/segment-v2"} <= set(packaged_names()),
     reason="no weights are shipped yet",
 )
 

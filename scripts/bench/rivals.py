@@ -1,0 +1,165 @@
+"""Ways to get from an image to soma labels that the benchmark compares. Everything is z, y, x."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import edt
+import numpy as np
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.filters import threshold_otsu
+from skimage.segmentation import watershed
+
+from ...models.emads import shrink_image
+from ...models.instances import make_instances
+from ...models.predict import Predictor, predict_all
+from ...models.weights import load_network
+from ...tasks import pipeline
+from ...tasks.config import Locate, RunConfig, Segment, Soma
+from ...tasks.locate import SEEDS
+from ...tasks.measure import get_frame
+from ...tasks.stitch import RESOLVED
+from ...tasks.volume import LabelLayer
+from ..ingest import NewLayer, ingest_array
+from .published import published_inference
+
+Zyx = tuple[int, int, int]
+Voxel = tuple[float, float, float]
+BLOCK_VX = (192, 192, 128)  # x, y, z: so that somas are cut by blocks
+_SMOOTH_NM, _PEAK_NM = 250.0, 1500.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """labels; what a run of ours knows besides: confidence by id, which cross a seam, seeds in voxels."""
+
+    labels: np.ndarray
+    confidence: dict[int, float] = field(default_factory=dict)
+    crosses_seam: frozenset[int] = frozenset()
+    seeds: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Names of the two networks' weights."""
+
+    locate: str = Locate().weights
+    segment: str = Segment().weights
+
+
+@dataclass(frozen=True)
+class Block:
+    """What is given to all: an image and networks; what several need is computed once."""
+
+    image: np.ndarray
+    voxel_nm: Voxel
+    weights: Weights
+
+    @cached_property
+    def ours(self) -> Answer:
+        """The whole pipeline, in blocks."""
+        with tempfile.TemporaryDirectory(prefix="flysoma-bench-") as folder:
+            ingest_array(self.image, NewLayer(f"{folder}/image", self.voxel_nm[::-1]))
+            config = RunConfig(
+                image=f"{folder}/image",
+                output=f"{folder}/run",
+                locate=Locate(weights=self.weights.locate),
+                segment=Segment(weights=self.weights.segment, block_vx=BLOCK_VX),
+            )
+            run = pipeline.begin(config)
+            pipeline.execute_here(run, "relabel", lambda *_: None)
+            layer = LabelLayer(run.somas_path)
+            labels = layer.read(layer.bounds)
+            somas, seeds = get_frame(run.store, RESOLVED), run.store.get_arrays(SEEDS)
+        assert seeds is not None
+        ids = somas["id"].astype(int)
+        return Answer(
+            self.at_own_voxels(labels, config.segment.resolution_nm[::-1]),
+            dict(zip(ids, somas["confidence"])),
+            frozenset(ids[somas["crosses_seam"].astype(bool)]),
+            seeds["xyz_nm"][:, ::-1] / np.array(self.voxel_nm) - 0.5,
+        )
+
+    @cached_property
+    def pieces(self) -> np.ndarray:
+        """Connected pieces of interior where the segmentation network has seen everything."""
+        network = load_network(self.weights.segment)
+        working = network.spec.voxel_nm
+        image = shrink_image(self.image, self.factor(working))
+
+        def read(lo: Zyx, hi: Zyx) -> np.ndarray:
+            return image[tuple(slice(a, b) for a, b in zip(lo, hi))]
+
+        interior, boundary = predict_all(
+            Predictor(network), read, image.shape, (0, 0, 0), image.shape
+        )
+        threshold, least = Segment().interior_threshold, Soma().min_volume_um3
+        nobody = np.zeros((0, 3))
+        labels, _, _ = make_instances(interior, boundary, nobody, working, threshold, least)
+        return self.at_own_voxels(labels, working)
+
+    def factor(self, working_nm: Voxel) -> Zyx:
+        """Voxels of the image in one of a network's."""
+        z, y, x = (round(w / v) for w, v in zip(working_nm, self.voxel_nm))
+        return z, y, x
+
+    def at_own_voxels(self, labels: np.ndarray, working_nm: Voxel) -> np.ndarray:
+        """Labels of a network's voxels at those of the image."""
+        for axis, times in enumerate(self.factor(working_nm)):
+            labels = labels.repeat(times, axis)
+        return labels
+
+
+def ours(block: Block) -> Answer:
+    """The whole pipeline, in blocks."""
+    return block.ours
+
+
+def published(block: Block) -> Answer:
+    """The published inference, with the same weights."""
+    networks = [load_network(name) for name in (block.weights.locate, block.weights.segment)]
+    return Answer(published_inference(block.image, block.voxel_nm, *networks))
+
+
+def no_localization(block: Block) -> Answer:
+    """The segmentation network everywhere, every connected piece a soma."""
+    return Answer(block.pieces)
+
+
+def no_watershed(block: Block) -> Answer:
+    """Connected pieces that hold a seed."""
+    seeds = block.ours.seeds
+    assert seeds is not None
+    last = np.array(block.image.shape) - 1
+    seeded = np.unique(block.pieces[tuple(np.clip(np.rint(seeds), 0, last).astype(int).T)])
+    return Answer(np.where(np.isin(block.pieces, seeded), block.pieces, 0))
+
+
+def classical(block: Block) -> Answer:
+    """No network: smoothing, Otsu's threshold, distance transform, watershed from its peaks."""
+    image, voxel_nm = block.image, block.voxel_nm
+    smooth = ndimage.gaussian_filter(image.astype(np.float32), [_SMOOTH_NM / v for v in voxel_nm])
+    bright = smooth > threshold_otsu(smooth)
+    depth = edt.edt(bright, anisotropy=voxel_nm, parallel=1)
+    coarse = max(1, round(_PEAK_NM / max(voxel_nm) / 2))
+    peaks = peak_local_max(
+        depth, min_distance=coarse, threshold_abs=_PEAK_NM / 2, exclude_border=False
+    )
+    markers = np.zeros(image.shape, np.int32)
+    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    labels = watershed(-depth, markers, mask=bright).astype(np.uint32)
+    counts = np.bincount(labels.ravel())
+    small = counts * (float(np.prod(voxel_nm)) * 1e-9) < Soma().min_volume_um3
+    return Answer(np.where(small, 0, np.arange(len(counts), dtype=np.uint32))[labels])
+
+
+RIVALS = {
+    "flysoma": ours,
+    "published inference": published,
+    "no localization": no_localization,
+    "no watershed": no_watershed,
+    "classical": classical,
+}

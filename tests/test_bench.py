@@ -1,0 +1,124 @@
+"""The benchmark: the published inference as it is specified, the other ways, and what is added up."""
+
+import json
+
+import numpy as np
+import pytest
+from bright_networks import LOCATE, SEGMENT, brightness_network
+from click.testing import CliRunner
+
+from flysoma.analysis.matching import Crowd
+from flysoma.analysis.touching import kept_apart, touching_pairs
+from flysoma.models.weights import load_network
+from flysoma.scripts.bench import accuracy
+from flysoma.scripts.bench.published import (
+    PATCH,
+    border_starts,
+    patch_starts,
+    published_inference,
+    published_seeds,
+)
+from flysoma.scripts.cli import cli
+
+VOXEL = (40.0, 64.0, 64.0)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    brightness_network(folder / "locate.safetensors", *LOCATE)
+    brightness_network(folder / "segment.safetensors", *SEGMENT)
+    return folder / "locate.safetensors", folder / "segment.safetensors"
+
+
+def balls(shape, voxel_nm, *centres, radius=1500.0):
+    grid = np.ogrid[tuple(slice(n) for n in shape)]
+    labels = np.zeros(shape, np.uint32)
+    for number, centre in enumerate(centres, start=1):
+        apart = sum(((g - c) * v) ** 2 for g, c, v in zip(grid, centre, voxel_nm))
+        labels[apart < radius**2] = number
+    return labels
+
+
+def test_a_seed_has_seven_patches_and_the_border_all_its_windows():
+    volume = (260, 400, 400)
+    starts = list(patch_starts(np.array([[130.0, 200, 200]]), volume))
+    assert starts[0] == (65, 149, 149) and len(starts) == 7
+    apart = np.array(starts) - starts[0]
+    assert sorted(map(tuple, np.abs(apart[1:]).tolist())) == sorted(
+        [(60, 0, 0), (0, 60, 0), (0, 0, 60)] * 2
+    )
+    windows = list(border_starts(volume))
+    last = [n - p for n, p in zip(volume, PATCH)]
+    assert all(any(a in (0, end) for a, end in zip(start, last)) for start in windows)
+    steps = [len({start[axis] for start in windows}) for axis in range(3)]
+    assert steps == [6, 11, 11]  # every 30 voxels, and the last place
+    assert len(windows) == 6 * 11 * 11 - 4 * 9 * 9  # all but those inside
+    clamped = list(patch_starts(np.array([[0.0, 0, 399]]), volume))
+    assert all(0 <= a <= end for start in clamped for a, end in zip(start, last))
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_the_published_inference_finds_bright_balls(weights, factor):
+    shape = (138, 110 * factor, 126 * factor)
+    voxel_nm = (40.0, 64.0 / factor, 64.0 / factor)
+    middle = [(60, 50 * factor, 40 * factor), (70, 60 * factor, 95 * factor)]
+    truth = balls(shape, voxel_nm, *middle)
+    image = np.where(truth > 0, 210, 40).astype(np.uint8)
+    networks = [load_network(w) for w in weights]
+    seeds = published_seeds(image[::6, ::factor, ::factor], networks[0])
+    assert len(seeds) == 2 and np.abs(seeds[0] - [20, 50, 40]).max() < 2
+    labels = published_inference(image, voxel_nm, *networks)
+    assert set(np.unique(labels)) == {0, 1, 2}
+    assert ((labels > 0) & (truth > 0)).sum() > 0.8 * (truth > 0).sum()
+    assert ((labels > 0) & (truth == 0)).sum() < 0.1 * (truth > 0).sum()
+
+
+def test_pairs_that_touch_and_stay_apart():
+    labels = np.zeros((20, 30, 40), np.uint32)
+    labels[:, :, :10], labels[:, :, 10:20], labels[0, :1, 20:30] = 3, 9, 4
+    voxel_nm = (50.0, 100.0, 100.0)  # 3 and 9 share 20 x 30 faces of 0.005 um2
+    assert touching_pairs(labels, voxel_nm) == {(3, 9)}
+    assert touching_pairs(labels, voxel_nm, 0.004) == {(3, 9), (4, 9)}
+    pairs = {(3, 9), (4, 9)}
+    assert kept_apart(pairs, []) == 2
+    assert kept_apart(pairs, [Crowd(1, (3, 4, 9))]) == 0
+    assert kept_apart(pairs, [Crowd(1, (3, 4))]) == 2
+
+
+def test_the_benchmark_scores_every_way_and_writes_what_it_found(weights, tmp_path, monkeypatch):
+    """On bright balls in place of a phantom, with networks that see brightness, all but one way are perfect."""
+    small = accuracy.TestSet("typical", (1,), (138, 110, 230))
+    truth = balls(small.shape, VOXEL, (60, 50, 40), (70, 60, 95), (66, 52, 188))
+
+    class Toy:
+        image = np.where(truth > 0, 210, 40).astype(np.uint8)
+        labels = truth
+
+    monkeypatch.setattr(accuracy, "make_phantom", lambda *_: Toy)
+    monkeypatch.setattr(accuracy, "SETS", {"small": small})
+    done = CliRunner().invoke(
+        cli,
+        [
+            *("bench", "accuracy", "--sets", "small", "--output", str(tmp_path)),
+            *("--locate-weights", str(weights[0]), "--segment-weights", str(weights[1])),
+        ],
+        catch_exceptions=False,
+    )
+    assert (
+        "small: 3 somas, 0 pairs that touch" in done.stdout and "published inference" in done.stdout
+    )
+    result = json.loads((tmp_path / "accuracy.json").read_text())["sets"]["small"]
+    scores = {way: row["f1"] for way, row in result["rivals"].items()}
+    assert set(scores) == set(accuracy.RIVALS) and set(scores.values()) == {1.0}
+    assert result["localization"]["recall"] == 1 and result["localization"]["false"] == 0
+    assert result["seams"]["f1_across"] == 1 and result["seams"]["somas_across"] >= 1
+    assert sum(n for *_, n in result["confidence"]["bins"]) >= 3
+    assert "<svg" in (tmp_path / "accuracy.svg").read_text()
+    assert "Scores" in (tmp_path / "small-1.html").read_text()
+
+
+@pytest.mark.parametrize("words", [("--sets", "tiny"), ("--rivals", "flysoma,magic")])
+def test_unknown_names_are_refused(words):
+    done = CliRunner().invoke(cli, ["bench", "accuracy", *words])
+    assert done.exit_code == 2 and "there are:" in done.output
