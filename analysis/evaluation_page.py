@@ -13,6 +13,7 @@ from .page import escape, page, picture, section, table
 ReadImage = Callable[[Zyx, Zyx], np.ndarray]
 WORST = 10
 _ROOM_NM = 1500.0  # shown around a case
+_DPI = 60  # a page of ten is some megabytes
 _PAPER = 128  # grey where there is no image
 _WHAT = {
     "missed": "missed: no prediction has half of it",
@@ -52,7 +53,7 @@ def evaluation_page(
         figures = "\n".join(
             picture(
                 f"{number}. {describe(case, voxel_nm, offset_nm)}",
-                overview_figure(_sections(case, pred, truth, voxel_nm, image), columns=3),
+                overview_figure(_sections(case, pred, truth, voxel_nm, image), columns=3, dpi=_DPI),
             )
             for number, case in enumerate(worst, start=1)
         )

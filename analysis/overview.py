@@ -42,8 +42,10 @@ class Section:
     truth: np.ndarray | None = None
 
 
-def overview_figure(sections: Sequence[Section], *, title: str = "", columns: int = 2) -> bytes:
-    """PNG of the sections in a grid, each with a scale bar and the number of somas that it cuts.
+def overview_figure(
+    sections: Sequence[Section], *, title: str = "", columns: int = 2, dpi: int = _DPI
+) -> bytes:
+    """PNG of the sections in a grid, 16 inches wide, each with a scale bar and the number of somas that it cuts.
 
     The same sections give the same picture. No sections give a picture that says so.
     """
@@ -56,7 +58,7 @@ def overview_figure(sections: Sequence[Section], *, title: str = "", columns: in
     foot_in = 0.4 if any(s.truth is not None for s in sections) else 0.1
     height_in = sum(row_in) + 0.45 * rows + head_in + foot_in
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 12}):
-        figure = Figure(figsize=(16, height_in), dpi=_DPI, facecolor=_PAPER)
+        figure = Figure(figsize=(16, height_in), dpi=dpi, facecolor=_PAPER)
         FigureCanvasAgg(figure)
         if title:
             figure.text(0.012, 1 - 0.3 / height_in, title, color=_INK, size=16, va="center")

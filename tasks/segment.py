@@ -48,9 +48,10 @@ class SegmentStage(Stage):
         numbers = self._seeds_in(block.read)
         labels, owner, one_body, fields, windows = self._label(block, numbers)
         core = labels[block.core.slices_zyx(block.read.lo)]
-        interior = fields[0][block.core.slices_zyx(block.read.lo)]
+        sure = np.minimum(fields.sum(axis=0, dtype=np.uint16), FULL)  # that it is soma, inner or outer
+        sure = sure[block.core.slices_zyx(block.read.lo)]
         voxel_counts = np.bincount(core.ravel(), minlength=len(owner) + 1)[1:]
-        certainty = np.bincount(core.ravel(), interior.ravel(), len(owner) + 1)[1:] / FULL
+        certainty = np.bincount(core.ravel(), sure.ravel(), len(owner) + 1)[1:] / FULL
         run.store.put(f"blocks/{index}.ckl", crackle.compress(core))
         for axis, side, slab in self._slabs(block):
             part = labels[slab.slices_zyx(block.read.lo)]

@@ -19,7 +19,7 @@ import flysoma
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("tasks", "models", "analysis", "scripts")
 SOURCES = [ROOT / "__init__.py", ROOT / "errors.py"] + [
-    path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py"))
+    path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 
 
@@ -123,7 +123,7 @@ def test_imports_go_one_way():
         "analysis": {"analysis"},
     }
     for path in SOURCES:
-        folder = path.parent.name
+        folder = path.relative_to(ROOT).parts[0]
         for name in imports(path):
             first, _, rest = name.partition(".")
             if first == "flysoma" and rest.split(".")[0] in FOLDERS:

@@ -76,15 +76,19 @@ def accuracy(
     ways = [_known(name, RIVALS, "--rivals") for name in rivals.split(",")]
     weights = Weights(locate_weights, segment_weights)
     results: dict[str, Any] = {}
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
     with Bars() as bars:
         for name in chosen:
             results[name] = _score_set(name, ways, weights, output, bars)
-    text = json.dumps({"weights": vars(weights), "sets": results}, indent=2)
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "accuracy.json").write_text(text + "\n")
-        (output / "accuracy.svg").write_bytes(accuracy_figure(results))
-    click.echo(text if as_json else "\n\n".join(_table(n, r) for n, r in results.items()))
+            text = json.dumps({"weights": vars(weights), "sets": results}, indent=2)
+            if output is not None:
+                (output / "accuracy.json").write_text(text + "\n")
+                (output / "accuracy.svg").write_bytes(accuracy_figure(results))
+            if not as_json:
+                click.echo(_table(name, results[name]) + "\n")
+    if as_json:
+        click.echo(text)
 
 
 def _score_set(
@@ -111,7 +115,6 @@ def _score_set(
                     (scores, answer, _seeds(scores, answer, phantom.labels, test.voxel_nm))
                 )
                 if output is not None:
-                    output.mkdir(parents=True, exist_ok=True)
                     title = f"{name}, seed {seed}"
                     html = evaluation_page(
                         title, scores, pred, truth, test.voxel_nm, ArrayLabels(phantom.image).read
