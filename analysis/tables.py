@@ -45,7 +45,7 @@ COLUMNS: tuple[Column, ...] = (
     *_position("bb_start_", "lower corner of the bounding box"),
     *_position("bb_end_", "upper corner of the bounding box, exclusive"),
     Column("voxels", "int64", "", "voxels of the somas layer's finest mip"),
-    Column("confidence", "float64", "", "mean probability of the network that its voxels are soma, 0..1"),
+    Column("confidence", "float64", "", "mean probability that its voxels are soma, 0..1"),
     Column("n_seeds", "int64", "", "seeds that the localization found in it; 1 is usual"),
     Column(
         "neurites", "int64", "", "neurites that leave it; 1 is usual in insects, -1: not counted"

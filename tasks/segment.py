@@ -48,7 +48,7 @@ class SegmentStage(Stage):
         numbers = self._seeds_in(block.read)
         labels, owner, one_body, fields, windows = self._label(block, numbers)
         core = labels[block.core.slices_zyx(block.read.lo)]
-        sure = np.minimum(fields.sum(axis=0, dtype=np.uint16), FULL)  # that it is soma, inner or outer
+        sure = np.minimum(fields.sum(axis=0, dtype=np.uint16), FULL)  # inner or outer
         sure = sure[block.core.slices_zyx(block.read.lo)]
         voxel_counts = np.bincount(core.ravel(), minlength=len(owner) + 1)[1:]
         certainty = np.bincount(core.ravel(), sure.ravel(), len(owner) + 1)[1:] / FULL
