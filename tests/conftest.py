@@ -34,3 +34,14 @@ def shared_data(relpath: str) -> Path:
 def _shared_data():
     """`shared_data(relpath)` as a fixture."""
     return shared_data
+
+
+@pytest.fixture
+def one_thread():
+    """torch on one thread: for networks so small that more would only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

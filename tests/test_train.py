@@ -21,6 +21,7 @@ from flysoma.models.train import new_network, train
 from flysoma.models.train_config import TrainConfig
 from flysoma.models.weights import load_network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 VOXEL = (64.0, 64.0, 64.0)
 SMALL = TrainConfig(
     role="segment",
@@ -42,14 +43,6 @@ def changed(config, **values):
 def toy_source():
     volumes = [Volume.checked(*toy_somas(seed=s), f"toy{s}") for s in range(3)]
     return Source(volumes[:2], volumes[2:], VOXEL, {"toy": 3})
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_it_learns_toy_somas_and_says_what_it_made(tmp_path):

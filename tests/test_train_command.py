@@ -5,7 +5,6 @@ import json
 import nibabel
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from toy_somas import toy_somas
 
@@ -18,6 +17,7 @@ from flysoma.scripts.cli import cli
 from flysoma.scripts.ingest import NewLayer, ingest_array
 from flysoma.scripts.train_data import make_source
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE = (16, 32, 32)  # z, y, x at 40 x 64 x 64 nm
 SETTINGS = "steps: 2\npatch: [8, 16, 16]\nbf16: false\njudge_every: 2\nbatch: 1\n"
 
@@ -173,11 +173,3 @@ def test_the_score_by_soma_is_one_for_the_truth_and_less_for_less(monkeypatch, r
     assert half == pytest.approx(2 / 3, abs=0.01) if role == "locate" else 0.4 < half < 0.6
     volume.labels[volume.labels == 2] = train_judge.UNKNOWN  # now nobody knows
     assert train_judge.judge_somas(network, [volume], settings)["score"][0] == 1
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
