@@ -24,6 +24,7 @@ Voxel = tuple[float, float, float]
 Box = tuple[Zyx, Zyx]
 BLOCK = (256, 512, 512)
 MIN_TRUTH_UM3 = 1.05
+MIN_EDGE_UM3 = 14.0  # a ball of 3 um: where ours is judged, what the edge cuts to less is left out
 
 
 class Labels(Protocol):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterable
 
-from .matching import Crowd
+import numpy as np
 
 Voxel = tuple[float, float, float]
 MIN_FACE_UM2 = 1.0
@@ -30,9 +30,7 @@ def touching_pairs(
     return {(int(a), int(b)) for a, b in unique[area >= min_um2]}
 
 
-def kept_apart(pairs: set[tuple[int, int]], merges: list[Crowd]) -> int:
-    """How many of the pairs no prediction holds together."""
-    together = {
-        (a, b) for crowd in merges for a in crowd.held for b in crowd.held if (a, b) in pairs
-    }
+def kept_apart(pairs: set[tuple[int, int]], merged: Iterable[tuple[int, ...]]) -> int:
+    """How many of the pairs are not together in one of the groups that predictions have merged."""
+    together = {(a, b) for group in merged for a in group for b in group if (a, b) in pairs}
     return len(pairs) - len(together)

@@ -134,6 +134,8 @@ class TrainConfig(_Model):
             raise ValueError(f"{self.role} has {len(_CLASS_WEIGHTS[self.role])} class_weights")
         if not self.data:
             raise ValueError("data names nothing to learn from")
+        if len({data.share is None for data in self.data}) > 1:
+            raise ValueError("give a share to all of the data or to none of it")
         return self
 
     @property

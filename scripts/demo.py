@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ..analysis.evaluation import evaluate
+from ..analysis.evaluation import MIN_EDGE_UM3, evaluate
 from ..analysis.overview import overview_figure
 from ..errors import UserError
 from ..models.phantom import make_phantom
@@ -23,7 +23,6 @@ from .progress import Bars
 
 RESOLUTION_NM = (64.0, 64.0, 40.0)
 SHAPE = (192, 384, 384)
-MIN_EDGE_UM3 = 14.0  # a soma of which the volume's edge leaves less, a ball of 3 um, is not judged
 
 
 @click.command("demo")

@@ -164,7 +164,10 @@ def _confidence(table: str) -> dict[int, float]:
     path = Path(table)
     if not path.is_file():
         raise UserError(f"no table at {table}")
-    frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    try:
+        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except ValueError as err:
+        raise UserError(f"{table} cannot be read as a table ({err}); is it whole?") from err
     if not {"id", "confidence"} <= set(frame.columns):
         raise UserError(
             f"{table} needs the columns id and confidence; it has {list(frame.columns)}"

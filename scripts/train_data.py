@@ -43,8 +43,6 @@ def make_source(config: TrainConfig, output: Path) -> Source:
         learn += [replace(volume, weight=weight) for volume in some]
         held_out += others
         told.append(description | {"share": data.share})
-    if len({data.share is None for data in config.data}) > 1:
-        raise UserError("give a share to all of the data or to none of it")
     if not held_out:
         raise UserError("nothing is held out to judge by; name volumes or boxes under held_out")
     return Source(learn, held_out, VOXEL[config.role], {"data": told})
@@ -76,26 +74,24 @@ def _emads(data: Emads, voxel_nm: Voxel) -> Parts:
             "whole number of times; resample the volumes, or ingest them and name them as image and labels"
         )
     factor = (round(ratio[0]), round(ratio[1]), round(ratio[2]))
-    learn, held_out, names = [], [], []
-    for number, block in enumerate(emads_blocks(data.emads)):
+    volumes: dict[str, Volume] = {}
+    for block in emads_blocks(data.emads):
         image, labels = block.image, block.labels
         whole = Volume.checked(image, labels, f"{data.emads}/{block.name}", data.ignore_label)
-        volume = replace(
+        volumes[block.name] = replace(
             whole,
             image=shrink_image(whole.image, factor),
             labels=shrink_labels(whole.labels, factor),
             cores=None if block.cores is None else shrink_labels(block.cores, factor),
         )
-        names.append(block.name)
-        if data.held_out is not None:
-            apart = block.name in data.held_out
-        else:
-            apart = block.name.startswith("validation") or number % _EVERY == 0
-        (held_out if apart else learn).append(volume)
-    unknown = set(data.held_out or ()) - set(names)
+    names = list(volumes)
+    below = [name for name in names if name.startswith("validation")]
+    apart = (below or names[::_EVERY]) if data.held_out is None else data.held_out
+    unknown = set(apart) - set(names)
     if unknown:
         raise UserError(f"{data.emads} has no {', '.join(sorted(unknown))}; there is: {names}")
-    return learn, held_out, {"emads": data.emads.name, "volumes": names}
+    learn = [volumes[name] for name in names if name not in apart]
+    return learn, [volumes[n] for n in apart], {"emads": data.emads.name, "volumes": names}
 
 
 def _layers(data: Layers, voxel_nm: Voxel) -> Parts:

@@ -8,7 +8,7 @@ from typing import Any
 import edt
 import numpy as np
 
-from ..analysis.evaluation import MIN_TRUTH_UM3, match_arrays
+from ..analysis.evaluation import MIN_EDGE_UM3, MIN_TRUTH_UM3, match_arrays
 from ..analysis.matching import pooled
 from ..models.dataset import Volume
 from ..models.instances import make_instances
@@ -19,8 +19,6 @@ from ..models.targets import UNKNOWN
 from ..models.train_config import TrainConfig
 from ..models.weights import Network
 from ..tasks.config import Locate, Segment
-
-MIN_EDGE_UM3 = 14.0  # a soma of which the volume's edge leaves less, a ball of 3 um, is not judged
 
 
 def judge_somas(network: Network, volumes: Sequence[Volume], config: TrainConfig) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import pytest
 from bright_networks import LOCATE, SEGMENT, brightness_network
 from click.testing import CliRunner
 
-from flysoma.analysis.matching import Crowd
 from flysoma.analysis.touching import kept_apart, touching_pairs
 from flysoma.models.weights import load_network
 from flysoma.scripts.bench import accuracy
@@ -82,8 +81,8 @@ def test_pairs_that_touch_and_stay_apart():
     assert touching_pairs(labels, voxel_nm, 0.004) == {(3, 9), (4, 9)}
     pairs = {(3, 9), (4, 9)}
     assert kept_apart(pairs, []) == 2
-    assert kept_apart(pairs, [Crowd(1, (3, 4, 9))]) == 0
-    assert kept_apart(pairs, [Crowd(1, (3, 4))]) == 2
+    assert kept_apart(pairs, [(3, 4, 9)]) == 0
+    assert kept_apart(pairs, [(3, 4)]) == 2
 
 
 def test_the_benchmark_scores_every_way_and_writes_what_it_found(weights, tmp_path, monkeypatch):

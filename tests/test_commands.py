@@ -1,6 +1,7 @@
 """predict and evaluate: from a file to labels and scores, as a user types them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,12 +156,17 @@ def test_evaluate_writes_a_page_of_the_worst_cases(layers, tmp_path):
             ["small.npy", "small.npy", "--resolution", 50, 50, 40, "--confidence", "no"],
             "no table at",
         ),
+        (
+            ["small.npy", "small.npy", "--resolution", 50, 50, 40, "--confidence", "x.parquet"],
+            "cannot be read as a table",
+        ),
     ],
 )
 def test_evaluate_refuses_what_does_not_fit_in_one_line(layers, monkeypatch, words, message):
     monkeypatch.chdir(layers[0])
     np.save("small.npy", np.full((2, 2, 2), 2**40 + 1, np.uint64))
     np.save("empty.npy", np.zeros((2, 2, 2), np.uint64))
+    Path("x.parquet").write_text("PAR1 cut short")
     np.save("floats.npy", np.zeros((2, 2, 2), np.float32))
     with pytest.raises(UserError) as caught:
         call("evaluate", *words)

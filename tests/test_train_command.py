@@ -58,6 +58,15 @@ def config(lab, text):
     return lab / "train.yaml"
 
 
+def test_volumes_below_validation_are_held_out_and_no_others(lab):
+    (lab / "emads" / "validation").mkdir()
+    (lab / "emads" / "b").rename(lab / "emads" / "validation" / "b")
+    data = [{"emads": "emads"}]
+    source = make_source(TrainConfig(role="segment", data=data), lab / "w.safetensors")
+    assert [v.name for v in source.held_out] == ["emads/validation/b"]
+    assert [v.name for v in source.train] == ["emads/a", "emads/c"]
+
+
 def test_layers_and_emads_mixed_from_a_config_to_weights(lab):
     boxes = [box(0, 0), box(16, 0), box(0, 32)]
     file = config(

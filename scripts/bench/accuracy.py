@@ -12,21 +12,22 @@ from typing import Any
 import click
 import numpy as np
 
-from ...analysis.evaluation import ArrayLabels, Evaluation, evaluate
+from ...analysis.evaluation import MIN_EDGE_UM3, ArrayLabels, Evaluation, evaluate
 from ...analysis.evaluation_page import evaluation_page
-from ...analysis.matching import crowds, pooled
-from ...analysis.metrics import HELD_SHARE
-from ...analysis.overlap import contingency
+from ...analysis.matching import pooled
+from ...analysis.objects import find_objects
 from ...analysis.touching import kept_apart, touching_pairs
 from ...models.phantom import make_phantom
 from ...tasks.config import Locate, Segment
 from ..progress import Bars
-from ..train_judge import MIN_EDGE_UM3
 from .accuracy_plots import accuracy_figure
 from .rivals import BLOCK_VX, RIVALS, Answer, Block, Voxel, Weights
 
 Zyx = tuple[int, int, int]
 _SURE = 0.9
+_Judged = tuple[
+    Evaluation, Answer, dict[str, Any], np.ndarray
+]  # with localization; somas cut by seams
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _score_set(
     """Scores of every way on a set, and what only ours can tell."""
     test = SETS[name]
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-    judged: list[tuple[Evaluation, Answer, dict[str, Any]]] = []
+    judged: list[_Judged] = []
     for number, seed in enumerate(test.seeds):
         phantom = make_phantom(test.shape, test.voxel_nm, seed, test.difficulty)  # type: ignore[arg-type]
         block = Block(phantom.image, test.voxel_nm, weights)
@@ -109,11 +110,10 @@ def _score_set(
             seconds = time.monotonic() - start
             pred = ArrayLabels(answer.labels)
             scores = evaluate(pred, truth, test.voxel_nm, min_edge_um3=MIN_EDGE_UM3)
-            found[way].append(_one(scores, answer, phantom.labels, pairs) | {"seconds": seconds})
+            found[way].append(_one(scores, pairs) | {"seconds": seconds})
             if way == "flysoma":
-                judged.append(
-                    (scores, answer, _seeds(scores, answer, phantom.labels, test.voxel_nm))
-                )
+                alone = _seeds(scores, answer, phantom.labels, test.voxel_nm)
+                judged.append((scores, answer, alone, _cut_by_seams(phantom.labels, test.voxel_nm)))
                 if output is not None:
                     title = f"{name}, seed {seed}"
                     html = evaluation_page(
@@ -125,18 +125,16 @@ def _score_set(
     return {"rivals": rows} | (_ours(judged) if judged else {})
 
 
-def _one(
-    found: Evaluation, answer: Answer, truth: np.ndarray, pairs: set[tuple[int, int]]
-) -> dict[str, Any]:
+def _one(found: Evaluation, pairs: set[tuple[int, int]]) -> dict[str, Any]:
     """What of one phantom is added up."""
     counted = set(found.matching.truth.tolist())
     own = {pair for pair in pairs if counted >= set(pair)}
-    merges, _ = crowds(contingency(answer.labels, truth), found.matching, HELD_SHARE)
+    merged = [case.truth for case in found.cases if case.kind == "merge"]
     return {
         "matching": found.matching,
         "scores": found.scores,
         "pairs": len(own),
-        "apart": kept_apart(own, merges),
+        "apart": kept_apart(own, merged),
     }
 
 
@@ -187,12 +185,20 @@ def _seeds(found: Evaluation, answer: Answer, truth: np.ndarray, voxel_nm: Voxel
     }
 
 
-def _ours(judged: Sequence[tuple[Evaluation, Answer, dict[str, Any]]]) -> dict[str, Any]:
+def _cut_by_seams(labels: np.ndarray, voxel_nm: Voxel) -> np.ndarray:
+    """Labels that lie in more than one block of ours."""
+    block_nm = np.array(BLOCK_VX[::-1]) * Segment().resolution_nm[::-1]
+    objects = find_objects(labels)
+    first, last = ((at + 0.5) * voxel_nm // block_nm for at in (objects.lo, objects.hi - 1))
+    return objects.ids[(first != last).any(axis=1)]
+
+
+def _ours(judged: Sequence[_Judged]) -> dict[str, Any]:
     """Localization, seams and confidence."""
     seeds = {key: sum(part[2][key] for part in judged) for key in judged[0][2]}
     counts = np.zeros((2, 3), int)  # inside blocks, across seams; hits, predicted, true
     sure, right = [], []
-    for found, answer, _ in judged:
+    for found, answer, _, cut in judged:
         matching = found.matching
         hit_pred, hit_truth = matching.hits(0.5), matching.found(0.5)
         crossing = np.isin(matching.pred, list(answer.crosses_seam))
@@ -204,7 +210,7 @@ def _ours(judged: Sequence[tuple[Evaluation, Answer, dict[str, Any]]]) -> dict[s
         counts[1, 2] += int((hit_truth & partner).sum())
         counts[0, 2] += int((hit_truth & ~partner).sum())
         missed = matching.truth[~hit_truth]
-        across = _cut_by_seams(found, missed)
+        across = int(np.isin(missed, cut).sum())
         counts[1, 2] += across
         counts[0, 2] += len(missed) - across
         sure += [answer.confidence.get(int(i), 0.0) for i in matching.pred]
@@ -235,18 +241,6 @@ def _ours(judged: Sequence[tuple[Evaluation, Answer, dict[str, Any]]]) -> dict[s
             "right_of_these": float(correct[high].mean()) if high.any() else None,
         },
     }
-
-
-def _cut_by_seams(found: Evaluation, missed: np.ndarray) -> int:
-    """How many of the missed somas a block's face cuts."""
-    boxes = {case.truth[0]: case.box for case in found.cases if case.kind == "missed"}
-    count = 0
-    for label in missed.tolist():
-        if label not in boxes:
-            continue
-        lo, hi = boxes[label]
-        count += any((a + 1) // s != (b - 2) // s for a, b, s in zip(lo, hi, BLOCK_VX[::-1]))
-    return count
 
 
 def _known(name: str, there: dict[str, Any], option: str) -> str:
