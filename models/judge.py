@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .dataset import Volume
 from .losses import soma_loss
+from .predict import has_bf16
 from .targets import Role
 from .train_config import TrainConfig
 from .weights import Network, NetworkSpec
@@ -87,7 +88,8 @@ def run_network(module: nn.Module, spec: NetworkSpec, images: Tensor, bf16: bool
     """Logits of images (grey, n, 1, z, y, x)."""
     images = images * spec.input_scale + spec.input_shift
     images = images.to(memory_format=torch.channels_last_3d)
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
+    device = images.device.type
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16 and has_bf16(device)):
         return module(images)
 
 

@@ -90,7 +90,7 @@ class Predictor:
     def __post_init__(self) -> None:
         module = self.network.module.to(self.device).eval()
         self.module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.autocast = self.device == "cuda" or _cpu_has_bf16()
+        self.autocast = has_bf16(self.device)
         self.compiled = self._with_openvino() if self.device == "cpu" else None
 
     def lattice(self, volume: Zyx) -> Lattice:
@@ -236,8 +236,10 @@ def _zyx(values: Iterable[int]) -> Zyx:
     return int(z), int(y), int(x)
 
 
-def _cpu_has_bf16() -> bool:
-    """Whether bfloat16 is faster than float32 here; FLYSOMA_FLOAT32=1 says no on any processor."""
+def has_bf16(device: str) -> bool:
+    """Whether bfloat16 is faster than float32; FLYSOMA_FLOAT32=1 says no on any processor."""
+    if device == "cuda":
+        return True
     if os.environ.get("FLYSOMA_FLOAT32"):
         return False
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)

@@ -99,7 +99,7 @@ class TrainConfig(_Model):
       boundary_nm: width of the boundary class (segment).
       judge_every: steps between judgements; `patience`: how many of them without a better score end it.
       augmentation: how much patches are changed; 0: not at all.
-      bf16: bfloat16 where it is as good.
+      bf16: bfloat16 where it is as good and the device has it.
       processes: one a GPU by default.
       cache: folder that keeps phantoms; None: beside the weights.
     """
