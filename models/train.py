@@ -96,10 +96,14 @@ def train(
     run.resume()
     with _Log(output, run.number) as log:
         while not run.finished:
-            report = run.step()
-            if run.finished or run.number % config.judge_every == 0:
-                report |= run.judge()
-                run.save_checkpoint()
+            if run.number == 0 and config.init is not None and run.before is None:
+                report = {"step": 0} | run.judge()  # no training may end worse than it began
+                run.before = run.best
+            else:
+                report = run.step()
+                if run.finished or run.number % config.judge_every == 0:
+                    report |= run.judge()
+                    run.save_checkpoint()
             log.add(report, run.picture)
             if progress and distributed.first():
                 progress(report)
@@ -137,6 +141,7 @@ class _Run:
         self.number, self.seconds, self.skipped, self.since_best = 0, 0.0, 0, 0
         self.best: dict[str, Any] = {"score": [-1.0]}
         self.best_state = self.mean
+        self.before: dict[str, Any] | None = None
         self.picture: Any = None
 
     @property
@@ -220,6 +225,7 @@ class _Run:
                 "skipped": self.skipped,
                 "since_best": self.since_best,
                 "best": self.best,
+                "before": self.before,
             },
         }
         part = self.output.with_suffix(".part")
@@ -258,6 +264,7 @@ class _Run:
             "steps": self.number,
             "steps_skipped": self.skipped,
             "seconds": round(self.seconds),
+            "scores_before": self.before,
             "scores_on_held_out": self.best,
         }
         before = Path(self.config.init).with_suffix(".json") if self.config.init else None

@@ -102,6 +102,20 @@ def test_training_goes_on_from_given_weights(tmp_path):
         train(changed(config, role="locate", init=str(first)), toy_source(), second)
 
 
+def test_a_training_that_spoils_the_weights_it_began_with_keeps_them(tmp_path):
+    def small(network, volumes, config):
+        return {"score": [1 / float(sum(p.abs().sum() for p in network.module.parameters()))]}
+
+    config = changed(SMALL, patch=(8, 16, 16), steps=2, judge_every=1)
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    train(config, toy_source(), first)
+    spoil = changed(config, init=str(first), lr=1.0, ema=0.0)
+    record = train(spoil, toy_source(), second, judge=small)
+    assert record["scores_before"] == record["scores_on_held_out"]
+    assert record["scores_before"]["step"] == 0 and record["steps"] == 2
+    assert first.read_bytes() == second.read_bytes()
+
+
 def test_patches_that_train_wrongly_in_bfloat16_are_refused(tmp_path):
     with pytest.raises(UserError, match="patches of 32 sections"):
         train(
