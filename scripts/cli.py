@@ -24,7 +24,7 @@ COMMANDS = {
     "predict": "predict",
     "evaluate": "evaluate",
     "train": "train_command",
-    "bench": "bench.accuracy:bench",
+    "bench": "bench.command",
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from bright_networks import LOCATE, SEGMENT, brightness_network
 from click.testing import CliRunner
 
+from flysoma.analysis.points import PointScores, score_points
 from flysoma.analysis.touching import kept_apart, touching_pairs
 from flysoma.models.weights import load_network
 from flysoma.scripts.bench import accuracy
@@ -121,3 +122,55 @@ def test_the_benchmark_scores_every_way_and_writes_what_it_found(weights, tmp_pa
 def test_unknown_names_are_refused(words):
     done = CliRunner().invoke(cli, ["bench", "accuracy", *words])
     assert done.exit_code == 2 and "there are:" in done.output
+
+
+def test_points_have_an_object_of_their_own_or_share_one_or_are_missed():
+    centres = [(30, 30, 40), (30, 60, 40), (30, 60, 110), (30, 60, 190)]
+    labels = balls((60, 100, 230), VOXEL, *centres)
+    labels[labels == 2] = 1
+    points = np.array([*centres, (5.0, 90, 5)])
+    points[3] += (
+        0,
+        0,
+        18,
+    )  # 1152 nm from the middle: the ball around it is in the object, its edge outside
+    found = score_points(labels, points, VOXEL)
+    assert found == PointScores(points=5, own=2, shared=2, missed=1, objects=3, without=0)
+    assert score_points(labels, points[3:4] + (0, 0, 8), VOXEL).own == 0  # most of it is outside
+    assert score_points(labels, np.zeros((0, 3)), VOXEL) == PointScores(0, 0, 0, 0, 3, 3)
+
+
+def test_the_nuclei_of_a_volume_judge_every_way(weights, tmp_path):
+    """Image voxels of 40 nm, which the network's are not a whole number of."""
+    ways = ("flysoma", "no watershed", "classical")
+    centres = [(64, 80, 64), (64, 80, 150), (70, 190, 150)]
+    image = np.where(balls((138, 240, 230), (40.0, 40.0, 40.0), *centres) > 0, 210, 40)
+    np.save(tmp_path / "image.npy", image.astype(np.uint8))
+    rows = [f"{x * 40},{y * 40},{z * 40}" for z, y, x in centres]
+    (tmp_path / "nuclei.csv").write_text("\n".join(["x_nm,y_nm,z_nm", *rows[:2]]))
+    words = [
+        *("bench", "nuclei", str(tmp_path / "image.npy"), str(tmp_path / "nuclei.csv"), "--json"),
+        *("--locate-weights", str(weights[0]), "--segment-weights", str(weights[1])),
+    ]
+    picture = tmp_path / "new" / "ways.png"
+    words += [
+        "--resolution",
+        "40",
+        "40",
+        "40",
+        "--output",
+        str(picture),
+        "--rivals",
+        ",".join(ways),
+    ]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    found = json.loads(done.stdout)
+    assert tuple(found) == ways and picture.read_bytes().startswith(b"\x89PNG")
+    for row in found.values():
+        assert (row["own"], row["missed"], row["objects"], row["without"]) == (2, 0, 3, 1)
+    (tmp_path / "nuclei.csv").write_text("x_nm,y_nm,z_nm\n90000,0,0\n")
+    refused = CliRunner().invoke(cli, words)
+    assert "1 of 1 nuclei lie outside" in str(refused.exception)
+    (tmp_path / "nuclei.csv").write_text("a,b\n1,2\n")
+    refused = CliRunner().invoke(cli, words)
+    assert "needs the columns x_nm, y_nm, z_nm" in str(refused.exception)

@@ -21,7 +21,7 @@ from ...models.phantom import make_phantom
 from ...tasks.config import Locate, Segment
 from ..progress import Bars
 from .accuracy_plots import accuracy_figure
-from .rivals import BLOCK_VX, RIVALS, Answer, Block, Voxel, Weights
+from .rivals import BLOCK_VX, RIVALS, Answer, Block, Voxel, Weights, chosen
 
 Zyx = tuple[int, int, int]
 _SURE = 0.9
@@ -48,12 +48,7 @@ SETS = {
 }
 
 
-@click.group("bench")
-def bench() -> None:
-    """Measure how good flysoma is on this machine."""
-
-
-@bench.command("accuracy")
+@click.command("accuracy")
 @click.option("--sets", default=",".join(SETS), show_default=True, help="Which test sets.")
 @click.option("--rivals", default=",".join(RIVALS), show_default=True, help="Which ways.")
 @click.option("--locate-weights", default=Locate().weights, show_default=True)
@@ -64,7 +59,7 @@ def bench() -> None:
     help="Folder for accuracy.json, accuracy.svg and a page of the worst cases of each phantom.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def accuracy(
+def command(
     sets: str,
     rivals: str,
     locate_weights: str,
@@ -73,14 +68,13 @@ def accuracy(
     as_json: bool,
 ) -> None:
     """Score flysoma and other ways to find somas with the same weights, on phantoms that nobody learned from."""
-    chosen = [_known(name, SETS, "--sets") for name in sets.split(",")]
-    ways = [_known(name, RIVALS, "--rivals") for name in rivals.split(",")]
+    tests, ways = chosen(sets, SETS, "--sets"), chosen(rivals, RIVALS, "--rivals")
     weights = Weights(locate_weights, segment_weights)
     results: dict[str, Any] = {}
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     with Bars() as bars:
-        for name in chosen:
+        for name in tests:
             results[name] = _score_set(name, ways, weights, output, bars)
             text = json.dumps({"weights": vars(weights), "sets": results}, indent=2)
             if output is not None:
@@ -241,12 +235,6 @@ def _ours(judged: Sequence[_Judged]) -> dict[str, Any]:
             "right_of_these": float(correct[high].mean()) if high.any() else None,
         },
     }
-
-
-def _known(name: str, there: dict[str, Any], option: str) -> str:
-    if name not in there:
-        raise click.BadParameter(f"'{name}'; there are: {', '.join(there)}", param_hint=option)
-    return name
 
 
 def _table(name: str, result: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ def published_inference(
     work = shrink_image(image, factor)
     seeds = published_seeds(shrink_image(work, (6, 1, 1)), locate)
     middles = (seeds + 0.5) * (3, 1, 1)  # from sections of 120 nm to those of 40 nm
-    starts = [*patch_starts(middles, work.shape), *border_starts(work.shape)]
+    starts = {*patch_starts(middles, work.shape), *border_starts(work.shape)}
     window = tuple(min(p, n) for p, n in zip(PATCH, work.shape))
     spec = replace(segment.spec, window=window)
     predictor = Predictor(Network(segment.module, spec))

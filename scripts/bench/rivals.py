@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+import click
 import edt
 import numpy as np
 from scipy import ndimage
@@ -163,3 +165,11 @@ RIVALS = {
     "no watershed": no_watershed,
     "classical": classical,
 }
+
+
+def chosen(names: str, there: dict[str, Any], option: str) -> list[str]:
+    """The names of a comma-separated option, all of which must be there."""
+    for name in names.split(","):
+        if name not in there:
+            raise click.BadParameter(f"'{name}'; there are: {', '.join(there)}", param_hint=option)
+    return names.split(",")

@@ -1,0 +1,17 @@
+"""`flysoma bench`: measurements that print a table."""
+
+from __future__ import annotations
+
+import click
+
+from .accuracy import command as accuracy
+from .nuclei import command as nuclei
+
+
+@click.group("bench")
+def command() -> None:
+    """Measure how good flysoma is on this machine."""
+
+
+command.add_command(accuracy)
+command.add_command(nuclei)

@@ -1,0 +1,112 @@
+"""`flysoma bench nuclei`: ours and its rivals on a real volume of which the nuclei are known."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+
+from ...analysis.overview import Section, overview_figure
+from ...analysis.points import score_points
+from ...errors import UserError
+from ...tasks.config import Locate, Segment
+from ...tasks.geometry import Box
+from ...tasks.volume import ImageLayer
+from ..files import read_array
+from ..ingest import NewLayer, ingest_array
+from ..progress import Bars
+from .rivals import RIVALS, Block, Voxel, Weights, chosen
+
+_AXES = ("x_nm", "y_nm", "z_nm")
+_COLUMNS = ("points", "own", "shared", "missed", "objects", "without", "seconds")
+
+
+@click.command("nuclei")
+@click.argument("image")
+@click.argument("nuclei", type=click.Path(path_type=Path))
+@click.option("--resolution", nargs=3, type=float, help="Voxel size of a file in nm, X Y Z.")
+@click.option("--rivals", default=",".join(RIVALS), show_default=True, help="Which ways.")
+@click.option("--locate-weights", default=Locate().weights, show_default=True)
+@click.option("--segment-weights", default=Segment().weights, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="Picture (.png) to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    image: str,
+    nuclei: Path,
+    resolution: Voxel | None,
+    rivals: str,
+    locate_weights: str,
+    segment_weights: str,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Score flysoma and other ways on IMAGE by its NUCLEI: how many have an object of their own?
+
+    IMAGE is a file (z, y, x) or a precomputed image, small enough for memory. NUCLEI is a table (.csv) of the middle
+    of every nucleus in it: x_nm, y_nm and z_nm, from where the coordinates of IMAGE are counted; it may be empty.
+    """
+    ways = chosen(rivals, RIVALS, "--rivals")
+    positions = _nuclei(nuclei)
+    voxel_nm: Voxel = Segment().resolution_nm[::-1]
+    array, first = _image(image, resolution)
+    points = positions / voxel_nm - 0.5 - first
+    outside = ((points < -0.5) | (points > np.array(array.shape) - 0.5)).any(axis=1)
+    if outside.any():
+        raise UserError(
+            f"{nuclei}: {outside.sum()} of {len(points)} nuclei lie outside {image}, the first at "
+            f"{tuple(positions[outside][0][::-1])} nm (x, y, z)"
+        )
+    block = Block(array, voxel_nm, Weights(locate_weights, segment_weights))
+    found: dict[str, dict[str, Any]] = {}
+    pictures = []
+    middle = round(float(np.median(points[:, 0]))) if len(points) else len(array) // 2
+    with Bars() as bars:
+        for number, way in enumerate(ways):
+            start = time.monotonic()
+            labels = RIVALS[way](block).labels
+            seconds = time.monotonic() - start
+            found[way] = asdict(score_points(labels, points, voxel_nm)) | {"seconds": seconds}
+            pictures.append(Section(way, array[middle], labels[middle], voxel_nm[1:]))
+            bars("ways", number + 1, len(ways))
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_bytes(overview_figure(pictures, columns=3))
+    click.echo(json.dumps(found, indent=2) if as_json else _table(found))
+
+
+def _nuclei(path: Path) -> np.ndarray:
+    """Positions in nm, z, y, x."""
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as err:
+        raise UserError(f"{path} cannot be read as a table: {err}") from err
+    if not set(_AXES) <= set(table.columns):
+        raise UserError(f"{path} needs the columns {', '.join(_AXES)}; it has {list(table)}")
+    return table[list(_AXES[::-1])].to_numpy(float)
+
+
+def _image(source: str, resolution: Voxel | None) -> tuple[np.ndarray, np.ndarray]:
+    """An image with the voxels of the segmentation network, and its first voxel; both z, y, x."""
+    with tempfile.TemporaryDirectory(prefix="flysoma-bench-") as folder:
+        if Path(source).is_file():
+            if resolution is None:
+                raise UserError(f"{source} is a file: give its voxel size with --resolution X Y Z")
+            ingest_array(read_array(source), NewLayer(f"{folder}/image", resolution))
+            source = f"{folder}/image"
+        layer = ImageLayer(source)
+        bounds: Box = layer.working_bounds(Segment().resolution_nm)
+        return layer.read(bounds, Segment().resolution_nm), np.array(bounds.lo[::-1])
+
+
+def _table(found: dict[str, dict[str, Any]]) -> str:
+    lines = [" ".join([f"{'':20}", *(f"{column:>9}" for column in _COLUMNS)])]
+    for way, row in found.items():
+        lines.append(" ".join([f"{way:20}", *(f"{row[column]:9.0f}" for column in _COLUMNS)]))
+    return "\n".join(lines)
