@@ -12,7 +12,7 @@ import numpy as np
 from ..analysis.evaluation import MIN_EDGE_UM3, evaluate
 from ..analysis.overview import overview_figure
 from ..errors import UserError
-from ..models.phantom import make_phantom
+from ..models.phantom import DIFFICULTIES, Difficulty, make_phantom
 from ..tasks import pipeline
 from ..tasks.config import RunConfig, Segment
 from ..tasks.publish import sections
@@ -28,12 +28,13 @@ SHAPE = (192, 384, 384)
 @click.command("demo")
 @click.option("--output", default="demo", show_default=True, type=click.Path(path_type=Path))
 @click.option("--seed", default=1, show_default=True, help="Which brain; none was trained on.")
+@click.option("--difficulty", type=click.Choice(DIFFICULTIES), default="typical", show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=os.cpu_count(), show_default="cores")
-def command(output: Path, seed: int, workers: int) -> None:
+def command(output: Path, seed: int, difficulty: Difficulty, workers: int) -> None:
     """Make fly-brain EM, find its somas through every stage, compare with the truth."""
     started = time.time()
     with Bars() as bars:
-        _volume(output, seed, bars)
+        _volume(output, seed, difficulty, bars)
         config = RunConfig(
             image=f"{output}/em", output=f"{output}/run", segment=Segment(block_vx=(192, 192, 192))
         )
@@ -55,11 +56,11 @@ def command(output: Path, seed: int, workers: int) -> None:
     click.echo(f"open it:  flysoma view {output}/run")
 
 
-def _volume(output: Path, seed: int, bars: Bars) -> None:
-    """Image and truth as precomputed layers, unless an earlier demo of the same seed made them."""
-    marker = output / "seed"
+def _volume(output: Path, seed: int, difficulty: Difficulty, bars: Bars) -> None:
+    """Image and truth as precomputed layers, unless an earlier demo of the same brain made them."""
+    marker, brain = output / "seed", f"{seed} {difficulty}"
     if marker.is_file():
-        if marker.read_text() != str(seed):
+        if marker.read_text() != brain:
             raise UserError(
                 f"{output} holds the demo of seed {marker.read_text()}; choose another --output"
             )
@@ -68,6 +69,7 @@ def _volume(output: Path, seed: int, bars: Bars) -> None:
         SHAPE,
         RESOLUTION_NM[::-1],
         seed,
+        difficulty,
         progress=lambda part: bars("making EM", round(100 * part), 100),
     )
     for name, array, kind in (
@@ -76,4 +78,4 @@ def _volume(output: Path, seed: int, bars: Bars) -> None:
     ):
         layer = NewLayer(f"{output}/{name}", RESOLUTION_NM, layer_type=kind, overwrite=True)
         ingest_array(array, layer)
-    marker.write_text(str(seed))
+    marker.write_text(brain)
