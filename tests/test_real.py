@@ -3,16 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from flysoma.models.weights import packaged_names
 from flysoma.scripts.predict import predict_array
 
 DATA = Path(__file__).parent / "data"
-pytestmark = pytest.mark.skipif(
-    not {"flysoma/locate-v2", "flysoma/segment-v2"} <= set(packaged_names()),
-    reason="no weights are shipped yet",
-)
 
 
 def test_no_soma_in_a_crop_of_real_fly_neuropil():
