@@ -26,7 +26,7 @@ from .judge import judge_voxels, run_network, save_picture
 from .losses import soma_loss
 from .targets import CLASSES
 from .train_config import TrainConfig, Zyx
-from .weights import Network, NetworkSpec, load_network, save_network
+from .weights import Network, NetworkSpec, find_weights, load_network, save_network
 
 Progress = Callable[[dict[str, Any]], None]
 Judge = Callable[[Network, Sequence[Volume], TrainConfig], dict[str, Any]]
@@ -267,7 +267,8 @@ class _Run:
             "scores_before": self.before,
             "scores_on_held_out": self.best,
         }
-        before = Path(self.config.init).with_suffix(".json") if self.config.init else None
+        init = self.config.init
+        before = find_weights(init).with_suffix(".json") if init else None
         if before is not None and before.exists():
             record["went_on_from"] = json.loads(before.read_text())
         self.output.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")

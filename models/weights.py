@@ -74,7 +74,7 @@ def load_network(name: str | Path) -> Network:
     Raises UserError, one line, for a file that is missing, cut short, altered or foreign, that
     carries code, or whose tensors do not fit.
     """
-    path = _locate(str(name))
+    path = find_weights(str(name))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if str(name).startswith(_PREFIX):
         _check_packaged(path, digest)
@@ -108,7 +108,8 @@ def packaged_names() -> list[str]:
     return [_PREFIX + path.stem for path in sorted(PACKAGED.glob("*.safetensors"))]
 
 
-def _locate(name: str) -> Path:
+def find_weights(name: str) -> Path:
+    """The file of shipped weights, or the file itself; UserError where there is none."""
     packaged = name.startswith(_PREFIX)
     path = PACKAGED / f"{name.removeprefix(_PREFIX)}.safetensors" if packaged else Path(name)
     if not path.is_file():
