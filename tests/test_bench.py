@@ -129,11 +129,7 @@ def test_points_have_an_object_of_their_own_or_share_one_or_are_missed():
     labels = balls((60, 100, 230), VOXEL, *centres)
     labels[labels == 2] = 1
     points = np.array([*centres, (5.0, 90, 5)])
-    points[3] += (
-        0,
-        0,
-        18,
-    )  # 1152 nm from the middle: the ball around it is in the object, its edge outside
+    points[3] += (0, 0, 18)  # 1152 nm off: the ball around it reaches out of the object
     found = score_points(labels, points, VOXEL)
     assert found == PointScores(points=5, own=2, shared=2, missed=1, objects=3, without=0)
     assert score_points(labels, points[3:4] + (0, 0, 8), VOXEL).own == 0  # most of it is outside
@@ -153,16 +149,8 @@ def test_the_nuclei_of_a_volume_judge_every_way(weights, tmp_path):
         *("--locate-weights", str(weights[0]), "--segment-weights", str(weights[1])),
     ]
     picture = tmp_path / "new" / "ways.png"
-    words += [
-        "--resolution",
-        "40",
-        "40",
-        "40",
-        "--output",
-        str(picture),
-        "--rivals",
-        ",".join(ways),
-    ]
+    words += ["--resolution", "40", "40", "40", "--rivals", ",".join(ways)]
+    words += ["--output", str(picture)]
     done = CliRunner().invoke(cli, words, catch_exceptions=False)
     found = json.loads(done.stdout)
     assert tuple(found) == ways and picture.read_bytes().startswith(b"\x89PNG")
@@ -174,3 +162,6 @@ def test_the_nuclei_of_a_volume_judge_every_way(weights, tmp_path):
     (tmp_path / "nuclei.csv").write_text("a,b\n1,2\n")
     refused = CliRunner().invoke(cli, words)
     assert "needs the columns x_nm, y_nm, z_nm" in str(refused.exception)
+    (tmp_path / "nuclei.csv").write_text("x_nm,y_nm,z_nm\n1,2,3\n1,,x\n")
+    refused = CliRunner().invoke(cli, words)
+    assert "nucleus 2 has a position that is no number" in str(refused.exception)

@@ -17,7 +17,6 @@ from ...analysis.overview import Section, overview_figure
 from ...analysis.points import score_points
 from ...errors import UserError
 from ...tasks.config import Locate, Segment
-from ...tasks.geometry import Box
 from ...tasks.volume import ImageLayer
 from ..files import read_array
 from ..ingest import NewLayer, ingest_array
@@ -89,7 +88,11 @@ def _nuclei(path: Path) -> np.ndarray:
         raise UserError(f"{path} cannot be read as a table: {err}") from err
     if not set(_AXES) <= set(table.columns):
         raise UserError(f"{path} needs the columns {', '.join(_AXES)}; it has {list(table)}")
-    return table[list(_AXES[::-1])].to_numpy(float)
+    positions = table[list(_AXES[::-1])].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+    if len(bad):
+        raise UserError(f"{path}: nucleus {bad[0] + 1} has a position that is no number")
+    return positions
 
 
 def _image(source: str, resolution: Voxel | None) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +104,7 @@ def _image(source: str, resolution: Voxel | None) -> tuple[np.ndarray, np.ndarra
             ingest_array(read_array(source), NewLayer(f"{folder}/image", resolution))
             source = f"{folder}/image"
         layer = ImageLayer(source)
-        bounds: Box = layer.working_bounds(Segment().resolution_nm)
+        bounds = layer.working_bounds(Segment().resolution_nm)
         return layer.read(bounds, Segment().resolution_nm), np.array(bounds.lo[::-1])
 
 
