@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from flysoma.analysis.points import PointScores, score_points
 from flysoma.analysis.touching import kept_apart, touching_pairs
 from flysoma.models.weights import load_network
-from flysoma.scripts.bench import accuracy
+from flysoma.scripts.bench import accuracy, rivals
 from flysoma.scripts.bench.published import (
     PATCH,
     border_starts,
@@ -97,14 +97,9 @@ def test_the_benchmark_scores_every_way_and_writes_what_it_found(weights, tmp_pa
 
     monkeypatch.setattr(accuracy, "make_phantom", lambda *_: Toy)
     monkeypatch.setattr(accuracy, "SETS", {"small": small})
-    done = CliRunner().invoke(
-        cli,
-        [
-            *("bench", "accuracy", "--sets", "small", "--output", str(tmp_path)),
-            *("--locate-weights", str(weights[0]), "--segment-weights", str(weights[1])),
-        ],
-        catch_exceptions=False,
-    )
+    words = ["bench", "accuracy", "--sets", "small", "--output", str(tmp_path)]
+    words += ["--locate-weights", str(weights[0]), "--segment-weights", str(weights[1])]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert (
         "small: 3 somas, 0 pairs that touch" in done.stdout and "published inference" in done.stdout
     )
@@ -116,6 +111,10 @@ def test_the_benchmark_scores_every_way_and_writes_what_it_found(weights, tmp_pa
     assert sum(n for *_, n in result["confidence"]["bins"]) >= 3
     assert "<svg" in (tmp_path / "accuracy.svg").read_text()
     assert "Scores" in (tmp_path / "small-1.html").read_text()
+    text = (tmp_path / "accuracy.json").read_text()
+    monkeypatch.setattr(rivals, "RIVALS", {})  # every answer is kept: nobody is asked again
+    CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert (tmp_path / "accuracy.json").read_text() == text
 
 
 @pytest.mark.parametrize("words", [("--sets", "tiny"), ("--rivals", "flysoma,magic")])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ...models.phantom import make_phantom
 from ...tasks.config import Locate, Segment
 from ..progress import Bars
 from .accuracy_plots import accuracy_figure
-from .rivals import BLOCK_VX, RIVALS, Answer, Block, Voxel, Weights, chosen
+from .rivals import BLOCK_VX, RIVALS, Answer, Block, Voxel, Weights, ask, chosen
 
 Zyx = tuple[int, int, int]
 _SURE = 0.9
@@ -56,7 +55,8 @@ SETS = {
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Folder for accuracy.json, accuracy.svg and a page of the worst cases of each phantom.",
+    help="Folder for accuracy.json, accuracy.svg, a page of the worst cases of each phantom, and answers/ (.npz), "
+    "which are not computed again when the same command is given again.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -76,7 +76,7 @@ def command(
     with Bars() as bars:
         for name in tests:
             results[name] = _score_set(name, ways, weights, output, bars)
-            text = json.dumps({"weights": vars(weights), "sets": results}, indent=2)
+            text = json.dumps({"weights": asdict(weights), "sets": results}, indent=2)
             if output is not None:
                 (output / "accuracy.json").write_text(text + "\n")
                 (output / "accuracy.svg").write_bytes(accuracy_figure(results))
@@ -99,12 +99,11 @@ def _score_set(
         pairs = touching_pairs(phantom.labels, test.voxel_nm)
         truth = ArrayLabels(phantom.labels)
         for step, way in enumerate(ways):
-            start = time.monotonic()
-            answer = RIVALS[way](block)
-            seconds = time.monotonic() - start
+            kept = f"{name}-{seed}-{way}-{weights.digest}.npz".replace(" ", "-")
+            answer = ask(way, block, None if output is None else output / "answers" / kept)
             pred = ArrayLabels(answer.labels)
             scores = evaluate(pred, truth, test.voxel_nm, min_edge_um3=MIN_EDGE_UM3)
-            found[way].append(_one(scores, pairs) | {"seconds": seconds})
+            found[way].append(_one(scores, pairs) | {"seconds": answer.seconds})
             if way == "flysoma":
                 alone = _seeds(scores, answer, phantom.labels, test.voxel_nm)
                 judged.append((scores, answer, alone, _cut_by_seams(phantom.labels, test.voxel_nm)))

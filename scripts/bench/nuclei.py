@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ...tasks.volume import ImageLayer
 from ..files import read_array
 from ..ingest import NewLayer, ingest_array
 from ..progress import Bars
-from .rivals import RIVALS, Block, Voxel, Weights, chosen
+from .rivals import RIVALS, Block, Voxel, Weights, ask, chosen
 
 _AXES = ("x_nm", "y_nm", "z_nm")
 _COLUMNS = ("points", "own", "shared", "missed", "objects", "without", "seconds")
@@ -68,11 +67,10 @@ def command(
     middle = round(float(np.median(points[:, 0]))) if len(points) else len(array) // 2
     with Bars() as bars:
         for number, way in enumerate(ways):
-            start = time.monotonic()
-            labels = RIVALS[way](block).labels
-            seconds = time.monotonic() - start
-            found[way] = asdict(score_points(labels, points, voxel_nm)) | {"seconds": seconds}
-            pictures.append(Section(way, array[middle], labels[middle], voxel_nm[1:]))
+            answer = ask(way, block)
+            scores = score_points(answer.labels, points, voxel_nm)
+            found[way] = asdict(scores) | {"seconds": answer.seconds}
+            pictures.append(Section(way, array[middle], answer.labels[middle], voxel_nm[1:]))
             bars("ways", number + 1, len(ways))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)

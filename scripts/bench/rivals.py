@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +21,7 @@ from skimage.segmentation import watershed
 from ...models.emads import shrink_image
 from ...models.instances import make_instances
 from ...models.predict import Predictor, predict_all
-from ...models.weights import load_network
+from ...models.weights import find_weights, load_network
 from ...tasks import pipeline
 from ...tasks.config import Locate, RunConfig, Segment, Soma
 from ...tasks.locate import SEEDS
@@ -36,12 +39,39 @@ _SMOOTH_NM, _PEAK_NM = 250.0, 1500.0
 
 @dataclass(frozen=True)
 class Answer:
-    """labels; what a run of ours knows besides: confidence by id, which cross a seam, seeds in voxels."""
+    """labels, found in `seconds`; what a run of ours knows besides: confidence by id, which cross a seam, seeds in
+    voxels."""
 
     labels: np.ndarray
     confidence: dict[int, float] = field(default_factory=dict)
     crosses_seam: frozenset[int] = frozenset()
     seeds: np.ndarray | None = None
+    seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Write a .npz, whole or not at all."""
+        arrays = {
+            "labels": self.labels,
+            "confidence": np.array(list(self.confidence.items())).reshape(-1, 2),
+            "crosses_seam": np.array(sorted(self.crosses_seam), np.int64),
+            "seconds": np.array(self.seconds),
+        } | ({} if self.seeds is None else {"seeds": self.seeds})
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        part.rename(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Answer:
+        """What `save` wrote."""
+        with np.load(path) as file:
+            return cls(
+                file["labels"],
+                {int(i): float(p) for i, p in file["confidence"]},
+                frozenset(file["crosses_seam"].tolist()),
+                file["seeds"] if "seeds" in file else None,
+                float(file["seconds"]),
+            )
 
 
 @dataclass(frozen=True)
@@ -50,6 +80,14 @@ class Weights:
 
     locate: str = Locate().weights
     segment: str = Segment().weights
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes when one of the files does."""
+        found = hashlib.sha256()
+        for name in (self.locate, self.segment):
+            found.update(find_weights(name).read_bytes())
+        return found.hexdigest()[:10]
 
 
 @dataclass(frozen=True)
@@ -165,6 +203,19 @@ RIVALS = {
     "no watershed": no_watershed,
     "classical": classical,
 }
+
+
+def ask(way: str, block: Block, kept: Path | None = None) -> Answer:
+    """What a way finds in a block; `kept`: the file it is kept in, and taken from when it is there."""
+    if kept is not None and kept.exists():
+        return Answer.load(kept)
+    start = time.monotonic()
+    answer = RIVALS[way](block)
+    answer = replace(answer, seconds=time.monotonic() - start)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        answer.save(kept)
+    return answer
 
 
 def chosen(names: str, there: dict[str, Any], option: str) -> list[str]:
