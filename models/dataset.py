@@ -105,7 +105,7 @@ class Patches:
     ) -> None:
         self.volumes, self.patch, self.change, self.seed = volumes, patch, change, seed
         self.voxel_nm, self.role, self.boundary_nm = voxel_nm, role, boundary_nm
-        self.targets = [volume.targets(voxel_nm, role, boundary_nm) for volume in volumes]
+        self._targets: dict[int, np.ndarray] = {}
         cube = [max(1, round(_EMPTY_NM / v)) for v in voxel_nm]
         rng = np.random.default_rng([seed, 7])
         self.places: dict[str, list[tuple[int, np.ndarray]]] = {"soma": [], "none": []}
@@ -131,13 +131,21 @@ class Patches:
             chosen = self._any(list(range(len(self.volumes))), rng)
             centre = rng.uniform(0, 1, 3) * self.volumes[chosen].image.shape
         volume = self.volumes[chosen]
-        arrays = (volume.image, self.targets[chosen], volume.labels)
+        arrays = (volume.image, self._target(chosen), volume.labels)
         image, target = cut(*arrays, centre, self.patch, self.change, rng)
         if len(target) < self.patch[0]:  # one section for all
             target = section_targets(target, self.voxel_nm, self.role, self.boundary_nm)
         classes = torch.from_numpy(target)
         image, classes = (t.expand(*self.patch).clone() for t in (image, classes))
         return expose(image, self.change, rng), classes
+
+    def _target(self, number: int) -> np.ndarray:
+        """Classes of a volume; a second of work, so only once a patch asks for it."""
+        if number not in self._targets:
+            self._targets[number] = self.volumes[number].targets(
+                self.voxel_nm, self.role, self.boundary_nm
+            )
+        return self._targets[number]
 
     def _any(self, numbers: Sequence[int], rng: np.random.Generator) -> int:
         """The place in a list of one of its volumes, drawn by weight."""
