@@ -7,7 +7,8 @@ Windows lie on a lattice that is anchored at the volume's first voxel, the same 
         next window                      |--margin--|====tile====|--margin--|
 
 A voxel's probability comes from the one window that owns it, so it does not depend on which block asked,
-nor on which other windows were run: blockwise equals whole volume, to the byte.
+nor on which other windows were run: blockwise equals whole volume, to the byte. Second looks (`predict_around`)
+come on top of that; they reach half a tile from a seed, so those of seeds in a block's core are every block's.
 
 All coordinates are voxels from the volume's first voxel, z, y, x.
 """
@@ -17,11 +18,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+import cc3d
 import numpy as np
 import torch
 
@@ -31,6 +33,7 @@ Zyx = tuple[int, int, int]
 ReadImage = Callable[[Zyx, Zyx], np.ndarray]
 MARGIN_PART = 8  # a window's margin is an eighth of it, in training too
 FULL = 255  # a probability of 1, as stored
+_FACE_NM2 = 1e6  # area of a soma's end at a face between tiles that calls for a second look
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,10 @@ class Lattice:
     def shape(self) -> Zyx:
         """Tiles along each axis."""
         return _zyx(-(-n // t) for n, t in zip(self.volume, self.tile))
+
+    def start(self, index: Zyx) -> Zyx:
+        """First voxel of a tile's window; may lie before the volume's."""
+        return _zyx(i * t - m for i, t, m in zip(index, self.tile, self.margin))
 
     def owned(self, index: Zyx) -> tuple[Zyx, Zyx]:
         """First and past-last voxel of a tile, clamped to the volume."""
@@ -157,29 +164,27 @@ def predict_around(
 ) -> tuple[np.ndarray, int]:
     """Probabilities around seeds; where the first class reaches a tile's face the next tile is added.
 
+    A soma in a corner of its window is sometimes overlooked. So where a seed lies in none, and where a soma ends
+    at a face between two tiles, there is a second look: a window of its own, and the higher probability counts.
+
     Args:
-      box: first and past-last voxel of what is wanted.
+      box: first and past-last voxel of what is wanted; `read` gives what the windows of its tiles see.
       seeds: n, 3 positions in the box.
       threshold: probability above which the first class (interior) spreads to the next tile.
     Returns:
       uint8 probabilities, classes - 1, z, y, x, zero where no soma reaches; and the number of windows run.
     """
-    lo, hi = box
-    field_ = _Field(predictor, read, volume, lo, hi)
-    wanted = set(field_.lattice.tiles_in(lo, hi))
-    front = {field_.lattice.holding(seed) for seed in seeds} & wanted
-    done: set[Zyx] = set()
+    field_ = _Field(predictor, read, volume, *box)
     level = round(threshold * FULL)
-    while front:
-        field_.run(sorted(front))
-        done |= front
-        reached = {n for tile in front for n in field_.spreads_to(tile, level)}
-        front = (reached & wanted) - done
-    return field_.values, len(done)
+    field_.spread({field_.lattice.holding(seed) for seed in seeds}, level)
+    field_.look_at(seed for seed in seeds if field_.at(seed) < level)
+    field_.spread({n for tile in field_.done for n in field_.spreads_to(tile, level)}, level)
+    field_.look_at(field_.disagreements(level))
+    return field_.values, field_.windows
 
 
 class _Field:
-    """Probabilities over a box, filled tile by tile."""
+    """Probabilities over a box, filled window by window."""
 
     def __init__(
         self, predictor: Predictor, read: ReadImage, volume: Zyx, lo: Zyx, hi: Zyx
@@ -188,47 +193,100 @@ class _Field:
         self.lattice = predictor.lattice(volume)
         classes = len(predictor.network.spec.classes) - 1
         self.values = np.zeros((classes, *_zyx(b - a for a, b in zip(lo, hi))), np.uint8)
+        self.done: set[Zyx] = set()
+        self.windows = 0
 
     def run(self, tiles: Iterable[Zyx]) -> None:
-        tiles = list(tiles)
-        for start in range(0, len(tiles), self.predictor.batch):
-            batch = tiles[start : start + self.predictor.batch]
-            found = self.predictor(np.stack([self._window(tile) for tile in batch]))
-            for tile, probability in zip(batch, found):
-                self._keep(tile, probability)
+        """The lattice's own windows."""
+        self._run([(self.lattice.start(tile), *self.lattice.owned(tile)) for tile in tiles])
+
+    def spread(self, front: set[Zyx], level: int) -> None:
+        """Run tiles, and those beside them that the first class reaches."""
+        wanted = set(self.lattice.tiles_in(self.lo, self.hi))
+        while front := front & wanted - self.done:
+            self.run(sorted(front))
+            self.done |= front
+            front = {n for tile in front for n in self.spreads_to(tile, level)}
+
+    def look_at(self, points: Iterable[np.ndarray]) -> None:
+        """Windows with a point in their middle, as far as the image that is at hand allows."""
+        windows = []
+        first, last = self.lattice.span(self.lo, self.hi)
+        for point in points:
+            start, lo, hi = [], [], []
+            for p, a, b, w, m, n in zip(
+                point, first, last, self.lattice.window, self.lattice.margin, self.lattice.volume
+            ):
+                at = min(max(round(float(p)) - w // 2, a), max(a, b - w))
+                start.append(at)
+                lo.append(at + m if at > 0 else 0)
+                hi.append(at + w - m if at + w < n else n)
+            windows.append((_zyx(start), _zyx(lo), _zyx(hi)))
+        self._run(windows)
+
+    def at(self, point: Iterable[float]) -> int:
+        """The first class at a point, or at the nearest of the box."""
+        index = (
+            min(max(round(float(p)) - a, 0), n - 1)
+            for p, a, n in zip(point, self.lo, self.values.shape[1:])
+        )
+        return int(self.values[0][tuple(index)])
+
+    def disagreements(self, level: int) -> Iterator[np.ndarray]:
+        """Middles of faces between tiles to which the first class reaches on one side, and on the other it is not."""
+        voxel_nm = self.predictor.network.spec.voxel_nm
+        for axis, tile in enumerate(self.lattice.tile):
+            least = _FACE_NM2 * voxel_nm[axis] / float(np.prod(voxel_nm))
+            for face in range(-(-(self.lo[axis] + 1) // tile) * tile, self.hi[axis], tile):
+                at = face - self.lo[axis]
+                below, above = (self.values[0].take(i, axis) for i in (at - 1, at))
+                ends = (np.maximum(below, above) >= level) & (np.minimum(below, above) < level // 2)
+                pieces = cc3d.connected_components(ends[None], connectivity=26, out_dtype=np.uint32)
+                found = cc3d.statistics(pieces)
+                for middle in found["centroids"][1:][found["voxel_counts"][1:] >= least]:
+                    yield np.insert(middle[1:], axis, at) + self.lo
+
+    def _run(self, windows: Sequence[tuple[Zyx, Zyx, Zyx]]) -> None:
+        """Windows that start somewhere and answer for the voxels from `lo` to `hi`."""
+        self.windows += len(windows)
+        for first in range(0, len(windows), self.predictor.batch):
+            batch = windows[first : first + self.predictor.batch]
+            found = self.predictor(np.stack([self._window(start) for start, *_ in batch]))
+            for window, probability in zip(batch, found):
+                self._keep(*window, probability)
 
     def spreads_to(self, tile: Zyx, level: int) -> Iterator[Zyx]:
         """Neighbours across the faces of a tile that the first class reaches."""
-        values = self.values[0][self._inside(tile)]
+        values = self.values[0][self._inside(*self.lattice.owned(tile))]
         for axis, side in product(range(3), (0, -1)):
             if values.shape[axis] and values.take(side, axis).max(initial=0) >= level:
                 step = [0, 0, 0]
                 step[axis] = 1 if side else -1
                 yield _zyx(t + s for t, s in zip(tile, step))
 
-    def _window(self, tile: Zyx) -> np.ndarray:
-        start = [i * t - m for i, t, m in zip(tile, self.lattice.tile, self.lattice.margin)]
+    def _window(self, start: Zyx) -> np.ndarray:
         lo = _zyx(max(0, a) for a in start)
         hi = _zyx(min(a + w, n) for a, w, n in zip(start, self.lattice.window, self.lattice.volume))
         image = self.read(lo, hi)
         pad = [(a - s, w - (b - s)) for a, b, s, w in zip(lo, hi, start, self.lattice.window)]
         return np.pad(image, pad, mode="symmetric")
 
-    def _inside(self, tile: Zyx) -> tuple[slice, slice, slice]:
-        lo, hi = self.lattice.owned(tile)
+    def _inside(self, lo: Zyx, hi: Zyx) -> tuple[slice, slice, slice]:
         z, y, x = (
             slice(max(a, s) - s, max(min(b, e), s) - s)
             for a, b, s, e in zip(lo, hi, self.lo, self.hi)
         )
         return z, y, x
 
-    def _keep(self, tile: Zyx, probability: np.ndarray) -> None:
-        inside = self._inside(tile)
-        start = [i * t - m for i, t, m in zip(tile, self.lattice.tile, self.lattice.margin)]
+    def _keep(self, start: Zyx, lo: Zyx, hi: Zyx, probability: np.ndarray) -> None:
+        """The higher probability of each class counts, and the first class before the others."""
+        inside = self._inside(lo, hi)
         z, y, x = (
             slice(s.start + a - o, s.stop + a - o) for s, a, o in zip(inside, self.lo, start)
         )
-        self.values[(slice(None), *inside)] = probability[:, z, y, x]
+        here = self.values[(slice(None), *inside)]
+        np.maximum(here, probability[:, z, y, x], out=here)
+        np.minimum(here[1:], FULL - here[:1], out=here[1:])
 
 
 def _zyx(values: Iterable[int]) -> Zyx:

@@ -98,6 +98,57 @@ def test_windows_follow_a_soma_and_leave_the_rest(threshold):
     assert windows < 40 < len(list(threshold.lattice(image.shape).tiles_in((0, 0, 0), image.shape)))
 
 
+class Blind(torch.nn.Module):
+    """As Threshold, but blind near the edges of its window."""
+
+    def __init__(self, *seen):
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, x):
+        mask = torch.zeros_like(x)
+        mask[(..., *(slice(a, b) for a, b in self.seen))] = 1
+        return Threshold()(x * mask)
+
+
+def blind(*seen):
+    spec = NetworkSpec("x", CLASSES, (400.0, 400.0, 400.0), (32, 32, 32), {}, 1 / 255, 0.0)
+    return Predictor(Network(Blind(*seen), spec), device="cpu")
+
+
+def around(predictor, image, *seeds):
+    box = (0, 0, 0), image.shape
+    return predict_around(predictor, reader(image), image.shape, box, np.array(seeds), 0.5)
+
+
+def test_a_seed_in_no_soma_gets_a_window_of_its_own():
+    """The soma lies where four tiles meet (tiles are 24 wide), and the network sees the middle of a window."""
+    image = np.zeros((96, 96, 96), np.uint8)
+    image[45:51, 45:51, 45:51] = 255
+    fields, windows = around(blind(*[(9, 23)] * 3), image, (48, 48, 48))
+    assert (fields[0] == image).all()
+    assert windows == 1 + 1 + 7  # a tile, the second look, and the tiles that it reaches
+
+
+def test_a_soma_that_ends_at_a_face_between_tiles_is_looked_at_again():
+    """A window is blind for its first 12 sections, of which 8 are its tile's."""
+    image = np.zeros((96, 96, 96), np.uint8)
+    image[14:31, 56:64, 56:64] = 255
+    sees = blind((12, 32), (0, 32), (0, 32))
+    fields, windows = around(sees, image, (20, 60, 60))
+    assert (fields[0] == image).all() and windows == 3
+    image[14:31] = 0
+    image[14:31, 59:61, 59:61] = 255  # a face of 0.64 um2 is none
+    assert around(sees, image, (20, 60, 60))[1] == 2
+
+
+def test_a_second_look_at_the_volumes_edge_stays_inside():
+    image = np.zeros((40, 40, 40), np.uint8)
+    image[:5, 34:, 20:24] = 255
+    fields, _ = around(blind((0, 32), (0, 32), (8, 24)), image, (2, 37, 22))
+    assert (fields[0] == image).all()
+
+
 def test_no_seed_costs_nothing(threshold):
     image = np.zeros((40, 40, 40), np.uint8)
     fields, windows = predict_around(
