@@ -31,6 +31,9 @@ from .weights import Network
 
 Zyx = tuple[int, int, int]
 ReadImage = Callable[[Zyx, Zyx], np.ndarray]
+_Window = tuple[
+    Zyx, Zyx, Zyx
+]  # where it starts, and the first and past-last voxel that it answers for
 MARGIN_PART = 8  # a window's margin is an eighth of it, in training too
 FULL = 255  # a probability of 1, as stored
 _FACE_NM2 = 1e6  # area of a soma's end at a face between tiles that calls for a second look
@@ -165,7 +168,8 @@ def predict_around(
     """Probabilities around seeds; where the first class reaches a tile's face the next tile is added.
 
     A soma in a corner of its window is sometimes overlooked. So where a seed lies in none, and where a soma ends
-    at a face between two tiles, there is a second look: a window of its own, and the higher probability counts.
+    at a face between two tiles, there is a second look: a window of its own. Where that finds a soma, the higher
+    probability counts.
 
     Args:
       box: first and past-last voxel of what is wanted; `read` gives what the windows of its tiles see.
@@ -177,9 +181,9 @@ def predict_around(
     field_ = _Field(predictor, read, volume, *box)
     level = round(threshold * FULL)
     field_.spread({field_.lattice.holding(seed) for seed in seeds}, level)
-    field_.look_at(seed for seed in seeds if field_.at(seed) < level)
+    field_.look_at((seed for seed in seeds if field_.at(seed) < level), level)
     field_.spread({n for tile in field_.done for n in field_.spreads_to(tile, level)}, level)
-    field_.look_at(field_.disagreements(level))
+    field_.look_at(field_.disagreements(level), level)
     return field_.values, field_.windows
 
 
@@ -198,7 +202,9 @@ class _Field:
 
     def run(self, tiles: Iterable[Zyx]) -> None:
         """The lattice's own windows."""
-        self._run([(self.lattice.start(tile), *self.lattice.owned(tile)) for tile in tiles])
+        windows = [(self.lattice.start(tile), *self.lattice.owned(tile)) for tile in tiles]
+        for window, probability in zip(windows, self._run(windows)):
+            self._keep(*window, probability)
 
     def spread(self, front: set[Zyx], level: int) -> None:
         """Run tiles, and those beside them that the first class reaches."""
@@ -208,21 +214,30 @@ class _Field:
             self.done |= front
             front = {n for tile in front for n in self.spreads_to(tile, level)}
 
-    def look_at(self, points: Iterable[np.ndarray]) -> None:
-        """Windows with a point in their middle, as far as the image that is at hand allows."""
-        windows = []
+    def look_at(self, points: Iterable[np.ndarray], level: int) -> None:
+        """Windows with a point in their middle; they count when the first class is there.
+
+        Near the border of the image that is at hand a window lies as far off as it must.
+        """
         first, last = self.lattice.span(self.lo, self.hi)
+        sizes = list(
+            zip(first, last, self.lattice.window, self.lattice.margin, self.lattice.volume)
+        )
+        windows, marks = [], []
         for point in points:
-            start, lo, hi = [], [], []
-            for p, a, b, w, m, n in zip(
-                point, first, last, self.lattice.window, self.lattice.margin, self.lattice.volume
-            ):
-                at = min(max(round(float(p)) - w // 2, a), max(a, b - w))
-                start.append(at)
-                lo.append(at + m if at > 0 else 0)
-                hi.append(at + w - m if at + w < n else n)
+            near = [round(float(p)) for p in point]
+            start = [
+                min(max(p - w // 2, a), max(a, b - w)) for p, (a, b, w, *_) in zip(near, sizes)
+            ]
+            lo = [s + m if s > 0 else 0 for s, (*_, m, _) in zip(start, sizes)]
+            hi = [s + w - m if s + w < n else n for s, (*_, w, m, n) in zip(start, sizes)]
             windows.append((_zyx(start), _zyx(lo), _zyx(hi)))
-        self._run(windows)
+            marks.append(
+                _zyx(min(max(p - s, 0), w - 1) for p, s, (*_, w, _, _) in zip(near, start, sizes))
+            )
+        for window, mark, probability in zip(windows, marks, self._run(windows)):
+            if probability[(0, *mark)] >= level:
+                self._keep(*window, probability)
 
     def at(self, point: Iterable[float]) -> int:
         """The first class at a point, or at the nearest of the box."""
@@ -246,14 +261,12 @@ class _Field:
                 for middle in found["centroids"][1:][found["voxel_counts"][1:] >= least]:
                     yield np.insert(middle[1:], axis, at) + self.lo
 
-    def _run(self, windows: Sequence[tuple[Zyx, Zyx, Zyx]]) -> None:
-        """Windows that start somewhere and answer for the voxels from `lo` to `hi`."""
+    def _run(self, windows: Sequence[_Window]) -> Iterator[np.ndarray]:
+        """Probabilities in each window."""
         self.windows += len(windows)
         for first in range(0, len(windows), self.predictor.batch):
             batch = windows[first : first + self.predictor.batch]
-            found = self.predictor(np.stack([self._window(start) for start, *_ in batch]))
-            for window, probability in zip(batch, found):
-                self._keep(*window, probability)
+            yield from self.predictor(np.stack([self._image(start) for start, *_ in batch]))
 
     def spreads_to(self, tile: Zyx, level: int) -> Iterator[Zyx]:
         """Neighbours across the faces of a tile that the first class reaches."""
@@ -264,7 +277,7 @@ class _Field:
                 step[axis] = 1 if side else -1
                 yield _zyx(t + s for t, s in zip(tile, step))
 
-    def _window(self, start: Zyx) -> np.ndarray:
+    def _image(self, start: Zyx) -> np.ndarray:
         lo = _zyx(max(0, a) for a in start)
         hi = _zyx(min(a + w, n) for a, w, n in zip(start, self.lattice.window, self.lattice.volume))
         image = self.read(lo, hi)

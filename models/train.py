@@ -121,6 +121,7 @@ class _Run:
         self.module: nn.Module = _channels_last(self.network.module.train()).to(self.device)
         self.parallel = distributed.parallel(self.module)
         self.mean = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+        self.start = {k: v.clone() for k, v in self.mean.items()}
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
@@ -193,11 +194,12 @@ class _Run:
         }
 
     def judge(self) -> dict[str, Any]:
-        """Scores of the mean weights on the held-out volumes; the best so far are remembered."""
+        """Scores on the held-out volumes of what would be published now; the best so far is remembered."""
         scores: dict[str, Any] = {}
         better = False
+        state = {k: v.lerp(self.mean[k], self.config.mix) for k, v in self.start.items()}
         if distributed.first():
-            network = self._with(self.mean)
+            network = self._with(state)
             scores = self._judge(network, self.source.held_out, self.config)
             better = scores["score"] > self.best["score"]
             path = self.output.with_suffix(".png")
@@ -207,7 +209,7 @@ class _Run:
         self.since_best = 0 if better else self.since_best + 1
         if better:
             self.best = scores | {"step": self.number}
-            self.best_state = {k: v.clone() for k, v in self.mean.items()}
+            self.best_state = state
         return scores
 
     def save_checkpoint(self) -> None:

@@ -95,6 +95,8 @@ class TrainConfig(_Model):
       patch: voxels; None: what suits the role.
       steps: the learning rate falls to nothing over these; `minutes`, where given, ends it sooner.
       ema: decay of the running mean of the weights, which is what is judged and saved.
+      mix: share of what was learned in the weights that are judged and saved, the rest those of `init`: less is
+        forgotten that way of what the new data do not show (Wortsman et al., CVPR 2022).
       class_weights, dice: of the loss; None: what suits the role.
       boundary_nm: width of the boundary class (segment).
       judge_every: steps between judgements; `patience`: how many of them without a better score end it.
@@ -117,6 +119,7 @@ class TrainConfig(_Model):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
     clip: Positive = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    mix: Annotated[float, Field(gt=0, le=1)] = 1.0
     class_weights: tuple[Positive, ...] | None = None
     dice: Annotated[float, Field(ge=0)] = 0.5
     boundary_nm: Positive = SHELL_NM
@@ -132,6 +135,8 @@ class TrainConfig(_Model):
     def _fits(self) -> TrainConfig:
         if len(self.weights) != len(_CLASS_WEIGHTS[self.role]):
             raise ValueError(f"{self.role} has {len(_CLASS_WEIGHTS[self.role])} class_weights")
+        if self.mix < 1 and self.init is None:
+            raise ValueError("mix needs the weights of an init to mix with")
         if not self.data:
             raise ValueError("data names nothing to learn from")
         if len({data.share is None for data in self.data}) > 1:

@@ -55,7 +55,7 @@ class Locate(_Section):
 class Segment(_Section):
     """Stage 2: the boundaries of the somas that stage 1 found."""
 
-    weights: str = "flysoma/segment-v2"
+    weights: str = "flysoma/segment-v3"
     resolution_nm: Nm3 = (64.0, 64.0, 40.0)
     interior_threshold: Share = 0.8
     block_vx: Vx3 = (256, 256, 256)

@@ -100,7 +100,7 @@ def test_training_goes_on_from_given_weights(tmp_path):
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
     with pytest.raises(UserError, match="not what is trained"):
         train(changed(config, role="locate", init=str(first)), toy_source(), second)
-    shipped = changed(SMALL, patch=(16, 32, 32), steps=1, init="flysoma/segment-v2")
+    shipped = changed(SMALL, patch=(16, 32, 32), steps=1, init="flysoma/segment-v3")
     record = train(shipped, toy_source(), tmp_path / "third.safetensors")
     assert record["went_on_from"]["role"] == "segment"
 
@@ -116,7 +116,29 @@ def test_a_training_that_spoils_the_weights_it_began_with_keeps_them(tmp_path):
     record = train(spoil, toy_source(), second, judge=small)
     assert record["scores_before"] == record["scores_on_held_out"]
     assert record["scores_before"]["step"] == 0 and record["steps"] == 2
-    assert first.read_bytes() == second.read_bytes()
+    before, after = (load_network(p).module.state_dict() for p in (first, second))
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_what_is_saved_can_be_mixed_with_what_it_went_on_from(tmp_path):
+    config = changed(SMALL, patch=(8, 16, 16), steps=2, lr=0.1, warmup=0, judge_every=2)
+    latest = iter(range(100))  # the last judgement is the best
+    paths = [tmp_path / f"{name}.safetensors" for name in ("first", "whole", "half")]
+    for path, change in zip(
+        paths, ({}, {"init": str(paths[0])}, {"init": str(paths[0]), "mix": 0.5})
+    ):
+        train(
+            changed(config, **change),
+            toy_source(),
+            path,
+            judge=lambda *_: {"score": [next(latest)]},
+        )
+    first, whole, half = (load_network(path).module.state_dict() for path in paths)
+    assert any(not torch.allclose(first[key], whole[key], atol=1e-2) for key in first)
+    for key in first:
+        assert torch.allclose(half[key], (first[key] + whole[key]) / 2, atol=2e-3)
+    with pytest.raises(ValueError, match="mix needs"):
+        changed(config, mix=0.5)
 
 
 def test_patches_that_train_wrongly_in_bfloat16_are_refused(tmp_path):
