@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from flysoma.scripts.predict import predict_array
 
@@ -19,6 +20,7 @@ def test_no_soma_in_real_fly_neuropil(shared_data):
         assert not predict_array(file["image"], (20.0, 20.0, 20.0)).any()
 
 
+@pytest.mark.timeout(900)
 def test_somas_of_a_real_section_are_separate_and_resin_is_empty(shared_data):
     from PIL import Image
 
