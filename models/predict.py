@@ -8,7 +8,8 @@ Windows lie on a lattice that is anchored at the volume's first voxel, the same 
 
 A voxel's probability comes from the one window that owns it, so it does not depend on which block asked,
 nor on which other windows were run: blockwise equals whole volume, to the byte. Second looks (`predict_around`)
-come on top of that; they reach half a tile from a seed, so those of seeds in a block's core are every block's.
+come on top and are not: a block knows only the seeds it holds and moves a look's window into the image it has read, so
+two blocks may see the same place differently near what one of them has read last. Stitching joins such labels.
 
 All coordinates are voxels from the volume's first voxel, z, y, x.
 """

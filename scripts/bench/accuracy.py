@@ -17,10 +17,10 @@ from ...analysis.matching import pooled
 from ...analysis.objects import find_objects
 from ...analysis.touching import kept_apart, touching_pairs
 from ...models.phantom import make_phantom
-from ...tasks.config import Locate, Segment
+from ...tasks.config import Segment
 from ..progress import Bars
 from .accuracy_plots import accuracy_figure
-from .rivals import BLOCK_VX, RIVALS, Answer, Block, Voxel, Weights, ask, chosen
+from .rivals import BLOCK_VX, RIVALS, Answer, Block, Voxel, Weights, ask, chosen, way_options
 
 Zyx = tuple[int, int, int]
 _SURE = 0.9
@@ -49,9 +49,7 @@ SETS = {
 
 @click.command("accuracy")
 @click.option("--sets", default=",".join(SETS), show_default=True, help="Which test sets.")
-@click.option("--rivals", default=",".join(RIVALS), show_default=True, help="Which ways.")
-@click.option("--locate-weights", default=Locate().weights, show_default=True)
-@click.option("--segment-weights", default=Segment().weights, show_default=True)
+@way_options
 @click.option(
     "--output",
     type=click.Path(path_type=Path),

@@ -15,12 +15,12 @@ import pandas as pd
 from ...analysis.overview import Section, overview_figure
 from ...analysis.points import score_points
 from ...errors import UserError
-from ...tasks.config import Locate, Segment
+from ...tasks.config import Segment
 from ...tasks.volume import ImageLayer
 from ..files import read_array
 from ..ingest import NewLayer, ingest_array
 from ..progress import Bars
-from .rivals import RIVALS, Block, Voxel, Weights, ask, chosen
+from .rivals import RIVALS, Block, Voxel, Weights, ask, chosen, way_options
 
 _AXES = ("x_nm", "y_nm", "z_nm")
 _COLUMNS = ("points", "own", "shared", "missed", "objects", "without", "seconds")
@@ -30,9 +30,7 @@ _COLUMNS = ("points", "own", "shared", "missed", "objects", "without", "seconds"
 @click.argument("image")
 @click.argument("nuclei", type=click.Path(path_type=Path))
 @click.option("--resolution", nargs=3, type=float, help="Voxel size of a file in nm, X Y Z.")
-@click.option("--rivals", default=",".join(RIVALS), show_default=True, help="Which ways.")
-@click.option("--locate-weights", default=Locate().weights, show_default=True)
-@click.option("--segment-weights", default=Segment().weights, show_default=True)
+@way_options
 @click.option("--output", type=click.Path(path_type=Path), help="Picture (.png) to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(

@@ -205,6 +205,17 @@ RIVALS = {
 }
 
 
+def way_options(command: Any) -> Any:
+    """The options of a benchmark that compares ways: which, and with whose weights."""
+    for option in (
+        click.option("--segment-weights", default=Segment().weights, show_default=True),
+        click.option("--locate-weights", default=Locate().weights, show_default=True),
+        click.option("--rivals", default=",".join(RIVALS), show_default=True, help="Which ways."),
+    ):
+        command = option(command)
+    return command
+
+
 def ask(way: str, block: Block, kept: Path | None = None) -> Answer:
     """What a way finds in a block; `kept`: the file it is kept in, and taken from when it is there."""
     if kept is not None and kept.exists():
