@@ -7,9 +7,8 @@ Windows lie on a lattice that is anchored at the volume's first voxel, the same 
         next window                      |--margin--|====tile====|--margin--|
 
 A voxel's probability comes from the one window that owns it, so it does not depend on which block asked,
-nor on which other windows were run: blockwise equals whole volume, to the byte. Second looks (`predict_around`)
-come on top and are not: a block knows only the seeds it holds and moves a look's window into the image it has read, so
-two blocks may see the same place differently near what one of them has read last. Stitching joins such labels.
+nor on which other windows were run: blockwise equals whole volume, to the byte. Second looks (`predict_around`) lie
+where a seed or a face between two tiles puts them, which does not depend on the block either.
 
 All coordinates are voxels from the volume's first voxel, z, y, x.
 """
@@ -78,6 +77,14 @@ class Lattice:
         """The tile that owns a point; points outside the volume go to the nearest tile."""
         return _zyx(
             min(max(int(p) // t, 0), n - 1) for p, t, n in zip(point, self.tile, self.shape)
+        )
+
+    def whole_tiles(self, lo: Zyx, hi: Zyx) -> tuple[Zyx, Zyx]:
+        """The box of all tiles that own a voxel of a box."""
+        last = (-(-b // t) * t for b, t in zip(hi, self.tile))
+        return (
+            _zyx(a // t * t for a, t in zip(lo, self.tile)),
+            _zyx(min(b, n) for b, n in zip(last, self.volume)),
         )
 
     def span(self, lo: Zyx, hi: Zyx) -> tuple[Zyx, Zyx]:
@@ -172,20 +179,24 @@ def predict_around(
     at a face between two tiles, there is a second look: a window of its own. Where that finds a soma, the higher
     probability counts.
 
+    What is found at a place is the same in every box that holds the seeds of the somas there.
+
     Args:
-      box: first and past-last voxel of what is wanted; `read` gives what the windows of its tiles see.
+      box: first and past-last voxel of what is wanted. Second looks read up to a window's half beyond its tiles.
       seeds: n, 3 positions in the box.
       threshold: probability above which the first class (interior) spreads to the next tile.
     Returns:
       uint8 probabilities, classes - 1, z, y, x, zero where no soma reaches; and the number of windows run.
     """
-    field_ = _Field(predictor, read, volume, *box)
+    lo, hi = predictor.lattice(volume).whole_tiles(*box)
+    field_ = _Field(predictor, read, volume, lo, hi)
     level = round(threshold * FULL)
     field_.spread({field_.lattice.holding(seed) for seed in seeds}, level)
-    field_.look_at((seed for seed in seeds if field_.at(seed) < level), level)
+    field_.look_at([seed for seed in seeds if field_.at(seed) < level], level)
     field_.spread({n for tile in field_.done for n in field_.spreads_to(tile, level)}, level)
-    field_.look_at(field_.disagreements(level), level)
-    return field_.values, field_.windows
+    field_.look_at(list(field_.disagreements(level)), level)
+    wanted = tuple(slice(a - first, b - first) for a, b, first in zip(*box, lo))
+    return field_.values[(slice(None), *wanted)], field_.windows
 
 
 class _Field:
@@ -215,30 +226,20 @@ class _Field:
             self.done |= front
             front = {n for tile in front for n in self.spreads_to(tile, level)}
 
-    def look_at(self, points: Iterable[np.ndarray], level: int) -> None:
-        """Windows with a point in their middle; they count when the first class is there.
-
-        Near the border of the image that is at hand a window lies as far off as it must.
-        """
-        first, last = self.lattice.span(self.lo, self.hi)
-        sizes = list(
-            zip(first, last, self.lattice.window, self.lattice.margin, self.lattice.volume)
-        )
-        windows, marks = [], []
-        for point in points:
-            near = [round(float(p)) for p in point]
-            start = [
-                min(max(p - w // 2, a), max(a, b - w)) for p, (a, b, w, *_) in zip(near, sizes)
-            ]
-            lo = [s + m if s > 0 else 0 for s, (*_, m, _) in zip(start, sizes)]
-            hi = [s + w - m if s + w < n else n for s, (*_, w, m, n) in zip(start, sizes)]
-            windows.append((_zyx(start), _zyx(lo), _zyx(hi)))
-            marks.append(
-                _zyx(min(max(p - s, 0), w - 1) for p, s, (*_, w, _, _) in zip(near, start, sizes))
-            )
-        for window, mark, probability in zip(windows, marks, self._run(windows)):
+    def look_at(self, points: Sequence[np.ndarray], level: int) -> None:
+        """Windows with a point in their middle, or as near to it as the volume lets them; they count when the first
+        class is there."""
+        lattice = self.lattice
+        window, margin, volume = map(np.array, (lattice.window, lattice.margin, lattice.volume))
+        middle = np.rint(points).astype(int).reshape(-1, 3)
+        start = np.clip(middle - window // 2, 0, np.maximum(0, volume - window))
+        lo = np.where(start > 0, start + margin, 0)
+        hi = np.where(start + window < volume, start + window - margin, volume)
+        windows = [(_zyx(s), _zyx(a), _zyx(b)) for s, a, b in zip(start, lo, hi)]
+        marks = np.clip(middle - start, 0, window - 1)
+        for place, mark, probability in zip(windows, marks, self._run(windows)):
             if probability[(0, *mark)] >= level:
-                self._keep(*window, probability)
+                self._keep(*place, probability)
 
     def at(self, point: Iterable[float]) -> int:
         """The first class at a point, or at the nearest of the box."""
@@ -249,18 +250,20 @@ class _Field:
         return int(self.values[0][tuple(index)])
 
     def disagreements(self, level: int) -> Iterator[np.ndarray]:
-        """Middles of faces between tiles to which the first class reaches on one side, and on the other it is not."""
+        """Middles of what of a face between two tiles the first class reaches on one side, and on the other is not."""
         voxel_nm = self.predictor.network.spec.voxel_nm
-        for axis, tile in enumerate(self.lattice.tile):
+        for tile, axis in product(self.lattice.tiles_in(self.lo, self.hi), range(3)):
+            first, past = (list(corner) for corner in self.lattice.owned(tile))
+            if past[axis] == self.hi[axis]:
+                continue
+            first[axis], past[axis] = past[axis] - 1, past[axis] + 1
+            face = self.values[0][self._inside(_zyx(first), _zyx(past))]
+            ends = (face.max(axis) >= level) & (face.min(axis) < level // 2)
+            pieces = cc3d.connected_components(ends[None], connectivity=26, out_dtype=np.uint32)
+            found = cc3d.statistics(pieces)
             least = _FACE_NM2 * voxel_nm[axis] / float(np.prod(voxel_nm))
-            for face in range(-(-(self.lo[axis] + 1) // tile) * tile, self.hi[axis], tile):
-                at = face - self.lo[axis]
-                below, above = (self.values[0].take(i, axis) for i in (at - 1, at))
-                ends = (np.maximum(below, above) >= level) & (np.minimum(below, above) < level // 2)
-                pieces = cc3d.connected_components(ends[None], connectivity=26, out_dtype=np.uint32)
-                found = cc3d.statistics(pieces)
-                for middle in found["centroids"][1:][found["voxel_counts"][1:] >= least]:
-                    yield np.insert(middle[1:], axis, at) + self.lo
+            for middle in found["centroids"][1:][found["voxel_counts"][1:] >= least]:
+                yield np.insert(middle[1:], axis, 1) + first
 
     def _run(self, windows: Sequence[_Window]) -> Iterator[np.ndarray]:
         """Probabilities in each window."""

@@ -110,13 +110,21 @@ def tissue_blocks(run: Run) -> list[int]:
 def windowed(
     image: ImageLayer, bounds: Box, resolution_nm: Any, network: Any, lo: Any, hi: Any
 ) -> Any:
-    """A reader of windows (z, y, x from the volume's first voxel) over one download of all they see."""
+    """A reader of windows (z, y, x from the volume's first voxel): one download of what the windows of a box's tiles
+    see, and one more for each that lies further out."""
+
+    def download(lo: Any, hi: Any) -> np.ndarray:
+        first, last = (
+            vec3([o + a for o, a in zip(bounds.lo, flip(corner))]) for corner in (lo, hi)
+        )
+        return image.read(Box(first, last), resolution_nm)
+
     first, last = network.lattice(flip(bounds.size)).span(lo, hi)
-    origin = vec3([o + a for o, a in zip(bounds.lo, flip(first))])
-    span = Box(origin, vec3([o + b for o, b in zip(bounds.lo, flip(last))]))
-    whole = image.read(span, resolution_nm)
+    whole = download(first, last)
 
     def read(lo: Any, hi: Any) -> np.ndarray:
+        if any(a < f or b > e for a, b, f, e in zip(lo, hi, first, last)):
+            return download(lo, hi)
         return whole[tuple(slice(a - f, b - f) for a, b, f in zip(lo, hi, first))]
 
     return read

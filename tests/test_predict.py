@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flysoma.models.predict import Lattice, Predictor, predict_all, predict_around
 from flysoma.models.unet import SomaNet
@@ -147,6 +149,32 @@ def test_a_second_look_at_the_volumes_edge_stays_inside():
     image[:5, 34:, 20:24] = 255
     fields, _ = around(blind((0, 32), (0, 32), (8, 24)), image, (2, 37, 22))
     assert (fields[0] == image).all()
+
+
+@pytest.fixture(scope="module")
+def overlooked():
+    """A network that sees 20 of a window's 32 voxels, bodies of 14 voxels, their seeds, and what it finds in all."""
+    rng = np.random.default_rng(1)
+    image = np.zeros((90, 101, 83), np.uint8)
+    seeds = rng.integers(7, np.array(image.shape) - 7, (12, 3))
+    for seed in seeds:
+        image[tuple(slice(p - 7, p + 7) for p in seed)] = 255
+    sees = blind((4, 24), (8, 28), (6, 26))
+    return sees, image, seeds, *around(sees, image, *seeds)
+
+
+@given(lo=st.tuples(*[st.integers(0, 60)] * 3))
+@settings(max_examples=8, deadline=None)
+def test_second_looks_are_the_same_in_every_block(overlooked, lo):
+    """The block reads 48 voxels around its core, as far as the seeds lie that matter there."""
+    sees, image, seeds, whole, _ = overlooked
+    core = [(a, min(a + 25, n)) for a, n in zip(lo, image.shape)]
+    first = tuple(max(0, a - 48) for a, _ in core)
+    last = tuple(min(n, b + 48) for (_, b), n in zip(core, image.shape))
+    own = seeds[((seeds >= first) & (seeds < last)).all(axis=1)]
+    part, _ = predict_around(sees, reader(image), image.shape, (first, last), own, 0.5)
+    inside = tuple(slice(a - f, b - f) for (a, b), f in zip(core, first))
+    assert (part[(slice(None), *inside)] == whole[(slice(None), *(slice(*c) for c in core))]).all()
 
 
 def test_no_seed_costs_nothing(threshold):

@@ -20,7 +20,7 @@ from ...models.phantom import make_phantom
 from ...tasks.config import Segment
 from ..progress import Bars
 from .accuracy_plots import accuracy_figure
-from .rivals import BLOCK_VX, RIVALS, Answer, Block, Voxel, Weights, ask, chosen, way_options
+from .rivals import BLOCK_VX, RIVALS, Answer, Block, Voxel, Weights, chosen, way_options
 
 Zyx = tuple[int, int, int]
 _SURE = 0.9
@@ -42,7 +42,7 @@ class TestSet:
 SETS = {
     "typical": TestSet("typical", (101, 102, 103, 104, 105, 106)),
     "clean": TestSet("clean", (121,)),
-    "worst": TestSet("worst", (111, 112)),
+    "worst": TestSet("worst", (113, 114, 115, 116)),
     "32 nm": TestSet("typical", (131,), (192, 640, 640), (40.0, 32.0, 32.0)),
 }
 
@@ -93,12 +93,12 @@ def _score_set(
     judged: list[_Judged] = []
     for number, seed in enumerate(test.seeds):
         phantom = make_phantom(test.shape, test.voxel_nm, seed, test.difficulty)  # type: ignore[arg-type]
-        block = Block(phantom.image, test.voxel_nm, weights)
+        kept = None if output is None else output / "answers" / f"{name}-{seed}".replace(" ", "-")
+        block = Block(phantom.image, test.voxel_nm, weights, kept)
         pairs = touching_pairs(phantom.labels, test.voxel_nm)
         truth = ArrayLabels(phantom.labels)
         for step, way in enumerate(ways):
-            kept = f"{name}-{seed}-{way}-{weights.digest}.npz".replace(" ", "-")
-            answer = ask(way, block, None if output is None else output / "answers" / kept)
+            answer = block.answer(way)
             pred = ArrayLabels(answer.labels)
             scores = evaluate(pred, truth, test.voxel_nm, min_edge_um3=MIN_EDGE_UM3)
             found[way].append(_one(scores, pairs) | {"seconds": answer.seconds})

@@ -20,7 +20,7 @@ from ...tasks.volume import ImageLayer
 from ..files import read_array
 from ..ingest import NewLayer, ingest_array
 from ..progress import Bars
-from .rivals import RIVALS, Block, Voxel, Weights, ask, chosen, way_options
+from .rivals import RIVALS, Block, Voxel, Weights, chosen, way_options
 
 _AXES = ("x_nm", "y_nm", "z_nm")
 _COLUMNS = ("points", "own", "shared", "missed", "objects", "without", "seconds")
@@ -65,7 +65,7 @@ def command(
     middle = round(float(np.median(points[:, 0]))) if len(points) else len(array) // 2
     with Bars() as bars:
         for number, way in enumerate(ways):
-            answer = ask(way, block)
+            answer = block.answer(way)
             scores = score_points(answer.labels, points, voxel_nm)
             found[way] = asdict(scores) | {"seconds": answer.seconds}
             pictures.append(Section(way, array[middle], answer.labels[middle], voxel_nm[1:]))

@@ -92,54 +92,32 @@ class Weights:
 
 @dataclass(frozen=True)
 class Block:
-    """What is given to all: an image and networks; what several need is computed once."""
+    """What is given to all: an image and networks. Answers are kept, in files too where `kept` says how they begin."""
 
     image: np.ndarray
     voxel_nm: Voxel
     weights: Weights
+    kept: Path | None = None
+    _found: dict[str, Answer] = field(default_factory=dict)
 
-    @cached_property
-    def ours(self) -> Answer:
-        """The whole pipeline, in blocks."""
-        with tempfile.TemporaryDirectory(prefix="flysoma-bench-") as folder:
-            ingest_array(self.image, NewLayer(f"{folder}/image", self.voxel_nm[::-1]))
-            config = RunConfig(
-                image=f"{folder}/image",
-                output=f"{folder}/run",
-                locate=Locate(weights=self.weights.locate),
-                segment=Segment(weights=self.weights.segment, block_vx=BLOCK_VX),
-            )
-            run = pipeline.begin(config)
-            pipeline.execute_here(run, "relabel", lambda *_: None)
-            layer = LabelLayer(run.somas_path)
-            labels = layer.read(layer.bounds)
-            somas, seeds = get_frame(run.store, RESOLVED), run.store.get_arrays(SEEDS)
-        assert seeds is not None
-        ids = somas["id"].astype(int)
-        return Answer(
-            self.at_own_voxels(labels, config.segment.resolution_nm[::-1]),
-            dict(zip(ids, somas["confidence"])),
-            frozenset(ids[somas["crosses_seam"].astype(bool)]),
-            seeds["xyz_nm"][:, ::-1] / np.array(self.voxel_nm) - 0.5,
-        )
+    def answer(self, way: str) -> Answer:
+        """What a way finds; its seconds leave out answers that it takes from others and that were there."""
+        if way not in self._found:
+            self._found[way] = self._ask(way)
+        return self._found[way]
 
-    @cached_property
-    def pieces(self) -> np.ndarray:
-        """Connected pieces of interior where the segmentation network has seen everything."""
-        network = load_network(self.weights.segment)
-        working = network.spec.voxel_nm
-        image = shrink_image(self.image, self.factor(working))
-
-        def read(lo: Zyx, hi: Zyx) -> np.ndarray:
-            return image[tuple(slice(a, b) for a, b in zip(lo, hi))]
-
-        interior, boundary = predict_all(
-            Predictor(network), read, image.shape, (0, 0, 0), image.shape
-        )
-        threshold, least = Segment().interior_threshold, Soma().min_volume_um3
-        nobody = np.zeros((0, 3))
-        labels, _, _ = make_instances(interior, boundary, nobody, working, threshold, least)
-        return self.at_own_voxels(labels, working)
+    def _ask(self, way: str) -> Answer:
+        name = f"{way}-{self.weights.digest}.npz".replace(" ", "-")
+        file = None if self.kept is None else self.kept.with_name(f"{self.kept.name}-{name}")
+        if file is not None and file.exists():
+            return Answer.load(file)
+        start = time.monotonic()
+        answer = RIVALS[way](self)
+        answer = replace(answer, seconds=time.monotonic() - start)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            answer.save(file)
+        return answer
 
     def factor(self, working_nm: Voxel) -> Zyx:
         """Voxels of the image in one of a network's."""
@@ -155,7 +133,27 @@ class Block:
 
 def ours(block: Block) -> Answer:
     """The whole pipeline, in blocks."""
-    return block.ours
+    with tempfile.TemporaryDirectory(prefix="flysoma-bench-") as folder:
+        ingest_array(block.image, NewLayer(f"{folder}/image", block.voxel_nm[::-1]))
+        config = RunConfig(
+            image=f"{folder}/image",
+            output=f"{folder}/run",
+            locate=Locate(weights=block.weights.locate),
+            segment=Segment(weights=block.weights.segment, block_vx=BLOCK_VX),
+        )
+        run = pipeline.begin(config)
+        pipeline.execute_here(run, "relabel", lambda *_: None)
+        layer = LabelLayer(run.somas_path)
+        labels = layer.read(layer.bounds)
+        somas, seeds = get_frame(run.store, RESOLVED), run.store.get_arrays(SEEDS)
+    assert seeds is not None
+    ids = somas["id"].astype(int)
+    return Answer(
+        block.at_own_voxels(labels, config.segment.resolution_nm[::-1]),
+        dict(zip(ids, somas["confidence"])),
+        frozenset(ids[somas["crosses_seam"].astype(bool)]),
+        seeds["xyz_nm"][:, ::-1] / np.array(block.voxel_nm) - 0.5,
+    )
 
 
 def published(block: Block) -> Answer:
@@ -166,16 +164,27 @@ def published(block: Block) -> Answer:
 
 def no_localization(block: Block) -> Answer:
     """The segmentation network everywhere, every connected piece a soma."""
-    return Answer(block.pieces)
+    network = load_network(block.weights.segment)
+    working = network.spec.voxel_nm
+    image = shrink_image(block.image, block.factor(working))
+
+    def read(lo: Zyx, hi: Zyx) -> np.ndarray:
+        return image[tuple(slice(a, b) for a, b in zip(lo, hi))]
+
+    interior, boundary = predict_all(Predictor(network), read, image.shape, (0, 0, 0), image.shape)
+    threshold, least = Segment().interior_threshold, Soma().min_volume_um3
+    nobody = np.zeros((0, 3))
+    labels, _, _ = make_instances(interior, boundary, nobody, working, threshold, least)
+    return Answer(block.at_own_voxels(labels, working))
 
 
 def no_watershed(block: Block) -> Answer:
     """Connected pieces that hold a seed."""
-    seeds = block.ours.seeds
+    pieces, seeds = block.answer("no localization").labels, block.answer("flysoma").seeds
     assert seeds is not None
-    last = np.array(block.image.shape) - 1
-    seeded = np.unique(block.pieces[tuple(np.clip(np.rint(seeds), 0, last).astype(int).T)])
-    return Answer(np.where(np.isin(block.pieces, seeded), block.pieces, 0))
+    last = np.array(pieces.shape) - 1
+    seeded = np.unique(pieces[tuple(np.clip(np.rint(seeds), 0, last).astype(int).T)])
+    return Answer(np.where(np.isin(pieces, seeded), pieces, 0))
 
 
 def classical(block: Block) -> Answer:
@@ -214,19 +223,6 @@ def way_options(command: Any) -> Any:
     ):
         command = option(command)
     return command
-
-
-def ask(way: str, block: Block, kept: Path | None = None) -> Answer:
-    """What a way finds in a block; `kept`: the file it is kept in, and taken from when it is there."""
-    if kept is not None and kept.exists():
-        return Answer.load(kept)
-    start = time.monotonic()
-    answer = RIVALS[way](block)
-    answer = replace(answer, seconds=time.monotonic() - start)
-    if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        answer.save(kept)
-    return answer
 
 
 def chosen(names: str, there: dict[str, Any], option: str) -> list[str]:
