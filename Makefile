@@ -2,6 +2,7 @@
 #
 #   make demo    set up, then run every stage on a made-up piece of fly brain
 #   make test    set up, then check the style and run the tests
+#   make chaos   the long form of tests/chaos: a hundred kills and more
 #
 # PYTHON chooses the interpreter (3.11 or newer), TORCH the build of torch (a pinned name, or a wheel).
 
@@ -12,7 +13,7 @@ BIN := .venv/bin
 READY := .venv/ready
 TYPED := -p flysoma.analysis -m flysoma.tasks.geometry -m flysoma.tasks.config -m flysoma.tasks.store
 
-.PHONY: venv demo test lint format clean
+.PHONY: venv demo test chaos lint format clean
 
 venv: $(READY)
 
@@ -32,6 +33,9 @@ demo: venv
 
 test: lint
 	$(BIN)/python -m pytest
+
+chaos: venv
+	FLYSOMA_CHAOS_KILLS=100 $(BIN)/python -m pytest -s tests/chaos
 
 lint: venv
 	$(BIN)/ruff check .

@@ -28,3 +28,47 @@ def explain(err: BaseException) -> str | None:
             f"the bucket cannot be used: {err}; check its name, your credentials and their rights"
         )
     return None
+
+
+_TRANSIENT = {
+    *("ConnectionError", "Timeout", "ChunkedEncodingError", "ProtocolError", "TransportError"),
+    *("ReadTimeoutError", "ConnectTimeoutError", "EndpointConnectionError", "HTTPClientError"),
+    *("IncompleteRead", "RemoteDisconnected", "RetryError", "OutOfMemoryError", "DataCorruption"),
+}
+_THROTTLED = {
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "RequestTimeout",
+    "RequestLimitExceeded",
+}
+_STATUS = {408, 429, 500, 502, 503, 504}
+_NETWORK = {errno.EAGAIN, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESTALE}
+
+
+def is_transient(err: BaseException) -> bool:
+    """Whether the same may well work a little later: a timeout, a lost connection, 429, 5xx, memory of a GPU."""
+    cause: BaseException | None = err
+    while cause is not None:
+        if isinstance(cause, (TimeoutError, ConnectionError)):
+            return True
+        if isinstance(cause, OSError) and cause.errno in _NETWORK:
+            return True
+        if any(kind.__name__ in _TRANSIENT for kind in type(cause).__mro__):
+            return True
+        if _http_status(cause) in _STATUS:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _http_status(err: BaseException) -> int | None:
+    """The HTTP status that an error of boto, google or requests carries."""
+    response = getattr(err, "response", None)
+    if isinstance(response, dict):
+        if response.get("Error", {}).get("Code") in _THROTTLED:
+            return 429
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    status = getattr(response, "status_code", None)
+    code = getattr(err, "code", None)
+    return status if isinstance(status, int) else code if isinstance(code, int) else None

@@ -47,6 +47,7 @@ CORE = [
     "osteoid>=0.7",
     "pandas>=2.2",
     "pillow>=11",
+    "prometheus-client>=0.22",
     "pyarrow>=18",
     "pydantic>=2.9",
     "pyyaml>=6",
@@ -66,8 +67,10 @@ EXTRAS = {
     "swin": ["monai>=1.6"],
     "train": ["monai>=1.6", "tensorboard>=2.20"],
     "test": [
+        "gcp-storage-emulator>=2026.7",
         "hypothesis>=6.150",
         "kubernetes-validate>=1.37",
+        "moto[s3,server,sqs]>=5.2",
         "mypy>=2.4",
         "pandas-stubs>=3.1.0.261029",
         "pytest>=9",

@@ -13,8 +13,9 @@ from ..analysis.evaluation import MIN_EDGE_UM3, evaluate
 from ..analysis.overview import overview_figure
 from ..errors import UserError
 from ..models.phantom import DIFFICULTIES, Difficulty, make_phantom
-from ..tasks import pipeline
 from ..tasks.config import RunConfig, Segment
+from ..tasks.coordinator import Orders, execute_run
+from ..tasks.pipeline import begin
 from ..tasks.publish import sections
 from ..tasks.volume import LabelLayer
 from .evaluate import open_labels
@@ -38,8 +39,8 @@ def command(output: Path, seed: int, difficulty: Difficulty, workers: int) -> No
         config = RunConfig(
             image=f"{output}/em", output=f"{output}/run", segment=Segment(block_vx=(192, 192, 192))
         )
-        run = pipeline.begin(config)
-        pipeline.execute_run(run, workers, pipeline.Queues(), None, bars)
+        run = begin(config)
+        execute_run(run, Orders(workers=workers), bars, bars.say)
     found, truth = (
         open_labels(f"{output}/{n}", "zyx", RESOLUTION_NM) for n in ("run/somas", "truth")
     )

@@ -9,8 +9,9 @@ import click
 import numpy as np
 
 from ..errors import UserError
-from ..tasks import pipeline
 from ..tasks.config import Locate, RunConfig, Segment
+from ..tasks.coordinator import execute_here
+from ..tasks.pipeline import begin
 from ..tasks.volume import LabelLayer
 from .files import read_array, write_array
 from .ingest import NewLayer, ingest_array
@@ -67,8 +68,8 @@ def predict_array(
         config = RunConfig(
             image=f"{folder}/image", output=f"{folder}/run", locate=locate, segment=segment
         )
-        run = pipeline.begin(config)
-        pipeline.execute_here(run, "relabel", bars)
+        run = begin(config)
+        execute_here(run, "relabel", bars)
         layer = LabelLayer(run.somas_path)
         labels = layer.read(layer.bounds)
     index = [

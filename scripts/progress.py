@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import click
 from tqdm import tqdm
@@ -36,3 +39,14 @@ class Bars:
         elif done == total:
             click.echo(f"{step}: {total}", err=True)
         self._step = step
+
+    def say(self, text: str) -> None:
+        """A line for people, above the bar."""
+        tqdm.write(text, file=sys.stderr)
+
+
+def print_table(
+    rows: list[dict[str, Any]], as_json: bool, head: str, line: Callable[[dict[str, Any]], str]
+) -> None:
+    """Rows as JSON, or as lines below a head."""
+    click.echo(json.dumps(rows) if as_json else "\n".join([head, *map(line, rows)]))

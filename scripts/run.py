@@ -1,118 +1,152 @@
-"""`flysoma plan | run | enqueue | work | status`: a run, from its config to its last receipt."""
+"""`flysoma plan | run | work`: a run, from its config to its last receipt."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from ..errors import UserError
-from ..tasks import pipeline
 from ..tasks.config import load_config
-from ..tasks.estimate import estimate
+from ..tasks.coordinator import Orders, execute_run
+from ..tasks.estimate import add_prices, estimate
+from ..tasks.pipeline import begin, check_stage
 from ..tasks.run import Run
+from ..tasks.worker import Habits
 from ..tasks.worker import work as work_on
-from .progress import Bars
-
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_UNTIL = click.option("--until", metavar="STAGE", help="Stop after this stage.")
-_CPU_QUEUE = click.option(
-    "--cpu-queue", help="Where the stages that run no network go; default: --queue."
-)
+from .logs import log_tasks
+from .progress import Bars, print_table
 
 
 @click.command()
 @click.argument("config", type=click.Path())
-@_JSON
-def plan(config: str, as_json: bool) -> None:
+@click.option(
+    "--price", is_flag=True, help="Hours and money too, and what the run has taken so far."
+)
+@click.option(
+    "--probe", metavar="RUN", help="A finished run, of a part, whose hours tell those of all."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(config: str, price: bool, probe: str | None, as_json: bool) -> None:
     """Show the tasks, voxels and gigabytes that CONFIG asks for; writes nothing."""
-    rows = estimate(Run(load_config(config)))
-    head = f"{'stage':10} {'tasks <=':>10} {'voxels':>20} {'GB read':>12}"
-    _table(
-        rows,
-        as_json,
-        head,
-        lambda r: (
-            f"{r['stage']:10} {_or(r['tasks'], ',d'):>10} {_or(r['voxels'], ',d'):>20} "
-            f"{_or(r['gb'], ',.3f'):>12}"
-        ),
-    )
-    if not as_json:
-        click.echo("most that there can be; '-': batches of somas, as many as are found")
+    asked = Run(load_config(config))
+    rows = estimate(asked)
+    source = add_prices(asked, rows, Run.open(probe) if probe else None) if price or probe else ""
+    columns = [column for column in _COLUMNS if column[0] in rows[0]]
+    head = " ".join([f"{'stage':10}", *(f"{name:>{width}}" for _, name, width, _ in columns)])
+
+    def line(row: dict[str, Any]) -> str:
+        cells = (f"{_or(row[key], form):>{width}}" for key, _, width, form in columns)
+        return " ".join([f"{row['stage']:10}", *cells])
+
+    print_table(rows, as_json, head, line)
+    if as_json:
+        return
+    if source:
+        click.echo(line(_total(rows)))
+        click.echo(f"hours: {source}")
+    click.echo("most that there can be; '-': batches of somas, as many as are found")
+
+
+_COLUMNS = (  # key, name, width, form
+    ("tasks", "tasks <=", 10, ",d"),
+    ("dropped", "dropped", 9, ",d"),
+    ("voxels", "voxels", 18, ",d"),
+    ("gb", "GB read", 12, ",.3f"),
+    ("gb_out", "GB out", 11, ",.3f"),
+    ("reads", "reads", 12, ",d"),
+    ("writes", "writes", 12, ",d"),
+    ("hours", "hours", 10, ",.2f"),
+    ("money", "money", 10, ",.2f"),
+    ("actual_tasks", "done", 8, ",d"),
+    ("actual_hours", "took", 9, ",.2f"),
+)
+
+
+def _total(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row of sums; None where nothing is known."""
+    total: dict[str, Any] = {"stage": "all"}
+    for key, *_ in _COLUMNS:
+        known = [row[key] for row in rows if row[key] is not None]
+        total[key] = sum(known) if known else None
+    return total
 
 
 @click.command()
 @click.argument("config", type=click.Path())
 @click.option("--workers", type=click.IntRange(0), default=os.cpu_count(), show_default="cores")
 @click.option("--queue", help="sqs://NAME or fq://PATH; default: a queue of this run's own.")
-@_CPU_QUEUE
-@_UNTIL
+@click.option("--cpu-queue", help="Where the stages that run no network go; default: --queue.")
+@click.option("--until", metavar="STAGE", help="Stop after this stage.")
+@click.option(
+    "--max-failed",
+    type=click.FloatRange(0, 1),
+    default=Orders.max_failed,
+    show_default=True,
+    help="Share of a stage's tasks that may fail for good before the stage is stopped.",
+)
 def run(
-    config: str, workers: int, queue: str | None, cpu_queue: str | None, until: str | None
+    config: str,
+    workers: int,
+    queue: str | None,
+    cpu_queue: str | None,
+    until: str | None,
+    max_failed: float,
 ) -> None:
     """Do what CONFIG asks for; goes on where an earlier run of it stopped."""
     asked = load_config(config)
     url = queue or asked.queue
-    pipeline.check_stage(until)
+    check_stage(until)
     if workers == 0 and url is None:
         raise UserError("--workers 0 leaves the work to workers elsewhere: name their --queue")
     if workers and cpu_queue is not None:
         raise UserError("--cpu-queue is for workers elsewhere: add --workers 0")
-    begun = pipeline.begin(asked)
+    begun = begin(asked)
     with Bars() as bars:
-        pipeline.execute_run(begun, workers, pipeline.Queues(url, cpu_queue), until, bars)
+        execute_run(begun, Orders(url, cpu_queue, workers, until, max_failed), bars, bars.say)
     click.echo(f"done: {begun.path}")
     click.echo(f"open it with: flysoma view {begun.path}")
 
 
 @click.command()
-@click.argument("path", metavar="RUN")
-@click.argument("stage")
-@click.option("--queue", required=True, help="sqs://NAME or fq://PATH.")
-def enqueue(path: str, stage: str, queue: str) -> None:
-    """Put the tasks of STAGE of RUN that have no receipt into a queue."""
-    pipeline.check_stage(stage)
-    click.echo(
-        f"{pipeline.enqueue(Run.open(path), stage, queue)} tasks of {stage} put into {queue}"
-    )
-
-
-@click.command()
 @click.argument("queue")
 @click.option("--until-empty", is_flag=True, help="Stop when the queue holds no task.")
+@click.option(
+    "--lease-seconds",
+    type=click.IntRange(3),
+    default=Habits.lease_s,
+    show_default=True,
+    help="A dead worker's tasks come back after this; a live one renews its leases.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=Habits.grace_s,
+    show_default=True,
+    help="Seconds after SIGTERM until what is in hand is given back unfinished.",
+)
+@click.option("--max-memory", type=float, metavar="GB", help="Start anew between tasks above this.")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="For Prometheus.")
 @click.option("--liveness", metavar="FILE", help="A file to touch while alive, for Kubernetes.")
+@click.option("--quiet", is_flag=True, help="Tell only what goes wrong.")
 @click.option("--parent", type=int, hidden=True)
-def work(queue: str, until_empty: bool, liveness: str | None, parent: int | None) -> None:
-    """Do the tasks of QUEUE until stopped by SIGTERM or Ctrl-C."""
-    work_on(queue, until_empty, liveness, parent)
-
-
-@click.command()
-@click.argument("path", metavar="RUN")
-@_JSON
-def status(path: str, as_json: bool) -> None:
-    """Show how far RUN has come, stage by stage."""
-    rows = pipeline.status(Run.open(path))
-    head = f"{'stage':14} {'done':>8} {'failed':>8} {'total':>8}"
-    _table(
-        rows,
-        as_json,
-        head,
-        lambda r: (
-            f"{r['stage']:14} {r['done']:8d} {r['failed']:8d} "
-            f"{'-' if r['total'] is None else r['total']:>8}{' finished' if r['finished'] else ''}"
-        ),
-    )
+def work(
+    queue: str,
+    until_empty: bool,
+    lease_seconds: int,
+    grace: float,
+    quiet: bool,
+    liveness: str | None,
+    parent: int | None,
+    max_memory: float | None,
+    metrics_port: int | None,
+) -> None:
+    """Do the tasks of QUEUE until stopped by SIGTERM or Ctrl-C; a line of JSON tells of each."""
+    log_tasks(quiet)
+    habits = Habits(lease_seconds, grace, until_empty, liveness, parent, max_memory, metrics_port)
+    work_on(queue, habits)
 
 
 def _or(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _table(
-    rows: list[dict[str, Any]], as_json: bool, head: str, line: Callable[[dict[str, Any]], str]
-) -> None:
-    click.echo(json.dumps(rows) if as_json else "\n".join([head, *map(line, rows)]))

@@ -78,6 +78,20 @@ class Soma(_Section):
     max_diameter_nm: Annotated[float, Field(gt=0)] = 20000.0
 
 
+Price = Annotated[float, Field(ge=0)]
+
+
+class Prices(_Section):
+    """What your cloud asks, in whatever currency: for `flysoma plan --price` and `flysoma status`."""
+
+    gpu_hour: Price = 0.0
+    cpu_hour: Price = 0.0
+    gb_read: Price = 0.0
+    gb_written: Price = 0.0
+    million_reads: Price = 0.0
+    million_writes: Price = 0.0
+
+
 class RunConfig(_Section):
     """One run: a config applied to one volume. Frozen; unknown keys are refused."""
 
@@ -90,6 +104,7 @@ class RunConfig(_Section):
     stitch: Stitch = Stitch()
     soma: Soma = Soma()
     queue: str | None = None
+    prices: Prices = Prices()
 
     @field_validator("image", "output", "mask")
     @classmethod
@@ -98,11 +113,11 @@ class RunConfig(_Section):
 
     @property
     def content_hash(self) -> str:
-        """sha256 of all that decides the result; the queue does not."""
+        """sha256 of all that decides the result; queue and prices do not."""
         return hashlib.sha256(json.dumps(self._decisive(), sort_keys=True).encode()).hexdigest()
 
     def _decisive(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"queue", "output"})
+        return self.model_dump(mode="json", exclude={"queue", "output", "prices"})
 
     def to_yaml(self) -> str:
         """The whole config, defaults filled in."""

@@ -39,7 +39,7 @@ class IgneousStage(Stage):
     def plan(self) -> Sequence[int]:
         return range(len(self._tasks))
 
-    def do(self, index: int) -> dict[str, Any]:
+    def work(self, index: int, data: Any) -> dict[str, Any]:
         totask(json.dumps(self._tasks[index])).execute()
         return {}
 

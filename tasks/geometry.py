@@ -114,6 +114,12 @@ class BlockGrid:
         core = Box(lo, vec3([a + c for a, c in zip(lo, self.core_shape)])).intersect(self.bounds)
         return Block(index, position, core, core.grow(self.halo).intersect(self.bounds))
 
+    def read_zyx(self, index: int) -> tuple[Vec3, Vec3]:
+        """First and past-last voxel of a block's read box, z, y, x from the volume's first voxel."""
+        box, origin = self[index].read, self.bounds.lo
+        lo, hi = (vec3([a - o for a, o in zip(c, origin)][::-1]) for c in (box.lo, box.hi))
+        return lo, hi
+
     def index_at(self, position: Vec3) -> int | None:
         """Index of the block at a grid position; None outside the grid."""
         if not all(0 <= p < n for p, n in zip(position, self.shape)):

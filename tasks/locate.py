@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..models.predict import predict_all
+from ..models.predict import ReadImage, predict_all
 from ..models.seeds import drop_duplicates, find_seeds
-from .geometry import Box, vec3
+from .config import Locate, Segment
+from .geometry import BlockGrid, Box, vec3
 from .run import Run, Stage, flip, predictor
-from .volume import ImageLayer
+from .volume import ImageLayer, LabelLayer, Nm3
 
 SEEDS = "seeds/seeds.npz"
 _PLAN = "seeds/plan.json"
@@ -23,10 +24,12 @@ class LocateStage(Stage):
     """Finds seeds block by block at low resolution; each block keeps those whose centroid lies in its core."""
 
     name = "locate"
+    scratch = ("seeds/blocks/",)
     gpu = True
 
     def prepare(self) -> None:
-        self.run.store.put_json(_PLAN, tissue_blocks(self.run))
+        blocks = tissue_blocks(self.run, self.run.locate_grid, self.run.config.locate.resolution_nm)
+        self.run.store.put_json(_PLAN, blocks)
 
     def plan(self) -> Sequence[int]:
         return self.run.store.get_json(_PLAN)
@@ -35,18 +38,15 @@ class LocateStage(Stage):
     def resolution_nm(self) -> np.ndarray:
         return np.array(self.run.config.locate.resolution_nm)
 
-    def do(self, index: int) -> dict[str, Any]:
+    def read(self, index: int) -> Any:
+        return windowed(self.run.image, self.run.locate_grid, self.run.config.locate, index)
+
+    def work(self, index: int, data: Any) -> dict[str, Any]:
         config = self.run.config.locate
         grid = self.run.locate_grid
         block = grid[index]
         network = predictor(config.weights)
-        volume = flip(grid.bounds.size)
-        lo, hi = (
-            flip([a - o for a, o in zip(corner, grid.bounds.lo)])
-            for corner in (block.read.lo, block.read.hi)
-        )
-        read = windowed(self.run.image, grid.bounds, config.resolution_nm, network, lo, hi)
-        probability = predict_all(network, read, volume, lo, hi)[0]
+        probability = predict_all(network, data, flip(grid.bounds.size), *grid.read_zyx(index))[0]
         seeds = find_seeds(
             probability, flip(config.resolution_nm), config.threshold, config.min_core_um3
         )
@@ -78,48 +78,47 @@ class LocateStage(Stage):
         return {"seeds": len(order), "duplicates_dropped": int((~keep).sum())}
 
 
-def tissue_blocks(run: Run) -> list[int]:
-    """Indices of the localization blocks that hold tissue: by the mask layer if there is one,
-    otherwise where the coarsest mip of the image is not black."""
-    grid = run.locate_grid
+def tissue_blocks(
+    run: Run, grid: BlockGrid, resolution_nm: Nm3, with_halo: bool = False
+) -> list[int]:
+    """Indices of the blocks of a grid whose core (with halo: or what they read around it) holds tissue: by the mask
+    layer if there is one, otherwise where the coarsest mip of the image is not black."""
     mask = run.config.mask
     if mask is None:
         layer = ImageLayer(run.config.image, fill_missing=True)
-        resolution, whole = layer.coarsest()
+        coarse_nm, whole = layer.coarsest()
         if whole.voxels > _COARSE_LIMIT:
             return list(range(len(grid)))
-        tissue = layer.read(whole, resolution) > 0
+        tissue = layer.read(whole, coarse_nm) > 0
     else:
-        from .volume import LabelLayer  # a mask may be a segmentation of any width
-
         labels = LabelLayer(mask)
-        resolution, whole = labels.resolution_nm, labels.bounds
+        coarse_nm, whole = labels.resolution_nm, labels.bounds
         tissue = labels.read(whole) > 0
-    ratio = [r / c for r, c in zip(run.config.locate.resolution_nm, resolution)]
+    ratio = [r / c for r, c in zip(resolution_nm, coarse_nm)]
     kept = []
     for block in grid:
+        part = block.read if with_halo else block.core
         box = Box(
-            vec3([int(a * q // 1) for a, q in zip(block.core.lo, ratio)]),
-            vec3([-int(-b * q // 1) for b, q in zip(block.core.hi, ratio)]),
+            vec3([int(a * q // 1) for a, q in zip(part.lo, ratio)]),
+            vec3([-int(-b * q // 1) for b, q in zip(part.hi, ratio)]),
         ).intersect(whole)
         if not box.empty and tissue[box.slices_zyx(whole.lo)].any():
             kept.append(block.index)
     return kept
 
 
-def windowed(
-    image: ImageLayer, bounds: Box, resolution_nm: Any, network: Any, lo: Any, hi: Any
-) -> Any:
-    """A reader of windows (z, y, x from the volume's first voxel): one download of what the windows of a box's tiles
-    see, and one more for each that lies further out."""
+def windowed(image: ImageLayer, grid: BlockGrid, config: Locate | Segment, index: int) -> ReadImage:
+    """A reader of windows (z, y, x from the volume's first voxel): one download of what the windows of a block's
+    tiles see, and one more for each that lies further out."""
 
     def download(lo: Any, hi: Any) -> np.ndarray:
         first, last = (
-            vec3([o + a for o, a in zip(bounds.lo, flip(corner))]) for corner in (lo, hi)
+            vec3([o + a for o, a in zip(grid.bounds.lo, flip(corner))]) for corner in (lo, hi)
         )
-        return image.read(Box(first, last), resolution_nm)
+        return image.read(Box(first, last), config.resolution_nm)
 
-    first, last = network.lattice(flip(bounds.size)).span(lo, hi)
+    lattice = predictor(config.weights).lattice(flip(grid.bounds.size))
+    first, last = lattice.span(*grid.read_zyx(index))
     whole = download(first, last)
 
     def read(lo: Any, hi: Any) -> np.ndarray:

@@ -29,6 +29,7 @@ class MeasureStage(Stage):
     """One task a block: the additive moments of the somas in its core, and of their surfaces."""
 
     name = "measure"
+    scratch = ("measure/blocks/",)
 
     def plan(self) -> Sequence[int]:
         """Blocks that were segmented and those beside them, which own part of the surface."""
@@ -38,7 +39,7 @@ class MeasureStage(Stage):
             beside.update(grid.reaching(grid[index].core.grow((1, 1, 1))))
         return sorted(beside)
 
-    def do(self, index: int) -> dict[str, Any]:
+    def work(self, index: int, data: Any) -> dict[str, Any]:
         bounds = self.run.segment_grid.bounds
         core = self.run.segment_grid[index].core
         around = core.grow((1, 1, 1)).intersect(bounds)
@@ -63,6 +64,7 @@ class ShapeStage(Stage):
     """One task a batch of somas: the largest ball inside each."""
 
     name = "shape"
+    scratch = ("measure/batches/",)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -71,7 +73,7 @@ class ShapeStage(Stage):
     def plan(self) -> Sequence[int]:
         return batches(self.frame)
 
-    def do(self, index: int) -> dict[str, Any]:
+    def work(self, index: int, data: Any) -> dict[str, Any]:
         resolution = np.array(self.run.config.segment.resolution_nm)
         rows = []
         for _, soma in batch(self.frame, index):

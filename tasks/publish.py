@@ -28,7 +28,7 @@ class PublishStage(Stage):
     def plan(self) -> Sequence[int]:
         return [0]
 
-    def do(self, index: int) -> dict[str, Any]:
+    def work(self, index: int, data: Any) -> dict[str, Any]:
         run, store = self.run, self.run.store
         frame = measured(run)
         for name, data in table_files(frame).items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
@@ -12,7 +11,7 @@ from ..models.predict import Predictor
 from ..models.weights import load_network
 from .config import RunConfig, parse_config
 from .geometry import BlockGrid, Vec3, vec3
-from .store import RunStore, normalize_cloudpath
+from .store import RunStore
 from .volume import ImageLayer, LabelLayer, Nm3
 
 ID_BITS = 20  # a block's own labels take the low bits of an id, the block's index the rest
@@ -78,10 +77,12 @@ class Stage:
     Attributes:
       name: also the folder of its receipts.
       gpu: whether its tasks run a network.
+      scratch: prefixes of what only later stages of the run read.
     """
 
     name = ""
     gpu = False
+    scratch: tuple[str, ...] = ()
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -93,9 +94,19 @@ class Stage:
         """Indices of the stage's tasks, in order."""
         raise NotImplementedError
 
-    def do(self, index: int) -> dict[str, Any]:
-        """One task; the same index gives the same bytes. Returns counters for the receipt."""
+    def read(self, index: int) -> Any:
+        """What a task needs, read ahead while another task is worked on."""
+
+    def work(self, index: int, data: Any) -> Any:
+        """The task itself, on what `read` gave; the same index gives the same bytes. Returns what `write` wants."""
         raise NotImplementedError
+
+    def write(self, index: int, found: Any) -> dict[str, Any]:
+        """Write what was found, while the next task is worked on; returns counters for the receipt.
+
+        A stage that does not need this writes in `work`, which then returns the counters.
+        """
+        return found
 
     def finish(self) -> dict[str, Any]:
         """The reduce step: once, by the coordinator, when every receipt is there."""
@@ -117,13 +128,3 @@ def flip(values: Sequence[Any]) -> tuple[Any, Any, Any]:
 def predictor(weights: str) -> Predictor:
     """The network of a stage, loaded once in each process."""
     return Predictor(load_network(weights))
-
-
-@lru_cache(maxsize=4)
-def open_run(path: str) -> Run:
-    """A run as tasks see it: read once in each process."""
-    return Run.open(normalize_cloudpath(path))
-
-
-def host() -> str:
-    return os.uname().nodename

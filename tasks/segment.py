@@ -25,6 +25,7 @@ class SegmentStage(Stage):
     """
 
     name = "segment"
+    scratch = ("blocks/", "slabs/")
     gpu = True
 
     @cached_property
@@ -42,30 +43,38 @@ class SegmentStage(Stage):
             found.update(grid.reaching(Box(point, vec3([p + 1 for p in point])).grow(grid.halo)))
         return sorted(found)
 
-    def do(self, index: int) -> dict[str, Any]:
+    def read(self, index: int) -> Any:
+        return windowed(self.run.image, self.run.segment_grid, self.run.config.segment, index)
+
+    def work(self, index: int, data: Any) -> Any:
         run = self.run
         block = run.segment_grid[index]
         numbers = self._seeds_in(block.read)
-        labels, owner, one_body, fields, windows = self._label(block, numbers)
+        labels, owner, one_body, fields, windows = self._label(block, numbers, data)
         core = labels[block.core.slices_zyx(block.read.lo)]
         sure = np.minimum(fields.sum(axis=0, dtype=np.uint16), FULL)  # inner or outer
         sure = sure[block.core.slices_zyx(block.read.lo)]
         voxel_counts = np.bincount(core.ravel(), minlength=len(owner) + 1)[1:]
         certainty = np.bincount(core.ravel(), sure.ravel(), len(owner) + 1)[1:] / FULL
-        run.store.put(f"blocks/{index}.ckl", crackle.compress(core))
-        for axis, side, slab in self._slabs(block):
-            part = labels[slab.slices_zyx(block.read.lo)]
-            run.store.put(f"slabs/{index}-{axis}-{side}.ckl", crackle.compress(part))
-        run.store.put_arrays(
-            f"blocks/{index}.npz",
-            {
-                "seed": np.append(numbers, -1)[owner] + 1,  # 1-based, 0: none
-                "voxels": voxel_counts,
-                "certainty": certainty,
-                "one_body": one_body[np.isin(one_body.min(axis=1), self._seeds_in(block.core))] + 1,
-            },
-        )
-        return {"labels": len(owner), "seeds": len(numbers), "windows": windows}
+        parts = {f"blocks/{index}.ckl": core} | {
+            f"slabs/{index}-{axis}-{side}.ckl": labels[slab.slices_zyx(block.read.lo)]
+            for axis, side, slab in self._slabs(block)
+        }
+        table = {
+            "seed": np.append(numbers, -1)[owner] + 1,  # 1-based, 0: none
+            "voxels": voxel_counts,
+            "certainty": certainty,
+            "one_body": one_body[np.isin(one_body.min(axis=1), self._seeds_in(block.core))] + 1,
+        }
+        counters = {"labels": len(owner), "seeds": len(numbers), "windows": windows}
+        return parts, table, counters | {"voxels": block.core.voxels}
+
+    def write(self, index: int, found: Any) -> dict[str, Any]:
+        parts, table, counters = found
+        for path, labels in parts.items():
+            self.run.store.put(path, crackle.compress(labels))
+        self.run.store.put_arrays(f"blocks/{index}.npz", table)
+        return counters
 
     def _seeds_in(self, box: Box) -> np.ndarray:
         rounded = np.floor(self.seeds_vx + 0.5)
@@ -73,22 +82,18 @@ class SegmentStage(Stage):
         return np.flatnonzero(inside.all(axis=1))
 
     def _label(
-        self, block: Block, numbers: np.ndarray
+        self, block: Block, numbers: np.ndarray, read: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
         """Labels of the read box, the seed of each, seeds in one body, the probabilities, and how many windows
         were run."""
         config = self.run.config
         bounds = self.run.segment_grid.bounds
         network = predictor(config.segment.weights)
-        lo, hi = (
-            flip([a - o for a, o in zip(corner, bounds.lo)])
-            for corner in (block.read.lo, block.read.hi)
-        )
+        lo, hi = self.run.segment_grid.read_zyx(block.index)
         seeds = self.seeds_vx[numbers] - bounds.lo
         seeds_zyx = seeds[:, ::-1]
         threshold = config.segment.interior_threshold
         resolution = config.segment.resolution_nm
-        read = windowed(self.run.image, bounds, resolution, network, lo, hi)
         fields, windows = predict_around(
             network, read, flip(bounds.size), (lo, hi), seeds_zyx, threshold
         )

@@ -29,6 +29,7 @@ class SkeletonStage(Stage):
     """
 
     name = "skeleton"
+    scratch = ("measure/neurites/",)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -40,7 +41,7 @@ class SkeletonStage(Stage):
     def plan(self) -> Sequence[int]:
         return batches(self.frame)
 
-    def do(self, index: int) -> dict[str, Any]:
+    def work(self, index: int, data: Any) -> dict[str, Any]:
         skeletons, counts = [], []
         for _, soma in batch(self.frame, index):
             centre = soma[[f"inscribed_{a}_nm" for a in "xyz"]].to_numpy(float)

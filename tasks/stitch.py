@@ -58,6 +58,7 @@ class MatchStage(Stage):
     """One task a block: its three upper faces. Reduce: resolve."""
 
     name = "match"
+    scratch = ("stitch/pairs/",)
 
     def plan(self) -> Sequence[int]:
         return sorted(self.run.store.indices("receipts/segment"))
@@ -70,7 +71,7 @@ class MatchStage(Stage):
     def voxel_um3(self) -> float:
         return math.prod(self.run.config.segment.resolution_nm) * 1e-9
 
-    def do(self, index: int) -> dict[str, Any]:
+    def work(self, index: int, data: Any) -> dict[str, Any]:
         found: list[dict[str, np.ndarray]] = []
         for axis, other in self.run.segment_grid.upper_neighbours(index):
             if other not in self._segmented:
@@ -206,10 +207,10 @@ class RelabelStage(Stage):
         assert arrays is not None, "relabel planned before match finished"
         return arrays
 
-    def do(self, index: int) -> dict[str, Any]:
-        data = self.run.store.get(f"blocks/{index}.ckl")
-        assert data is not None, f"block {index} is gone though it has a receipt"
-        labels = crackle.decompress(data)
+    def work(self, index: int, data: Any) -> dict[str, Any]:
+        block = self.run.store.get(f"blocks/{index}.ckl")
+        assert block is not None, f"block {index} is gone though it has a receipt"
+        labels = crackle.decompress(block)
         ids = self._remap["id"]
         first, last = np.searchsorted(ids, _ids(index, np.array([1, _LOW])))
         final = np.append(np.uint64(0), self._remap["soma"][first:last])[labels]

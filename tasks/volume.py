@@ -112,6 +112,10 @@ class ImageLayer:
         ratio = [w / r for w, r in zip(resolution_nm, scale["resolution"])]
         return round(box.voxels * math.prod(ratio))
 
+    def chunk_voxels(self, resolution_nm: Nm3) -> int:
+        """Voxels of a chunk of the source mip, the pieces in which it is read."""
+        return math.prod(self._scales[self.source_mip(resolution_nm)]["chunk_sizes"][0])
+
     @cached_property
     def info_text(self) -> str:
         """The layer's info, canonical, for the manifest's hash."""

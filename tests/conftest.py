@@ -45,3 +45,37 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def volume(tmp_path_factory):
+    """Five bright balls: folder, true labels, weights by stage."""
+    from five_balls import make_volume
+
+    return make_volume(tmp_path_factory.mktemp("volume"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(volume):
+    """A run through 27 blocks with one worker process."""
+    from five_balls import flysoma, write_config
+
+    done = flysoma("run", write_config(volume, "blocks", 64), "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    return volume[0] / "blocks"
+
+
+@pytest.fixture(scope="session")
+def google_url():
+    """Google's storage on loopback; one for all tests, because cloud-files keeps its connections for good."""
+    from object_stores import google
+
+    with google() as url:
+        yield url
+
+
+@pytest.fixture
+def gcs(google_url, monkeypatch):
+    """Its URL, where clients look for it."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google_url)
+    return google_url

@@ -3,7 +3,6 @@
 The networks are hand-set: bright is soma.
 """
 
-import hashlib
 import json
 import os
 import signal
@@ -15,76 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from bright_networks import LOCATE, SEGMENT, brightness_network
+from five_balls import CENTRES, OFFSET, RADIUS_NM, RESOLUTION, digest, flysoma, somas, write_config
 
 from flysoma.analysis.viewer import find_browser
-from flysoma.tasks import pipeline
+from flysoma.tasks import coordinator, pipeline
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.run import Run
 from flysoma.tasks.skeleton import count_neurites, trace
 from flysoma.tasks.volume import LabelLayer, create_layer, write_array
-
-OFFSET = (17, -9, 30)
-RESOLUTION = (64, 64, 40)
-CENTRES = [(40, 30, 30), (40, 30, 95), (95, 100, 30), (95, 100, 95), (33, 100, 62)]
-RADIUS_NM = 1300.0
-
-
-@pytest.fixture(scope="module")
-def volume(tmp_path_factory):
-    """Five bright balls in a dark volume whose size is a multiple of nothing."""
-    shape = (137, 131, 141)
-    truth = np.zeros(shape, np.uint32)
-    grid = np.ogrid[tuple(slice(n) for n in shape)]
-    for number, centre in enumerate(CENTRES, start=1):
-        apart = sum(((g - c) * v) ** 2 for g, c, v in zip(grid, centre, RESOLUTION[::-1]))
-        truth[apart < RADIUS_NM**2] = number
-    folder = tmp_path_factory.mktemp("volume")
-    box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, shape[::-1])))
-    create_layer(f"file://{folder}/em", "image", "uint8", RESOLUTION, box)
-    write_array(f"file://{folder}/em", np.where(truth > 0, 210, 40).astype(np.uint8))
-    weights = {
-        "locate": brightness_network(folder / "locate.safetensors", *LOCATE),
-        "segment": brightness_network(folder / "segment.safetensors", *SEGMENT),
-    }
-    return folder, truth, weights
-
-
-def config(volume, name, block):
-    folder, _, weights = volume
-    path = folder / f"{name}.yaml"
-    values = {
-        "image": f"{folder}/em",
-        "output": f"{folder}/{name}",
-        "locate": {"weights": weights["locate"], "block_vx": [64, 64, 64]},
-        "segment": {"weights": weights["segment"], "block_vx": [block] * 3, "halo_nm": 1600},
-    }
-    path.write_text(yaml.safe_dump(values))
-    return str(path)
-
-
-def flysoma(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "flysoma.scripts.cli", *arguments], capture_output=True, text=True
-    )
-
-
-def somas(path):
-    layer = LabelLayer(f"{path}/somas")
-    return layer.read(layer.bounds)
-
-
-def digest(folder):
-    """sha256 of every file of the published layer, by name."""
-    found = {}
-    for root, _, files in os.walk(folder):
-        for name in files:
-            if name != "provenance":
-                with open(os.path.join(root, name), "rb") as file:
-                    found[os.path.join(root, name)[len(str(folder)) :]] = hashlib.sha256(
-                        file.read()
-                    ).hexdigest()
-    return found
 
 
 def workers_of(run):
@@ -101,14 +38,6 @@ def is_alive(pid):
         return False
 
 
-@pytest.fixture(scope="module")
-def undisturbed(volume):
-    """A run through 27 blocks with one worker process."""
-    done = flysoma("run", config(volume, "blocks", 64), "--workers", "1")
-    assert done.returncode == 0, done.stderr
-    return volume[0] / "blocks"
-
-
 def test_every_ball_is_one_soma_through_27_blocks(volume, undisturbed):
     truth, found = volume[1], somas(undisturbed)
     assert ((found > 0) == (truth > 0)).mean() > 0.999
@@ -120,13 +49,13 @@ def test_every_ball_is_one_soma_through_27_blocks(volume, undisturbed):
 
 
 def test_through_blocks_as_through_one(volume, undisturbed):
-    done = flysoma("run", config(volume, "one", 192), "--workers", "1", "--until", "relabel")
+    done = flysoma("run", write_config(volume, "one", 192), "--workers", "1", "--until", "relabel")
     assert done.returncode == 0, done.stderr
     assert (somas(volume[0] / "one") == somas(undisturbed)).all()
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same_bytes(volume, undisturbed):
-    asked = config(volume, "again", 64)
+    asked = write_config(volume, "again", 64)
     assert flysoma("run", asked, "--workers", "1", "--until", "segment").returncode == 0
     store = Run.open(str(volume[0] / "again")).store
     receipts = store.names("receipts/segment/")
@@ -140,7 +69,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(volume, undisturbed):
 
 
 def test_a_killed_worker_and_a_killed_run_change_nothing(volume, undisturbed):
-    asked, receipts = config(volume, "killed", 64), volume[0] / "killed/receipts/segment"
+    asked, receipts = write_config(volume, "killed", 64), volume[0] / "killed/receipts/segment"
     command = [sys.executable, "-m", "flysoma.scripts.cli", "run", asked, "--workers", "2"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, **quiet)
@@ -169,7 +98,7 @@ def test_a_killed_worker_and_a_killed_run_change_nothing(volume, undisturbed):
 
 
 def test_a_black_volume_has_no_somas_and_is_published_all_the_same(volume):
-    asked = yaml.safe_load(open(config(volume, "black", 64)))
+    asked = yaml.safe_load(open(write_config(volume, "black", 64)))
     asked["image"] = f"{volume[0]}/black_em"
     box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, (70, 33, 21))))
     create_layer(f"file://{volume[0]}/black_em", "image", "uint8", RESOLUTION, box)
@@ -256,7 +185,7 @@ def test_status_counts_what_is_done(undisturbed):
 
 
 def test_an_output_of_another_config_is_refused(volume, undisturbed):
-    changed = config(volume, "blocks", 128)
+    changed = write_config(volume, "blocks", 128)
     done = flysoma("run", changed, "--workers", "1")
     assert done.returncode == 2 and "segment.block_vx" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -264,7 +193,7 @@ def test_an_output_of_another_config_is_refused(volume, undisturbed):
 
 def test_a_damaged_chunk_stops_the_run_with_its_name(volume):
     folder = volume[0]
-    asked = config(volume, "damaged", 64)
+    asked = write_config(volume, "damaged", 64)
     chunk = sorted((folder / "em/64_64_40").iterdir())[3]
     whole = chunk.read_bytes()
     chunk.write_bytes(whole[: len(whole) // 2])
@@ -292,7 +221,7 @@ def test_wrong_requests_are_one_line_and_exit_2(volume, tmp_path, change, words,
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    values = yaml.safe_load(open(config(volume, "wrong", 64)))
+    values = yaml.safe_load(open(write_config(volume, "wrong", 64)))
     values["output"] = str(tmp_path / "out")
     for key, value in change.items():
         values[key] = {**values[key], **value} if isinstance(value, dict) else value
@@ -309,7 +238,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
 ):
     disk = tmp_path / "disk"
     disk.mkdir()
-    asked = config(volume, "full", 64)
+    asked = write_config(volume, "full", 64)
     values = yaml.safe_load(open(asked)) | {"output": str(disk / "run")}
     with open(asked, "w") as file:
         yaml.safe_dump(values, file)
@@ -327,7 +256,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
 
 
 def test_plan_shows_every_stage_and_no_fewer_tasks_than_are_done(volume, undisturbed, tmp_path):
-    asked = config(volume, "planned", 64)
+    asked = write_config(volume, "planned", 64)
     shown = flysoma("plan", asked, "--json")
     rows = {row["stage"]: row for row in json.loads(shown.stdout)}
     done = {row["stage"]: row["done"] for row in pipeline.status(Run.open(str(undisturbed)))}
@@ -339,7 +268,7 @@ def test_plan_shows_every_stage_and_no_fewer_tasks_than_are_done(volume, undistu
 
 
 def test_a_worker_that_ends_by_itself_ends_the_run_with_its_code():
-    with pipeline._workers("fq:///dev/null/queue", 1) as alive, pytest.raises(SystemExit) as end:
+    with coordinator._workers("fq:///dev/null/queue", 1) as alive, pytest.raises(SystemExit) as end:
         for _ in range(600):
             alive()
             time.sleep(0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .accuracy import command as accuracy
+from .fleet import command as fleet
 from .nuclei import command as nuclei
 
 
@@ -15,3 +16,4 @@ def command() -> None:
 
 command.add_command(accuracy)
 command.add_command(nuclei)
+command.add_command(fleet)

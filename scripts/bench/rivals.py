@@ -22,10 +22,11 @@ from ...models.emads import shrink_image
 from ...models.instances import make_instances
 from ...models.predict import Predictor, predict_all
 from ...models.weights import find_weights, load_network
-from ...tasks import pipeline
 from ...tasks.config import Locate, RunConfig, Segment, Soma
+from ...tasks.coordinator import execute_here
 from ...tasks.locate import SEEDS
 from ...tasks.measure import get_frame
+from ...tasks.pipeline import begin
 from ...tasks.stitch import RESOLVED
 from ...tasks.volume import LabelLayer
 from ..ingest import NewLayer, ingest_array
@@ -141,8 +142,8 @@ def ours(block: Block) -> Answer:
             locate=Locate(weights=block.weights.locate),
             segment=Segment(weights=block.weights.segment, block_vx=BLOCK_VX),
         )
-        run = pipeline.begin(config)
-        pipeline.execute_here(run, "relabel", lambda *_: None)
+        run = begin(config)
+        execute_here(run, "relabel", lambda *_: None)
         layer = LabelLayer(run.somas_path)
         labels = layer.read(layer.bounds)
         somas, seeds = get_frame(run.store, RESOLVED), run.store.get_arrays(SEEDS)

@@ -1,0 +1,82 @@
+"""A volume that a whole pipeline runs through in seconds: five bright balls, and networks for which bright is soma."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import yaml
+from bright_networks import LOCATE, SEGMENT, brightness_network
+from cloudfiles import CloudFiles
+
+from flysoma.tasks.geometry import Box
+from flysoma.tasks.volume import LabelLayer, create_layer, write_array
+
+OFFSET = (17, -9, 30)
+RESOLUTION = (64, 64, 40)
+SHAPE = (137, 131, 141)  # a multiple of nothing
+CENTRES = [(40, 30, 30), (40, 30, 95), (95, 100, 30), (95, 100, 95), (33, 100, 62)]
+RADIUS_NM = 1300.0
+
+
+def true_labels():
+    """Labels of the balls, z, y, x."""
+    truth = np.zeros(SHAPE, np.uint32)
+    grid = np.ogrid[tuple(slice(n) for n in SHAPE)]
+    for number, centre in enumerate(CENTRES, start=1):
+        apart = sum(((g - c) * v) ** 2 for g, c, v in zip(grid, centre, RESOLUTION[::-1]))
+        truth[apart < RADIUS_NM**2] = number
+    return truth
+
+
+def write_image(path):
+    """The balls as a precomputed image."""
+    box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, SHAPE[::-1])))
+    create_layer(path, "image", "uint8", RESOLUTION, box)
+    write_array(path, np.where(true_labels() > 0, 210, 40).astype(np.uint8))
+
+
+def make_volume(folder):
+    """The image in a folder, and the files of two networks."""
+    write_image(f"file://{folder}/em")
+    return (
+        folder,
+        true_labels(),
+        {
+            "locate": brightness_network(folder / "locate.safetensors", *LOCATE),
+            "segment": brightness_network(folder / "segment.safetensors", *SEGMENT),
+        },
+    )
+
+
+def write_config(volume, name, block, **values):
+    """The config NAME.yaml of a run that is called so."""
+    folder, _, weights = volume
+    path = folder / f"{name}.yaml"
+    asked = {
+        "image": f"{folder}/em",
+        "output": f"{folder}/{name}",
+        "locate": {"weights": weights["locate"], "block_vx": [64, 64, 64]},
+        "segment": {"weights": weights["segment"], "block_vx": [block] * 3, "halo_nm": 1600},
+    }
+    path.write_text(yaml.safe_dump(asked | values))
+    return str(path)
+
+
+def flysoma(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "flysoma.scripts.cli", *arguments], capture_output=True, text=True
+    )
+
+
+def somas(path):
+    """Labels that a run has published."""
+    layer = LabelLayer(f"{path}/somas")
+    return layer.read(layer.bounds)
+
+
+def digest(path):
+    """sha256 of every object of a published layer, unpacked, by name."""
+    files = CloudFiles(str(path) if "://" in str(path) else f"file://{path}", progress=False)
+    names = [name for name in files.list() if name != "provenance"]
+    return {item["path"]: hashlib.sha256(item["content"]).hexdigest() for item in files.get(names)}

@@ -1,0 +1,98 @@
+"""Stages that compute nothing and misbehave as they are told; as a script, a worker or a coordinator of them.
+
+A run's `toy.json` says what each task of stage `first` does: {"3": ["raise", "ValueError"], "4": ["sleep", 8]}. The
+stage `second` has one task. Every execution leaves an object below `executions/`.
+"""
+
+import os
+import sys
+import time
+import uuid
+
+from flysoma.errors import UserError
+from flysoma.tasks import coordinator, pipeline, worker
+from flysoma.tasks.run import Run, Stage
+
+ERRORS = {
+    "ValueError": ValueError,
+    "ConnectionResetError": ConnectionResetError,
+    "UserError": UserError,
+}
+
+
+class First(Stage):
+    name = "first"
+    gpu = True
+    scratch = ("out/",)
+
+    def prepare(self):
+        self.run.store.put(f"prepared/{uuid.uuid4()}", b"")
+
+    def plan(self):
+        return range(self.run.store.get_json("toy.json")["tasks"])
+
+    def read(self, index):
+        return self.run.store.get_json("toy.json").get(str(index), [None])
+
+    def work(self, index, data):
+        store = self.run.store
+        store.put(f"executions/{index}-{uuid.uuid4()}", b"")
+        match data:
+            case ["raise", kind]:
+                raise ERRORS[kind]("as told")
+            case ["raise", kind, times] if len(store.names(f"executions/{index}-")) <= times:
+                raise ERRORS[kind]("as told")
+            case ["sleep", seconds]:
+                time.sleep(seconds)
+            case ["exit", times] if len(store.names(f"executions/{index}-")) <= times:
+                os._exit(9)
+        return f"result of {index}".encode()
+
+    def write(self, index, found):
+        self.run.store.put(f"out/{index}", found)
+        return {"voxels": 1}
+
+    def finish(self):
+        return {"sum": len(self.run.store.names("out/"))}
+
+
+class Second(Stage):
+    name = "second"
+
+    def plan(self):
+        return [0]
+
+    def work(self, index, data):
+        return {"seen": len(self.run.store.names("out/"))}
+
+
+def install(patch=setattr):
+    """Make these the stages of every run."""
+    for module in (pipeline, coordinator):
+        patch(module, "STAGES", [First, Second])
+
+
+def toy_run(path, tasks, **what):
+    """A run of so many tasks; what: by index, with an underscore before."""
+    run = Run.open(_config(path))
+    run.store.put_json("toy.json", {"tasks": tasks} | {k.strip("_"): v for k, v in what.items()})
+    return run
+
+
+def _config(path):
+    os.makedirs(path, exist_ok=True)
+    with open(os.path.join(path, "config.yaml"), "w") as file:
+        file.write(f"image: {path}/em\noutput: {path}\n")
+    return str(path)
+
+
+if __name__ == "__main__":
+    install()
+    verb, queue, *options = sys.argv[1:]
+    if verb == "work":
+        numbers = dict(zip(options[::2], map(float, options[1::2])))
+        lease = int(numbers.pop("lease_s", 120))
+        worker.work(queue, worker.Habits(lease_s=lease, **numbers))
+    else:
+        orders = coordinator.Orders(gpu=queue, workers=0)
+        coordinator.execute_run(Run.open(options[0]), orders, lambda *_: None, print)
