@@ -63,6 +63,17 @@ def failure_path(stage: str, index: int) -> str:
     return f"failures/{stage}/{index}.json"
 
 
+def failures(store: RunStore, stage: str) -> dict[int, dict[str, Any]]:
+    """The failure record of each task of a stage that has one."""
+    records = store.get_jsons(store.names(f"failures/{stage}/"))
+    return {index_of(path): record for path, record in records.items()}
+
+
+def index_of(path: str) -> int:
+    """The number N of .../N.json."""
+    return int(path.rsplit("/", 1)[-1].removesuffix(".json"))
+
+
 def pause_s(times: int) -> float:
     """How long to wait after so many transient failures in a row: longer each time, and never two workers alike."""
     return min(60.0, 2.0**times) * random.uniform(0.5, 1.0)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import TasksFailed, UserError
+from .attempts import failure_path, failures
 from .lock import coordinator_lock
 from .pipeline import STAGES, check_stage, make_stage, state_path
 from .queues import Queue, open_queue
@@ -89,6 +90,7 @@ def enqueue(run: Run, name: str, url: str) -> int:
         raise UserError(
             f"stage {name} of {run.path} is not planned yet: stages before it come first"
         )
+    _resume(run, name)
     todo = set(make_stage(name, run).plan()) - run.store.indices(f"receipts/{name}")
     return _put(run, name, open_queue(url), todo)
 
@@ -98,10 +100,11 @@ def retry(run: Run, url: str) -> dict[str, int]:
     queue, found = open_queue(url), {}
     for stage in STAGES:
         failed = {
-            index for index, failure in failures(run, stage.name).items() if failure["last"]
+            index for index, failure in failures(run.store, stage.name).items() if failure["last"]
         } - run.store.indices(f"receipts/{stage.name}")
         if failed:
-            run.store.delete([f"failures/{stage.name}/{index}.json" for index in failed])
+            run.store.delete([failure_path(stage.name, index) for index in failed])
+            _resume(run, stage.name)
             found[stage.name] = _put(run, stage.name, queue, failed)
     return found
 
@@ -123,10 +126,11 @@ def clean(run: Run, dry_run: bool = False) -> dict[str, int]:
     return gone
 
 
-def failures(run: Run, stage: str) -> dict[int, dict[str, Any]]:
-    """The failure record of each task of a stage that has one."""
-    records = run.store.get_jsons(run.store.names(f"failures/{stage}/"))
-    return {int(path.rsplit("/", 1)[-1].split(".")[0]): found for path, found in records.items()}
+def _resume(run: Run, stage: str) -> None:
+    """Let workers do the tasks of a stage that was halted."""
+    state = run.store.get_json(state_path(stage))
+    if state.get("halted"):
+        run.store.put_json(state_path(stage), state | {"halted": None})
 
 
 def _put(run: Run, stage: str, queue: Queue, indices: set[int]) -> int:
@@ -201,11 +205,9 @@ def _do_stage(
     if not watch.open():
         progress(name, len(watch.plan), len(watch.plan))
         return
-    failed = failures(run, name)
-    run.store.delete([f"failures/{name}/{index}.json" for index in failed])
-    if (
-        watch.state.get("queue") == queue.url
-    ):  # enqueued before; those that failed are no longer in it
+    failed = failures(run.store, name)
+    run.store.delete([failure_path(name, index) for index in failed])
+    if watch.state.get("queue") == queue.url:  # those that failed are no longer in it
         _put(run, name, queue, {i for i, f in failed.items() if f["last"]} & watch.missing)
     else:
         _put(run, name, queue, watch.missing)
@@ -218,7 +220,7 @@ def _do_stage(
         progress(name, len(watch.done), len(watch.plan))
         if not watch.missing:
             break
-        failed = failures(run, name)
+        failed = failures(run.store, name)
         over = {index for index, failure in failed.items() if failure["last"]} & watch.missing
         _raise_if_over(watch, [failed[index] for index in sorted(over)], max_failed)
         if not empty:

@@ -15,7 +15,9 @@ from .pipeline import STAGES, state_path
 from .run import Run, flip, predictor
 
 _LABEL_BYTES = 8
-_RECORDS = 4  # objects that a task writes besides its results: two records, a receipt, the message
+_RECORDS = (
+    3  # requests a task besides its results: it is in hand, its receipt, it is no more in hand
+)
 _PROBES = 3
 
 
@@ -114,10 +116,9 @@ def add_prices(run: Run, rows: list[dict[str, Any]], probe: Run | None) -> str:
 def _money(row: dict[str, Any], prices: Prices, gpu: bool) -> float:
     hours = (row["hours"] or 0.0) * (prices.gpu_hour if gpu else prices.cpu_hour)
     traffic = (row["gb"] or 0.0) * prices.gb_read + (row["gb_out"] or 0.0) * prices.gb_written
-    requests = (row["reads"] or 0) * prices.million_reads + (
-        row["writes"] or 0
-    ) * prices.million_writes
-    return hours + traffic + requests / 1e6
+    reads = (row["reads"] or 0) / 1e6 * prices.million_reads
+    writes = (row["writes"] or 0) / 1e6 * prices.million_writes
+    return hours + traffic + reads + writes
 
 
 def _as_in(probe: Run, rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -150,4 +151,4 @@ def _timed_windows(run: Run, rows: list[dict[str, Any]]) -> tuple[dict[str, floa
             network(batch)
         each = (time.perf_counter() - start) / _PROBES / network.batch
         found[row["stage"]] = each * row["voxels"] / float(np.prod(lattice.tile))
-    return found, f"windows timed here, on {device}; a soma in every one"
+    return found, f"windows timed here, on {device}, a soma in every one; none for the other stages"

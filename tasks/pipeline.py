@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from ..errors import UserError
+from .attempts import failures, index_of
 from .config import RunConfig, parse_config
 from .finish import DownsampleStage, MeshMergeStage, MeshStage
 from .locate import LocateStage
@@ -104,12 +105,11 @@ def _stage_status(run: Run, name: str) -> dict[str, Any]:
     if finished or total is None:
         return row
     done = store.indices(f"receipts/{name}")
-    failures = store.get_jsons(store.names(f"failures/{name}/"))
-    open_failures = [f for path, f in failures.items() if _index(path) not in done]
+    open_failures = [f for index, f in failures(store, name).items() if index not in done]
     running = {
-        _index(path): there
+        index_of(path): there
         for path, there in store.get_jsons(store.names(f"running/{name}/")).items()
-        if _index(path) not in done
+        if index_of(path) not in done
     }
     failed = sum(failure["last"] for failure in open_failures)
     row |= {"done": len(done), "leased": len(running), "failed": failed}
@@ -130,10 +130,6 @@ def _stage_status(run: Run, name: str) -> dict[str, Any]:
     ]
     row["stragglers"] = sorted(late, key=lambda entry: -entry["minutes"])[:_STRAGGLERS]
     return row
-
-
-def _index(path: str) -> int:
-    return int(path.rsplit("/", 1)[-1].removesuffix(".json"))
 
 
 def _manifest(run: Run) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Habits:
     """
 
     lease_s: int = 120
-    grace_s: float = 25.0
+    grace_s: float = 20.0  # a spot machine is given 25
     until_empty: bool = False
     liveness: str | None = None
     parent: int | None = None
@@ -243,8 +243,10 @@ class _Worker:
             body = {"run": lease.run, "stage": name, "index": index}
             self._let_go(lease, lambda: self.queue.put_aside(lease.ticket, body))
             return None
-        wanted = not (state.get("finished") or state.get("halted"))
-        if wanted and not store.get(f"receipts/{name}/{index}.json"):
+        if not _is_wanted(state):  # what was said some seconds ago may be said no more
+            _state.cache_clear()
+            state = _state(lease.run, name, 0) or {}
+        if _is_wanted(state) and not store.get(f"receipts/{name}/{index}.json"):
             failure = attempts.begin(store, name, index)
             if failure is None:
                 return _Job(lease, stage)
@@ -268,8 +270,7 @@ class _Worker:
         except Exception as err:  # noqa: BLE001  recorded with its cause, and counted
             self._fail(lease, err)
             return
-        job.stage.run.store.delete([attempts.running_path(lease.stage, lease.index)])
-        self._let_go(lease, lambda: self.queue.delete(lease))
+        self._let_go(lease, lambda: self.queue.delete(lease), put_down=True)
         self.done += 1
         self.misfortunes = 0
         self.typical[lease.stage] = job.seconds
@@ -295,17 +296,19 @@ class _Worker:
         self.misfortunes += 1
         self.stopping.wait(attempts.pause_s(self.misfortunes))
 
-    def _let_go(self, lease: Lease, how: Any) -> None:
+    def _let_go(self, lease: Lease, how: Any, put_down: bool = False) -> None:
+        """Be done with a lease; put_down: and take back the record that the task is in hand."""
         with self.lock:
             self.held.pop(lease.ticket, None)
             try:
+                if put_down:
+                    _store(lease.run).delete([attempts.running_path(lease.stage, lease.index)])
                 how()
             except Exception as err:  # noqa: BLE001  the message comes back when its lease is over
-                logger.warning("%s %d: the queue did not answer: %s", lease.stage, lease.index, err)
+                logger.warning("%s %d: not let go: %s", lease.stage, lease.index, err)
 
     def _give_back(self, lease: Lease) -> None:
-        _store(lease.run).delete([attempts.running_path(lease.stage, lease.index)])
-        self._let_go(lease, lambda: self.queue.renew(lease, 0))
+        self._let_go(lease, lambda: self.queue.renew(lease, 0), put_down=True)
 
     def _give_all_back(self) -> None:
         for lease in list(self.held.values()):
@@ -347,6 +350,10 @@ def _store(run: str) -> RunStore:
 def _state(run: str, stage: str, now: int) -> dict[str, Any] | None:
     """What the coordinator says of a stage; `now` makes the answer that of a few seconds."""
     return _store(run).get_json(state_path(stage))
+
+
+def _is_wanted(state: dict[str, Any]) -> bool:
+    return not (state.get("finished") or state.get("halted"))
 
 
 @lru_cache(maxsize=8)

@@ -65,6 +65,17 @@ def undisturbed(volume):
     return volume[0] / "blocks"
 
 
+@pytest.fixture
+def toys(monkeypatch):
+    """Toy stages in place of every run's, and no pause before another attempt."""
+    from toy_stages import install
+
+    from flysoma.tasks import attempts
+
+    install(monkeypatch.setattr)
+    monkeypatch.setattr(attempts, "pause_s", lambda times: 0.0)
+
+
 @pytest.fixture(scope="session")
 def google_url():
     """Google's storage on loopback; one for all tests, because cloud-files keeps its connections for good."""

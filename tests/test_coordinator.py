@@ -6,20 +6,16 @@ import time
 import pytest
 from click.testing import CliRunner
 from test_worker import drain, start, wait_until
-from toy_stages import install, toy_run
+from toy_stages import toy_run
 
 from flysoma.errors import TasksFailed, UserError
 from flysoma.scripts.cli import cli
-from flysoma.tasks import attempts, lock
+from flysoma.tasks import attempts, coordinator, lock
 from flysoma.tasks.coordinator import Orders, execute_here, execute_run
 from flysoma.tasks.pipeline import state_path, status
 from flysoma.tasks.queues import open_queue
 
-
-@pytest.fixture(autouse=True)
-def toys(monkeypatch):
-    install(monkeypatch.setattr)
-    monkeypatch.setattr(attempts, "pause_s", lambda times: 0.0)
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 @pytest.fixture
@@ -116,6 +112,24 @@ def test_too_many_failures_stop_the_stage_and_say_why(tmp_path, orders, working)
         execute_run(run, orders, silent, silent)
     assert "as told" in status(run)[0]["halted"]
     wait_until(open_queue(orders.gpu).is_empty)  # workers drop what nobody waits for
+
+
+def test_what_is_tried_again_after_a_halt_is_done(tmp_path, orders):
+    """By workers that have just dropped the other messages of the stage, too."""
+    run = toy_run(tmp_path / "run", 3, _1=["raise", "ValueError"])
+    halted = {"total": 3, "started": 1.0, "halted": "too much failed"}
+    run.store.put_json(state_path("first"), halted)
+    queue = open_queue(orders.gpu)
+    queue.put([(run.path, "first", 0)])
+    assert drain(queue) == 0 and queue.is_empty()
+    run.store.put_json("failures/first/1.json", {"last": True, "kind": "error"})
+    run.store.put_json("toy.json", {"tasks": 3})
+    assert coordinator.retry(run, orders.gpu) == {"first": 1}
+    assert drain(queue) == 1
+    run.store.put_json(state_path("first"), halted)
+    assert drain(queue) == 0
+    assert coordinator.enqueue(run, "first", orders.gpu) == 2
+    assert drain(queue) == 2
 
 
 def test_few_failures_let_the_others_be_done_and_a_later_run_tries_again(tmp_path, orders, working):

@@ -145,6 +145,16 @@ def test_pods_keep_to_little_rights_and_can_write_what_they_must(documents):
         assert {"requests", "limits"} == set(container["resources"])
 
 
+def test_a_worker_gives_back_what_it_has_before_its_pod_is_killed(documents):
+    from flysoma.scripts.run import work
+
+    for name, pod in pods(documents).items():
+        if name.endswith("worker"):
+            words = arguments(pod["containers"][0], documents)[1:]
+            grace = work.make_context("work", words).params["grace"]
+            assert grace + 3 < pod["terminationGracePeriodSeconds"], name
+
+
 def test_a_worker_is_seen_to_live_and_stops_when_told(tmp_path):
     """A worker's command line and its probe, run as processes with folders in place of the cluster's."""
     documents = render(BASE)

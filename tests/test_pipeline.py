@@ -267,6 +267,17 @@ def test_plan_shows_every_stage_and_no_fewer_tasks_than_are_done(volume, undistu
     assert "mesh_merge" in flysoma("plan", asked).stdout
 
 
+def test_a_run_as_its_own_probe_takes_what_it_took(volume, undisturbed):
+    asked = write_config(volume, "blocks", 64, prices={"gpu_hour": 1000.0})
+    shown = json.loads(flysoma("plan", asked, "--probe", str(undisturbed), "--json").stdout)
+    for row in shown:
+        assert row["hours"] == pytest.approx(row["actual_hours"])
+    rows = {row["stage"]: row for row in shown}
+    assert rows["segment"]["money"] == pytest.approx(1000 * rows["segment"]["hours"])
+    assert rows["measure"]["money"] == 0
+    assert "windows timed here" in flysoma("plan", asked, "--price").stdout
+
+
 def test_a_worker_that_ends_by_itself_ends_the_run_with_its_code():
     with coordinator._workers("fq:///dev/null/queue", 1) as alive, pytest.raises(SystemExit) as end:
         for _ in range(600):

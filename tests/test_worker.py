@@ -9,18 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from toy_stages import install, toy_run
+from toy_stages import toy_run
 
 from flysoma.tasks import attempts, queues
 from flysoma.tasks.pipeline import state_path
 from flysoma.tasks.queues import open_queue
+from flysoma.tasks.store import RunStore
 from flysoma.tasks.worker import Habits, _Worker
 
-
-@pytest.fixture(autouse=True)
-def toys(monkeypatch):
-    install(monkeypatch.setattr)
-    monkeypatch.setattr(attempts, "pause_s", lambda times: 0.0)
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 @pytest.fixture
@@ -259,6 +256,17 @@ def test_a_store_that_fails_kills_no_worker(begun, monkeypatch):
     monkeypatch.setattr(attempts, "begin", begin)
     monkeypatch.setattr(attempts, "fail", begin)
     assert drain(queue) == 2
+
+
+def test_a_store_that_fails_after_the_receipt_kills_no_worker(begun, monkeypatch):
+    run, queue = begun(2)
+
+    def delete(self, paths):
+        raise ConnectionError("the store is away")
+
+    monkeypatch.setattr(RunStore, "delete", delete)
+    worker = _Worker(queue, Habits(lease_s=3, until_empty=True))
+    assert worker.run() == 2 and queue.is_empty()  # the second time the receipts are there
 
 
 def test_metrics_count_what_was_done(begun):
