@@ -1,25 +1,44 @@
-# One image for every pod. The stock build of torch brings its own CUDA and also runs without a GPU;
-# a smaller CPU-only image: --build-arg TORCH=NAME_OR_URL_OF_A_CPU_BUILD
-FROM python:3.11-slim
+# The image of every pod, with the weights inside:
+#   docker build -t flysoma .                       for GPUs
+#   docker build -t flysoma --build-arg ON=cpu .    smaller, for machines without
+# To build from very certain bases, give them by digest: --build-arg CUDA=nvidia/cuda@sha256:...
+ARG ON=cuda
+ARG UBUNTU=ubuntu:24.04
+ARG CUDA=nvidia/cuda:13.0.1-base-ubuntu24.04
 
+# The same Python on both; torch brings all of CUDA that it needs, the base what lets older drivers run it.
+FROM ${UBUNTU} AS cpu
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*
+
+FROM ${CUDA} AS cuda
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+FROM cpu AS build
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends python3-venv && python3 -m venv /opt/flysoma
+ENV PATH=/opt/flysoma/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ARG ON
 ARG TORCH=torch==2.13.0
+ARG CPU_INDEX=https://download.pytorch.org/whl/cpu
+# hadolint ignore=DL3013
+RUN if [ "$ON" = cpu ]; then export PIP_INDEX_URL="$CPU_INDEX"; fi && python -m pip install -q "$TORCH"
 ARG EXTRAS=swin
-
-ENV PYTHONUNBUFFERED=1 \
-    PIP_NO_CACHE_DIR=1 \
-    PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
-
-RUN python -m pip install -q "$TORCH"
-
 WORKDIR /src
 COPY . .
 RUN python -m pip install -q -c constraints.txt ".[$EXTRAS]"
 
+# hadolint ignore=DL3006
+FROM ${ON}
+COPY --from=build /opt/flysoma /opt/flysoma
+RUN useradd --create-home --non-unique --uid 1000 flysoma
+ENV PATH=/opt/flysoma/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /home/flysoma
-RUN rm -rf /src && useradd --uid 1000 --home-dir /home/flysoma flysoma && chown flysoma /home/flysoma
 USER 1000
-
+# A worker with --liveness /tmp/alive is well while it touches that file; what is no worker has none and is well.
+HEALTHCHECK --interval=60s --timeout=10s --start-period=120s \
+    CMD ["sh", "-c", "test ! -e /tmp/alive || test -n \"$(find /tmp/alive -mmin -5)\""]
 ENTRYPOINT ["flysoma"]
 CMD ["--help"]

