@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 
 _PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _BUCKET = {"DefaultCredentialsError", "NoCredentialsError", "Forbidden", "Unauthorized", "NotFound"}
@@ -30,6 +32,16 @@ def explain(err: BaseException) -> str | None:
     return None
 
 
+def without_secrets(text: str) -> str:
+    """A text in which the values of variables called KEY, SECRET, TOKEN or PASSWORD are replaced by their names."""
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= _SECRET_LENGTH:
+            text = text.replace(value, f"[{name}]")
+    return text
+
+
+_SECRET = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD)(?!.*_FILE$)", re.I)
+_SECRET_LENGTH = 8
 _TRANSIENT = {
     *("ConnectionError", "Timeout", "ChunkedEncodingError", "ProtocolError", "TransportError"),
     *("ReadTimeoutError", "ConnectTimeoutError", "EndpointConnectionError", "HTTPClientError"),

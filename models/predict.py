@@ -99,7 +99,11 @@ class Lattice:
 
 @dataclass
 class Predictor:
-    """A network ready to run on this machine: windows of uint8 in, class probabilities out."""
+    """A network ready to run on this machine: windows of uint8 in, class probabilities out.
+
+    Attributes:
+      batch: windows at a time; halved for good when a GPU's memory does not hold them.
+    """
 
     network: Network
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
@@ -124,7 +128,19 @@ class Predictor:
           windows: uint8, n, z, y, x.
         Returns:
           uint8, n, classes - 1, z, y, x; 255 stands for 1.
+        Raises torch.OutOfMemoryError when not even one window fits.
         """
+        try:
+            return self._probabilities(windows)
+        except torch.OutOfMemoryError:
+            if len(windows) == 1:
+                raise
+        self.batch = half = len(windows) // 2
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        return np.concatenate([self(windows[:half]), self(windows[half:])])
+
+    def _probabilities(self, windows: np.ndarray) -> np.ndarray:
         spec = self.network.spec
         batch = torch.from_numpy(windows).to(self.device, non_blocking=True)[:, None]
         batch = batch.float().mul_(spec.input_scale).add_(spec.input_shift)
@@ -268,8 +284,10 @@ class _Field:
     def _run(self, windows: Sequence[_Window]) -> Iterator[np.ndarray]:
         """Probabilities in each window."""
         self.windows += len(windows)
-        for first in range(0, len(windows), self.predictor.batch):
+        first = 0
+        while first < len(windows):
             batch = windows[first : first + self.predictor.batch]
+            first += len(batch)
             yield from self.predictor(np.stack([self._image(start) for start, *_ in batch]))
 
     def spreads_to(self, tile: Zyx, level: int) -> Iterator[Zyx]:

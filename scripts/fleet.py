@@ -14,9 +14,7 @@ from .progress import print_table
 
 _WATCH_S = 5.0
 _QUEUE = click.option("--queue", required=True, help="sqs://NAME or fq://PATH.")
-_HEAD = (
-    f"{'stage':12} {'done':>8} {'leased':>7} {'failed':>7} {'total':>8} {'per hour':>9} {'left':>8}"
-)
+_HEAD = f"{'stage':12} {'done':>8} {'leased':>7} {'failed':>7} {'total':>8} {'per hour':>9} {'left':>8} {'peak GB':>8}"
 
 
 @click.command()
@@ -54,14 +52,15 @@ def enqueue(path: str, stage: str, queue: str, missing: bool) -> None:
 @click.command()
 @click.argument("path", metavar="RUN")
 @_QUEUE
+@click.option("--cpu-queue", help="For stages that run no network; default: --queue.")
 @click.option(
     "--failed", is_flag=True, help="As without: only what failed for good is tried again."
 )
-def retry(path: str, queue: str, failed: bool) -> None:
+def retry(path: str, queue: str, cpu_queue: str | None, failed: bool) -> None:
     """Put the tasks of RUN that failed for good into a queue again, their failures forgotten."""
-    found = coordinator.retry(Run.open(path), queue)
+    found = coordinator.retry(Run.open(path), queue, cpu_queue)
     for stage, count in found.items():
-        click.echo(f"{count} tasks of {stage} put into {queue}")
+        click.echo(f"{count} tasks of {stage} put into the queue")
     if not found:
         click.echo("no task has failed for good")
 
@@ -82,8 +81,9 @@ def _line(row: dict[str, Any]) -> str:
     known = row["total"] is not None
     cells = [f"{row[key]:>{width}}" if known else f"{'-':>{width}}" for key, width in _COLUMNS]
     rate = "-" if row["rate"] is None else f"{row['rate']:,.0f}"
+    peak = f"{row['peak_gb']:.1f}" if row["peak_gb"] else "-"
     state = "  finished" if row["finished"] else "  halted" if row["halted"] else ""
-    return f"{row['stage']:12} {' '.join(cells)} {rate:>9} {_duration(row['eta_s']):>8}{state}"
+    return f"{row['stage']:12} {' '.join(cells)} {rate:>9} {_duration(row['eta_s']):>8} {peak:>8}{state}"
 
 
 _COLUMNS = (("done", 8), ("leased", 7), ("failed", 7), ("total", 8))

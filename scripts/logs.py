@@ -7,6 +7,15 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from ..errors import without_secrets
+
+
+class Words(logging.Formatter):
+    """What happened, as people read it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
 
 class JsonLines(logging.Formatter):
     """A line of JSON a record, with the record's `fields` in it."""
@@ -16,14 +25,13 @@ class JsonLines(logging.Formatter):
         entry = {"time": time, "level": record.levelname, "message": record.getMessage()}
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry | getattr(record, "fields", {}))
+        return without_secrets(json.dumps(entry | getattr(record, "fields", {})))
 
 
 def log_tasks(quiet: bool) -> None:
     """Every task as a line of JSON on stdout; quiet: only what went wrong, in words, on stderr."""
     handler = logging.StreamHandler(sys.stderr if quiet else sys.stdout)
-    if not quiet:
-        handler.setFormatter(JsonLines())
+    handler.setFormatter(Words() if quiet else JsonLines())
     logger = logging.getLogger("flysoma")
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING if quiet else logging.INFO)

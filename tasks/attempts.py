@@ -14,7 +14,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import explain, is_transient
+from ..errors import explain, is_transient, without_secrets
 from .store import RunStore
 
 # How many attempts of each kind a task has. A death may be the machine's fault (a spot machine taken back, memory
@@ -84,12 +84,12 @@ def host() -> str:
 
 
 def _record(store: RunStore, stage: str, index: int, kind: str, text: str, trace: str) -> Failure:
-    path = failure_path(stage, index)
+    path, text = failure_path(stage, index), without_secrets(text)
     record: dict[str, Any] = store.get_json(path) or {"counts": {}, "attempts": []}
     counts = record["counts"]
     counts[kind] = counts.get(kind, 0) + 1
-    attempt = {"kind": kind, "error": text, "traceback": trace, "host": host()}
-    attempt |= {"time": time.time(), "versions": _versions()}
+    attempt = {"kind": kind, "error": text, "traceback": without_secrets(trace)}
+    attempt |= {"host": host(), "time": time.time(), "versions": _versions()}
     record["attempts"] = [*record["attempts"], attempt][-_KEPT:]
     record |= {"kind": kind, "error": text, "last": counts[kind] >= LIMITS[kind]}
     store.put_json(path, record)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import UserError
 from .store import normalize_cloudpath
@@ -111,6 +111,16 @@ class RunConfig(_Section):
     def _cloudpath(cls, value: str | None) -> str | None:
         return None if value is None else normalize_cloudpath(value)
 
+    @model_validator(mode="after")
+    def _apart(self) -> RunConfig:
+        for name in ("image", "mask"):
+            path = getattr(self, name)
+            if path is not None and f"{path}/".startswith(f"{self.output}/"):
+                raise ValueError(
+                    f"{name} {path} lies in output {self.output}, which the run writes into; choose another"
+                )
+        return self
+
     @property
     def content_hash(self) -> str:
         """sha256 of all that decides the result; queue and prices do not."""
@@ -199,7 +209,8 @@ def _explain(model: Any, error: Any) -> str:
         return f"unknown key '{where}'{known}"
     if error["type"] == "missing":
         return f"'{where}' is missing"
-    return f"{where}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"
+    got = f", got {error['input']!r}" if error["loc"] else ""
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}{got}"
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,12 +49,19 @@ class Orders:
     max_failed: float = 0.05
 
 
-def execute_run(run: Run, orders: Orders, progress: Progress, told: Callable[[str], None]) -> None:
+def execute_run(
+    run: Run,
+    orders: Orders,
+    progress: Progress,
+    told: Callable[[str], None],
+    stages: Sequence[type[Stage]] | None = None,
+) -> None:
     """Do every stage that is not finished.
 
     Args:
       progress: called with stage, tasks done, tasks in all.
       told: called with what people should know meanwhile.
+      stages: in place of STAGES.
     Raises:
       TasksFailed, or UserError when a task failed by a user's mistake.
     """
@@ -64,7 +71,7 @@ def execute_run(run: Run, orders: Orders, progress: Progress, told: Callable[[st
         _workers(url, orders.workers) as alive,
     ):
         queues = {True: open_queue(url), False: open_queue(orders.cpu or url)}
-        for kind in STAGES:
+        for kind in STAGES if stages is None else stages:
             _do_stage(_Watch(run, kind(run)), queues[kind.gpu], orders.max_failed, alive, progress)
             if kind.name == orders.until:
                 break
@@ -95,9 +102,13 @@ def enqueue(run: Run, name: str, url: str) -> int:
     return _put(run, name, open_queue(url), todo)
 
 
-def retry(run: Run, url: str) -> dict[str, int]:
-    """Put tasks that failed for good into a queue again, their failures forgotten; returns how many by stage."""
-    queue, found = open_queue(url), {}
+def retry(run: Run, gpu: str, cpu: str | None = None) -> dict[str, int]:
+    """Put tasks that failed for good into a queue again, their failures forgotten; returns how many by stage.
+
+    Args:
+      gpu, cpu: URLs as in Orders.
+    """
+    queues, found = {True: open_queue(gpu), False: open_queue(cpu or gpu)}, {}
     for stage in STAGES:
         failed = {
             index for index, failure in failures(run.store, stage.name).items() if failure["last"]
@@ -105,7 +116,7 @@ def retry(run: Run, url: str) -> dict[str, int]:
         if failed:
             run.store.delete([failure_path(stage.name, index) for index in failed])
             _resume(run, stage.name)
-            found[stage.name] = _put(run, stage.name, queue, failed)
+            found[stage.name] = _put(run, stage.name, queues[stage.gpu], failed)
     return found
 
 
@@ -161,7 +172,8 @@ class _Watch:
         if not self.state:
             self.stage.prepare()
         self.plan = set(self.stage.plan())
-        self.state |= {"total": len(self.plan), "done": 0, "task_seconds": 0.0, "halted": None}
+        self.state |= {"total": len(self.plan), "done": 0, "task_seconds": 0.0}
+        self.state |= {"peak_gb": 0.0, "halted": None}
         self.state.setdefault("started", time.time())
         self.state["history"] = []
         self.look()
@@ -178,6 +190,8 @@ class _Watch:
         self.done |= new
         self.state["done"] = len(self.done)
         self.state["task_seconds"] += sum(receipt["seconds"] for receipt in receipts.values())
+        peaks = [receipt["peak_gb"] for receipt in receipts.values()]
+        self.state["peak_gb"] = max(self.state["peak_gb"], *peaks, 0.0)
         history = self.state["history"]
         if not history or time.time() - history[-1][0] >= _KEEP_S:
             history.append([round(time.time(), 1), len(self.done)])

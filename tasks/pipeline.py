@@ -82,6 +82,7 @@ def status(run: Run) -> list[dict[str, Any]]:
     `total` is None until the stage is planned. `leased`: tasks that a worker has in hand, or had when it died;
     `failed`: for good; `retrying`: failed and in the queue again; `rate`: tasks an hour, of the last minutes;
     `eta_s`: seconds left at that rate; `task_hours`: what all tasks took; `cost`: at the config's prices;
+    `peak_gb`: the most memory that a worker held;
     `stragglers`: index, host and minutes of those that have been in hand longest, when that is three times what a
     task takes.
     """
@@ -102,6 +103,7 @@ def _stage_status(run: Run, name: str) -> dict[str, Any]:
     row = {"stage": name, "total": total, "done": total or 0, "finished": finished}
     row |= {"leased": 0, "failed": 0, "retrying": 0, "rate": None, "eta_s": None, "stragglers": []}
     row |= {"task_hours": round(seconds / 3600, 4), "halted": state.get("halted")}
+    row["peak_gb"] = state.get("peak_gb")
     if finished or total is None:
         return row
     done = store.indices(f"receipts/{name}")

@@ -22,6 +22,7 @@ from ..errors import UserError
 _FILE = re.compile(r"\d+--([0-9a-f-]{36})\.json")
 _WRITTEN_S = 10  # a file that is older than this is not being written any more
 _POLL_S = 5
+_THREADS = 10  # that put messages: as many as boto keeps connections
 logger = logging.getLogger(__name__)
 
 
@@ -70,7 +71,7 @@ class Queue:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._queue = TaskQueue(url, progress=False)
+        self._queue = TaskQueue(url, n_threads=_THREADS, progress=False)
 
     def put(self, tasks: Iterable[tuple[str, str, int]]) -> None:
         """Add a message for each run, stage and index."""
@@ -102,7 +103,7 @@ class Queue:
 
     def purge(self) -> None:
         """Drop all messages."""
-        self._queue.purge()
+        self._queue.api.purge(native=True)
 
     def put_aside(self, ticket: str, body: Any) -> None:
         """Take a message out of the queue and keep it where people can look at it."""

@@ -15,15 +15,22 @@ from cloudfiles import CloudFiles
 
 from ..errors import UserError
 
+_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 _NUMBERED = re.compile(r"(\d+)\.[a-z]+$")
 
 
 def normalize_cloudpath(path: str) -> str:
     """`gs://..`, `s3://..`, `file:///..`, a plain folder, each with or without `precomputed://`.
 
-    Local folders become absolute, so that workers started elsewhere agree. Raises UserError for other protocols.
+    Local folders become absolute, so that workers started elsewhere agree. Raises UserError for other protocols, and
+    for a path with a password in it.
     """
     bare = path.removeprefix("precomputed://").rstrip("/")
+    if _PASSWORD.search(bare):
+        raise UserError(
+            f"{_PASSWORD.sub('//...@', path)}: a path is written into everything that a run makes; "
+            "take the password out of it and keep it in cloud-volume's secrets"
+        )
     protocol, found, rest = bare.partition("://")
     if not found:
         return "file://" + os.path.abspath(os.path.expanduser(bare))

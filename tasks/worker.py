@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import UserError
 from . import attempts
+from .memory import forget_peak, peak_gb, resident_gb
 from .metrics import Metrics
 from .pipeline import check_stage, make_stage, state_path
 from .queues import Lease, Queue, open_queue
@@ -108,6 +109,7 @@ def _write(job: _Job, found: Any) -> dict[str, Any]:
         "counters": counters,
         "seconds": round(sum(job.seconds.values()), 3),
         "phases": job.seconds,
+        "peak_gb": round(peak_gb(), 3),
         "finished": round(time.time(), 3),
         "host": attempts.host(),
     }
@@ -155,6 +157,8 @@ class _Worker:
                 self._give_back(job.lease)
                 break
             self.tried += 1
+            if job.stage.name not in self.typical:
+                forget_peak()  # it is another stage's
             self.hungry.clear()
             coming = self.reader.submit(self._take, self._read_ahead_after(job.stage.name))
             found = self._attempt(job, data)
@@ -361,12 +365,6 @@ def _stage(run: str, name: str, started: float | None) -> tuple[Stage, frozenset
     """A stage and the tasks it has; made anew when a run of the same place begins it again."""
     stage = make_stage(name, Run.open(run))
     return stage, frozenset(stage.plan())
-
-
-def resident_gb() -> float:
-    """Memory that this process holds."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
 def _touch(file: str | None) -> None:

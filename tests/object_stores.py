@@ -9,9 +9,9 @@ import time
 import urllib.request
 
 AWS = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_SESSION_TOKEN": "test",
+    "AWS_ACCESS_KEY_ID": "planted-id",
+    "AWS_SECRET_ACCESS_KEY": "planted-secret",
+    "AWS_SESSION_TOKEN": "planted-token",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
 

@@ -4,6 +4,7 @@ import json
 
 import boto3
 import pytest
+from cloudfiles import CloudFiles
 from five_balls import digest, flysoma, write_config, write_image
 from object_stores import AWS, moto
 
@@ -12,10 +13,14 @@ from flysoma.tasks.run import Run
 
 
 @pytest.fixture
-def aws(monkeypatch):
-    """S3 and SQS with a bucket, a queue `tasks`, and `dead` where it sends what nobody can do."""
+def aws(monkeypatch, tmp_path):
+    """S3 and SQS with a bucket, a queue `tasks`, and `dead` where it sends what nobody can do; and secrets planted."""
     for name, value in AWS.items():
         monkeypatch.setenv(name, value)
+    secrets = tmp_path / "home/.cloudvolume/secrets"
+    secrets.mkdir(parents=True)
+    (secrets / "cave-secret.json").write_text('{"token": "planted-cave"}')
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with moto() as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         boto3.client("s3").create_bucket(Bucket="bucket")
@@ -25,6 +30,14 @@ def aws(monkeypatch):
         policy = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": 50}
         sqs.create_queue(QueueName="tasks", Attributes={"RedrivePolicy": json.dumps(policy)})
         yield sqs
+
+
+def hold_no_secret(bucket, *said):
+    """What a run has written and said."""
+    objects = CloudFiles(f"{bucket}/run", progress=False)
+    texts = [item["content"] for item in objects.get(list(objects.list()))]
+    assert len(texts) > 100
+    assert not any(b"planted" in text for text in [*texts, *(s.encode() for s in said)])
 
 
 def run_through(volume, undisturbed, name, bucket, queue):
@@ -38,6 +51,7 @@ def run_through(volume, undisturbed, name, bucket, queue):
     store = Run.open(f"{bucket}/run").store
     assert store.get_json("coordinator.json") is None and not store.names("running/")
     assert "finished" in flysoma("status", f"{bucket}/run").stdout.splitlines()[-2]
+    hold_no_secret(bucket, done.stdout, done.stderr)
 
 
 def test_from_s3_to_s3_through_sqs(aws, volume, undisturbed):

@@ -35,6 +35,11 @@ def test_the_published_preset_can_be_overridden():
         (GOOD + "wieghts: x\n", "unknown key 'wieghts'; known here: image, output"),
         (GOOD + "segment: {treshold: 1}\n", "unknown key 'segment.treshold'; known here: weights"),
         ("image: a\n", "'output' is missing"),
+        (
+            "image: /a/run/em\noutput: /a/run\n",
+            "image file:///a/run/em lies in output file:///a/run",
+        ),
+        (GOOD + "mask: /data/run/somas\n", "mask file:///data/run/somas lies in output"),
         (GOOD + "segment: {resolution_nm: [64, 64]}\n", "segment.resolution_nm"),
         (GOOD + "segment: {block_vx: [100, 128, 128]}\n", "multiples of 64"),
         (GOOD + "segment: {interior_threshold: 2}\n", "less than 1"),

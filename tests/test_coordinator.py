@@ -77,6 +77,7 @@ def test_a_coordinator_that_was_killed_is_followed_by_the_next(tmp_path, orders,
     run = toy_run(tmp_path / "run", 5, _4=["sleep", 3])
     process = start("run", orders.gpu, run.path)
     wait_until(lambda: run.store.names("receipts/first/"))
+    wait_until(lambda: run.store.get_json(state_path("first")).get("queue"))  # all are put
     process.kill()
     process.wait()
     execute_run(run, orders, silent, silent)
@@ -130,6 +131,18 @@ def test_what_is_tried_again_after_a_halt_is_done(tmp_path, orders):
     assert drain(queue) == 0
     assert coordinator.enqueue(run, "first", orders.gpu) == 2
     assert drain(queue) == 2
+
+
+def test_a_task_is_tried_again_in_the_queue_of_its_kind(tmp_path, orders):
+    """The first stage asks for a GPU, the second does not."""
+    run = toy_run(tmp_path / "run", 3)
+    for stage in ("first", "second"):
+        run.store.put_json(state_path(stage), {"total": 3, "started": 1.0})
+        run.store.put_json(f"failures/{stage}/0.json", {"last": True, "kind": "error"})
+    cpu = f"fq://{tmp_path}/cpu"
+    assert coordinator.retry(run, orders.gpu, cpu) == {"first": 1, "second": 1}
+    leases = [open_queue(url).lease(60) for url in (orders.gpu, cpu)]
+    assert [lease.stage for lease in leases] == ["first", "second"]
 
 
 def test_few_failures_let_the_others_be_done_and_a_later_run_tries_again(tmp_path, orders, working):

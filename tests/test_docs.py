@@ -59,17 +59,23 @@ def test_every_link_leads_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+def parts(command):
+    """The commands of a group."""
+    return getattr(command, "commands", {}).values()
+
+
 def test_every_option_that_is_named_exists():
     known = {
         option
         for name in COMMANDS
-        for parameter in cli.get_command(None, name).params
+        for command in (cli.get_command(None, name), *parts(cli.get_command(None, name)))
+        for parameter in command.params
         for option in parameter.opts
     }
     known |= {"--version", "--help"}
     for page in PAGES:
         for code in re.findall(r"`([^`\n]+)`", page.read_text()):
-            if code.split()[0] in ("kubectl", "docker", "pip", "make"):
+            if code.split()[0] in ("kubectl", "docker", "helm", "pip", "make"):
                 continue
             for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code):
                 assert option in known, f"{page.name}: {option}"

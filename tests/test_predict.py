@@ -22,6 +22,20 @@ def predictor():
     return Predictor(Network(net, spec), device="cpu")
 
 
+class Small(torch.nn.Module):
+    """A network on a device whose memory holds no more than `most` windows."""
+
+    def __init__(self, module, most):
+        super().__init__()
+        self.module, self.most, self.seen = module, most, []
+
+    def forward(self, batch):
+        self.seen.append(len(batch))
+        if len(batch) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.module(batch)
+
+
 @pytest.fixture(scope="module")
 def image():
     return np.random.default_rng(3).integers(0, 255, (50, 41, 67)).astype(np.uint8)
@@ -39,6 +53,19 @@ def test_tiles_own_each_voxel_once():
         owned[tuple(slice(a, b) for a, b in zip(lo, hi))] += 1
         assert lattice.holding(lo) == tile
     assert (owned == 1).all()
+
+
+def test_memory_that_runs_out_halves_the_batch(predictor, image):
+    whole = predict_all(predictor, reader(image), image.shape, (0, 0, 0), image.shape)
+    small = Small(predictor.network.module, most=1)
+    frugal = Predictor(Network(small, predictor.network.spec), device="cpu", batch=5)
+    frugal.compiled = None
+    found = predict_all(frugal, reader(image), image.shape, (0, 0, 0), image.shape)
+    assert np.array_equal(found, whole)
+    assert frugal.batch == 1 and max(small.seen[4:]) <= 3 and set(small.seen[-8:]) == {1}
+    small.most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        frugal(np.zeros((2, 32, 32, 32), np.uint8))
 
 
 @pytest.mark.parametrize(("lo", "hi"), [((0, 0, 0), (13, 41, 67)), ((7, 5, 30), (43, 29, 67))])

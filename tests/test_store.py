@@ -46,3 +46,6 @@ def test_cloudpaths_are_normalized(monkeypatch, tmp_path):
     assert normalize_cloudpath("x/y") == "file://" + os.path.join(str(tmp_path), "x/y")
     with pytest.raises(UserError, match="no such protocol"):
         normalize_cloudpath("ftp://x")
+    with pytest.raises(UserError, match=r"^https://\.\.\.@host/x: .*password") as told:
+        normalize_cloudpath("https://me:planted@host/x")
+    assert "planted" not in str(told.value)

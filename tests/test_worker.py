@@ -1,6 +1,7 @@
 """A worker and what befalls it: errors, deaths, poison, signals, frozen hosts. Toy stages, a real queue."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from toy_stages import toy_run
 
+from flysoma.scripts.logs import log_tasks
 from flysoma.tasks import attempts, queues
 from flysoma.tasks.pipeline import state_path
 from flysoma.tasks.queues import open_queue
@@ -55,7 +57,7 @@ def test_every_task_leaves_its_result_and_one_receipt(begun):
     assert queue.is_empty() and not run.store.names("running/") and not run.store.names("failures/")
     receipt = run.store.get_json("receipts/first/3.json")
     assert set(receipt["phases"]) == {"read", "work", "write"}
-    assert receipt["counters"] == {"voxels": 1}
+    assert receipt["counters"] == {"voxels": 1} and 0.01 < receipt["peak_gb"] < 50
 
 
 def test_a_task_that_raises_is_tried_thrice_and_then_left_with_its_cause(begun):
@@ -68,6 +70,19 @@ def test_a_task_that_raises_is_tried_thrice_and_then_left_with_its_cause(begun):
     attempt = record["attempts"][-1]
     assert "as told" in attempt["error"] and "toy_stages.py" in attempt["traceback"]
     assert attempt["host"] == os.uname().nodename and attempt["versions"]["torch"]
+
+
+def test_a_secret_in_an_error_is_neither_recorded_nor_logged(begun, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ValueError: as told")
+    run, queue = begun(1, _0=["raise", "ValueError"])
+    logger = logging.getLogger("flysoma")
+    monkeypatch.setattr(logger, "handlers", [])
+    log_tasks(quiet=False)
+    drain(queue)
+    record = run.store.get("failures/first/0.json").decode()
+    said = capsys.readouterr().out
+    for text in (record, said):
+        assert "[AWS_SECRET_ACCESS_KEY]" in text and "ValueError: as told" not in text
 
 
 def test_a_lost_connection_is_tried_until_it_works(begun):

@@ -82,7 +82,7 @@ def toy_run(path, tasks, **what):
 def _config(path):
     os.makedirs(path, exist_ok=True)
     with open(os.path.join(path, "config.yaml"), "w") as file:
-        file.write(f"image: {path}/em\noutput: {path}\n")
+        file.write(f"image: {path}-em\noutput: {path}\n")
     return str(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .accuracy import command as accuracy
+from .coordinator import command as coordinator
 from .fleet import command as fleet
 from .nuclei import command as nuclei
 
@@ -17,3 +18,4 @@ def command() -> None:
 command.add_command(accuracy)
 command.add_command(nuclei)
 command.add_command(fleet)
+command.add_command(coordinator)

@@ -54,6 +54,7 @@ def simulate(seconds: np.ndarray, fleet: Fleet, seed: int = 0) -> Outcome:
 
     A worker that is taken back finishes its task when that takes no longer than its grace, and gives it back
     otherwise. A message that comes a second time costs nothing once there is a receipt, and a task's time before.
+    Which of the workers that wait gets a message is chance.
     """
     dice = np.random.default_rng(seed)
     messages = deque(range(len(seconds)))
@@ -61,23 +62,32 @@ def simulate(seconds: np.ndarray, fleet: Fleet, seed: int = 0) -> Outcome:
     later: list[tuple[float, int]] = []  # messages that are not free yet
     done_at = np.full(len(seconds), np.inf)
     found = Outcome()
-    free = [(0.0, dice.exponential(fleet.life_s)) for _ in range(fleet.workers)]  # now, end
-    heapq.heapify(free)
+    free: list[tuple[float, float, float]] = []  # from when, in which order, to when
+
+    def wait(since: float, end: float) -> None:
+        heapq.heappush(free, (since, dice.random(), end))
+
+    def replace(gone: float) -> None:
+        start = gone + fleet.replace_s
+        wait(start, start + dice.exponential(fleet.life_s))
+
+    for _ in range(fleet.workers):
+        wait(0.0, dice.exponential(fleet.life_s))
     while messages or later:
-        now, end = heapq.heappop(free)
+        now, _, end = heapq.heappop(free)
         while later and later[0][0] <= now:
             messages.append(heapq.heappop(later)[1])
         if not messages:
             found.idle_h += (later[0][0] - now) / 3600
-            heapq.heappush(free, (later[0][0], end))
+            wait(later[0][0], end)
             continue
         if now >= end:
-            heapq.heappush(free, _replaced(now, fleet, dice))
+            replace(now)
             found.machines_lost += 1
             continue
         task = messages.popleft()
         if done_at[task] <= now:
-            heapq.heappush(free, (now, end))
+            wait(now, end)
             continue
         finish = now + seconds[task]
         silent = finish > end and dice.random() < fleet.silent
@@ -86,7 +96,7 @@ def simulate(seconds: np.ndarray, fleet: Fleet, seed: int = 0) -> Outcome:
             if np.isfinite(done_at[task]):
                 found.wasted_h += seconds[task] / 3600
             done_at[task] = min(done_at[task], finish)
-            heapq.heappush(free, (finish, end))
+            wait(finish, end)
             continue
         gone = end if silent else end + fleet.grace_s
         back = end + fleet.lease_s * dice.uniform(2 / 3, 1) if silent else gone
@@ -95,15 +105,10 @@ def simulate(seconds: np.ndarray, fleet: Fleet, seed: int = 0) -> Outcome:
         found.wasted_h += (gone - now) / 3600
         found.machines_lost += 1
         heapq.heappush(later, (back, task))
-        heapq.heappush(free, _replaced(gone, fleet, dice))
+        replace(gone)
     found.makespan_h = float(done_at.max(initial=0.0)) / 3600
     found.useful_h = float(seconds.sum()) / 3600
     return found
-
-
-def _replaced(gone: float, fleet: Fleet, dice: np.random.Generator) -> tuple[float, float]:
-    start = gone + fleet.replace_s
-    return start, start + dice.exponential(fleet.life_s)
 
 
 @click.command("fleet")
