@@ -26,7 +26,7 @@ Zyx = tuple[int, int, int]
 # Of ten patches five lie on somas, three anywhere, two where no soma is: exactly, not on average.
 _TURNS = ("soma", "any", "soma", "none", "soma", "any", "soma", "none", "soma", "any")
 _SCENES = {"brain": 0.33, "rind": 0.2, "glia": 0.15, "neuropil": 0.12, "edge": 0.2}
-_DIFFICULTIES = {"typical": 0.5, "worst": 0.4, "clean": 0.1}
+_DIFFICULTIES = {"typical": 0.35, "worst": 0.55, "clean": 0.1}
 _EMPTY_NM = 2000.0  # edge of the cubes that must be free of soma around a negative
 
 

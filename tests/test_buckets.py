@@ -54,10 +54,12 @@ def run_through(volume, undisturbed, name, bucket, queue):
     hold_no_secret(bucket, done.stdout, done.stderr)
 
 
+@pytest.mark.sqs_s3
 def test_from_s3_to_s3_through_sqs(aws, volume, undisturbed):
     run_through(volume, undisturbed, "aws", "s3://bucket", "sqs://tasks")
 
 
+@pytest.mark.fq_gcs
 def test_from_google_to_google_through_a_file_queue(gcs, volume, undisturbed, tmp_path):
     run_through(volume, undisturbed, "google", "gs://bucket/balls", f"fq://{tmp_path}/queue")
 

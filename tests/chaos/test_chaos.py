@@ -52,6 +52,7 @@ def small_disk(folder):
             subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.fq_file
 @pytest.mark.timeout(1000)
 def test_kills_frozen_hosts_corrupt_queues_and_a_full_disk(volume, undisturbed, tmp_path):
     with small_disk(tmp_path / "disk") as disk:
