@@ -86,8 +86,7 @@ def logits_of(network: Network, image: np.ndarray, bf16: bool) -> Tensor:
 
 def run_network(module: nn.Module, spec: NetworkSpec, images: Tensor, bf16: bool) -> Tensor:
     """Logits of images (grey, n, 1, z, y, x)."""
-    images = images * spec.input_scale + spec.input_shift
-    images = images.to(memory_format=torch.channels_last_3d)
+    images = spec.feed(images).to(memory_format=torch.channels_last_3d)
     device = images.device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16 and has_bf16(device)):
         return module(images)

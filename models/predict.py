@@ -141,10 +141,8 @@ class Predictor:
         return np.concatenate([self(windows[:half]), self(windows[half:])])
 
     def _probabilities(self, windows: np.ndarray) -> np.ndarray:
-        spec = self.network.spec
-        batch = torch.from_numpy(windows).to(self.device, non_blocking=True)[:, None]
-        batch = batch.float().mul_(spec.input_scale).add_(spec.input_shift)
-        batch = batch.to(memory_format=torch.channels_last_3d)
+        batch = torch.from_numpy(windows).to(self.device, non_blocking=True)[:, None].float()
+        batch = self.network.spec.feed(batch).to(memory_format=torch.channels_last_3d)
         if self.compiled is not None:
             logits = torch.from_numpy(self.compiled(batch.numpy())[0])
         else:

@@ -50,7 +50,7 @@ def new_network(config: TrainConfig, voxel_nm: tuple[float, float, float]) -> Ne
             "widths": widths,
             "pools": ((2, 2, 2),) * (len(widths) - 1),
         }
-        spec = replace(spec, args=shape, input_scale=1 / 64, input_shift=-2.0)
+        spec = replace(spec, args=shape, input_scale=1 / 64, input_shift=-2.0, normalized=True)
     module = spec.build()
     if config.init is None:
         return Network(module, spec)

@@ -34,7 +34,8 @@ class NetworkSpec:
       arch: unet, somanet or swin_unetr; `args` are its further arguments.
       classes: their names, background first.
       voxel_nm, window: the voxels that it was made for, and the input that it runs best on.
-      input_scale, input_shift: a uint8 image goes in as image * input_scale + input_shift.
+      normalized: the grey levels of every window are first brought to one median and spread (`feed`).
+      input_scale, input_shift: a grey of 0 to 255 then goes in as grey * input_scale + input_shift.
       role: `locate` (it finds the cores of somas) or `segment` (their interior and boundary).
     """
 
@@ -46,6 +47,7 @@ class NetworkSpec:
     input_scale: float = 1.0
     input_shift: float = 0.0
     role: str = "segment"
+    normalized: bool = False
 
     def build(self) -> nn.Module:
         """The network with fresh weights; raises UserError for an architecture we do not have."""
@@ -54,6 +56,34 @@ class NetworkSpec:
                 f"no architecture '{self.arch}'; there are: {', '.join(_ARCHITECTURES)}"
             )
         return _ARCHITECTURES[self.arch](classes=len(self.classes), **self.args)
+
+    def feed(self, images: Tensor) -> Tensor:
+        """What the network is given for images: grey, float, n, 1, z, y, x."""
+        if self.normalized:
+            images = normalize(images)
+        return images * self.input_scale + self.input_shift
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Images with the median at a grey of 150 and the spread that the quartiles show near 40; n, 1, z, y, x.
+
+    Contrast is doubled at most, so that empty resin stays empty, and little is taken away, since a wide spread may be
+    resin beside tissue. Black is where the image is missing: it does not count.
+    """
+    grey = images[:, 0, :, ::2, ::2].round().clamp(0, 255).long().flatten(1)
+    first = torch.arange(len(grey), device=grey.device)[:, None] * 256
+    counts = torch.bincount((grey + first).flatten(), minlength=256 * len(grey)).view(-1, 256)
+    counts[:, 0] = 0
+    below = counts.cumsum(1)
+    low, median, high = ((4 * below < k * below[:, -1:]).sum(1).float() for k in (1, 2, 3))
+    gain = (40 * 1.35 / (high - low).clamp(min=1)).clamp(0.8, 2)
+    shift = 150 - median * gain
+    empty = below[:, -1] == 0
+    gain, shift = (
+        torch.where(empty, same, value).view(-1, 1, 1, 1, 1)
+        for same, value in ((1.0, gain), (0.0, shift))
+    )
+    return (images * gain + shift).clamp(0, 255)
 
 
 @dataclass

@@ -43,7 +43,7 @@ class _Section(BaseModel):
 class Locate(_Section):
     """Stage 1: where somas are."""
 
-    weights: str = "flysoma/locate-v2"
+    weights: str = "flysoma/locate-v3"
     resolution_nm: Nm3 = (64.0, 64.0, 240.0)
     threshold: Share = 0.5
     min_core_um3: Annotated[float, Field(ge=0)] = 0.2
@@ -55,7 +55,7 @@ class Locate(_Section):
 class Segment(_Section):
     """Stage 2: the boundaries of the somas that stage 1 found."""
 
-    weights: str = "flysoma/segment-v3"
+    weights: str = "flysoma/segment-v4"
     resolution_nm: Nm3 = (64.0, 64.0, 40.0)
     interior_threshold: Share = 0.8
     block_vx: Vx3 = (256, 256, 256)

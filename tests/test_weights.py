@@ -9,7 +9,7 @@ import torch
 from flysoma.errors import UserError
 from flysoma.models import weights
 from flysoma.models.unet import SomaNet, UNet
-from flysoma.models.weights import Network, NetworkSpec, load_network, save_network
+from flysoma.models.weights import Network, NetworkSpec, load_network, normalize, save_network
 
 ARGS = {"widths": [8, 16], "pools": [[2, 2, 2]], "stem": [1, 2, 2]}
 SPEC = NetworkSpec(
@@ -21,6 +21,7 @@ SPEC = NetworkSpec(
     input_scale=1 / 64,
     input_shift=-2.0,
     role="locate",
+    normalized=True,
 )
 
 
@@ -159,3 +160,45 @@ def test_shipped_weights_are_checked_against_their_sidecar(saved, tmp_path, monk
 def test_shipped_weights_load(name):
     network = load_network(name)
     assert network.spec.role == name.removeprefix("flysoma/").split("-")[0]
+
+
+@pytest.fixture
+def tissue():
+    """Two images, n, 1, z, y, x, of two contrasts."""
+    torch.manual_seed(1)
+    grey = torch.randn(1, 1, 8, 32, 32)
+    return torch.cat([grey * 50 + 120, grey * 25 + 170]).round().clamp(1, 255)
+
+
+def test_images_of_any_contrast_go_in_alike(tissue):
+    dark, bright = normalize(tissue)
+    assert (dark - bright).abs().mean() < 3 and abs(float(dark.median()) - 150) < 3
+    assert 35 < float(dark.std()) < 45
+
+
+def test_an_image_is_normalized_by_itself(tissue):
+    both, alone = normalize(tissue), [normalize(image[None]) for image in tissue]
+    assert torch.equal(both, torch.cat(alone))
+
+
+def test_empty_resin_stays_empty_and_a_wide_contrast_wide():
+    torch.manual_seed(2)
+    resin, bimodal = torch.randn(1, 1, 8, 32, 32) * 3 + 215, torch.rand(1, 1, 8, 32, 32) * 255
+    assert normalize(resin).std() < 7
+    assert normalize(bimodal).std() > 0.75 * bimodal.std()
+
+
+def test_missing_image_does_not_count_and_stays_darkest(tissue):
+    torn = tissue.clone()
+    torn[:, :, :, :16] = 0
+    assert (normalize(torn)[:, :, :, 16:] - normalize(tissue)[:, :, :, 16:]).abs().max() < 9
+    for image in normalize(torn):
+        assert image[:, :, :16].max() <= image[:, :, 16:].min()
+    assert not normalize(torch.zeros(1, 1, 4, 8, 8)).any()
+
+
+def test_only_what_says_so_is_normalized(tissue):
+    assert torch.equal(SPEC.feed(tissue), normalize(tissue) / 64 - 2)
+    published = NetworkSpec("unet", SPEC.classes, SPEC.voxel_nm, SPEC.window)
+    assert torch.equal(published.feed(tissue), tissue)
+    assert all(load_network(name).spec.normalized for name in weights.packaged_names())

@@ -42,7 +42,7 @@ class TestSet:
 SETS = {
     "typical": TestSet("typical", (101, 102, 103, 104, 105, 106)),
     "clean": TestSet("clean", (121,)),
-    "worst": TestSet("worst", (113, 114, 115, 116)),
+    "worst": TestSet("worst", (117, 118, 119, 120)),
     "32 nm": TestSet("typical", (131,), (192, 640, 640), (40.0, 32.0, 32.0)),
 }
 
