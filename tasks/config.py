@@ -46,7 +46,7 @@ class Locate(_Section):
     weights: str = "flysoma/locate-v3"
     resolution_nm: Nm3 = (64.0, 64.0, 240.0)
     threshold: Share = 0.5
-    min_core_um3: Annotated[float, Field(ge=0)] = 0.2
+    min_core_um3: Annotated[float, Field(ge=0)] = 0.8
     min_distance_nm: Annotated[float, Field(ge=0)] = 1500.0
     block_vx: Vx3 = (512, 512, 64)
     halo_nm: Annotated[float, Field(ge=0)] = 4096.0

@@ -117,6 +117,20 @@ def test_the_benchmark_scores_every_way_and_writes_what_it_found(weights, tmp_pa
     assert (tmp_path / "accuracy.json").read_text() == text
 
 
+def test_a_set_of_other_contrast_bends_the_grey_levels_of_the_same_phantom(monkeypatch):
+    class Toy:
+        image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+        labels = np.ones((1, 16, 16), np.uint32)
+
+    monkeypatch.setattr(accuracy, "make_phantom", lambda *_: Toy)
+    image, labels = accuracy.TestSet("typical", (1, 2), tones=((1, 0, 255), (2.0, 100, 160))).make(
+        1
+    )
+    assert image.dtype == np.uint8 and image[0, 0, 0] == 100 and image[0, -1, -1] == 160
+    assert image[0, 8, 0] == round(100 + 60 * (128 / 255) ** 2) and labels is Toy.labels
+    assert np.array_equal(accuracy.TestSet("typical", (1, 2)).make(1)[0], Toy.image)
+
+
 @pytest.mark.parametrize("words", [("--sets", "tiny"), ("--rivals", "flysoma,magic")])
 def test_unknown_names_are_refused(words):
     done = CliRunner().invoke(cli, ["bench", "accuracy", *words])

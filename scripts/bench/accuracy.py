@@ -31,18 +31,42 @@ _Judged = tuple[
 
 @dataclass(frozen=True)
 class TestSet:
-    """Phantoms of one difficulty and voxel size, whole brains of seeds that are not trained on."""
+    """Phantoms of one difficulty and voxel size, whole brains of seeds that are not trained on.
+
+    Attributes:
+      tones: for each seed gamma, and the grey levels that black and white become.
+    """
 
     difficulty: str
     seeds: tuple[int, ...]
     shape: Zyx = (192, 384, 384)
     voxel_nm: Voxel = (40.0, 64.0, 64.0)
+    tones: tuple[tuple[float, int, int], ...] = ()
+
+    def make(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and labels of a phantom."""
+        phantom = make_phantom(
+            self.shape,
+            self.voxel_nm,
+            self.seeds[number],
+            self.difficulty,  # type: ignore[arg-type]
+        )
+        if not self.tones:
+            return phantom.image, phantom.labels
+        gamma, black, white = self.tones[number]
+        bent = np.rint(black + (white - black) * np.linspace(0, 1, 256) ** gamma)
+        return bent.astype(np.uint8)[phantom.image], phantom.labels
 
 
 SETS = {
     "typical": TestSet("typical", (101, 102, 103, 104, 105, 106)),
     "clean": TestSet("clean", (121,)),
     "worst": TestSet("worst", (117, 118, 119, 120)),
+    "unlike": TestSet(  # contrast beyond what any network here is trained on
+        "typical",
+        (141, 142, 143, 144),
+        tones=((2.5, 0, 255), (0.4, 0, 255), (1.0, 100, 160), (1.6, 20, 110)),
+    ),
     "32 nm": TestSet("typical", (131,), (192, 640, 640), (40.0, 32.0, 32.0)),
 }
 
@@ -92,23 +116,23 @@ def _score_set(
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     judged: list[_Judged] = []
     for number, seed in enumerate(test.seeds):
-        phantom = make_phantom(test.shape, test.voxel_nm, seed, test.difficulty)  # type: ignore[arg-type]
+        image, labels = test.make(number)
         kept = None if output is None else output / "answers" / f"{name}-{seed}".replace(" ", "-")
-        block = Block(phantom.image, test.voxel_nm, weights, kept)
-        pairs = touching_pairs(phantom.labels, test.voxel_nm)
-        truth = ArrayLabels(phantom.labels)
+        block = Block(image, test.voxel_nm, weights, kept)
+        pairs = touching_pairs(labels, test.voxel_nm)
+        truth = ArrayLabels(labels)
         for step, way in enumerate(ways):
             answer = block.answer(way)
             pred = ArrayLabels(answer.labels)
             scores = evaluate(pred, truth, test.voxel_nm, min_edge_um3=MIN_EDGE_UM3)
             found[way].append(_one(scores, pairs) | {"seconds": answer.seconds})
             if way == "flysoma":
-                alone = _seeds(scores, answer, phantom.labels, test.voxel_nm)
-                judged.append((scores, answer, alone, _cut_by_seams(phantom.labels, test.voxel_nm)))
+                alone = _seeds(scores, answer, labels, test.voxel_nm)
+                judged.append((scores, answer, alone, _cut_by_seams(labels, test.voxel_nm)))
                 if output is not None:
                     title = f"{name}, seed {seed}"
                     html = evaluation_page(
-                        title, scores, pred, truth, test.voxel_nm, ArrayLabels(phantom.image).read
+                        title, scores, pred, truth, test.voxel_nm, ArrayLabels(image).read
                     )
                     (output / f"{name.replace(' ', '-')}-{seed}.html").write_text(html)
             bars(name, number * len(ways) + step + 1, len(test.seeds) * len(ways))
