@@ -65,7 +65,7 @@ class LocateStage(Stage):
 
     def finish(self) -> dict[str, Any]:
         store = self.run.store
-        parts = [store.get_arrays(f"seeds/blocks/{index}.npz") or {} for index in self.plan()]
+        parts = list(store.get_many_arrays(f"seeds/blocks/{index}.npz" for index in self.plan()))
         xyz = np.concatenate([np.zeros((0, 3)), *(p["xyz_nm"] for p in parts)])
         score = np.concatenate([np.zeros(0), *(p["score"] for p in parts)])
         core = np.concatenate([np.zeros(0), *(p["core_um3"] for p in parts)])

@@ -54,7 +54,8 @@ class MeasureStage(Stage):
 
     def finish(self) -> dict[str, Any]:
         store = self.run.store
-        parts = [get_frame(store, f"measure/blocks/{index}.npz") for index in self.plan()]
+        paths = (f"measure/blocks/{index}.npz" for index in self.plan())
+        parts = [pd.DataFrame(arrays) for arrays in store.get_many_arrays(paths)]
         frame = shapes(merge_moments(parts), flip(self.run.config.segment.resolution_nm))
         put_frame(store, _SHAPES, frame)
         return {"somas": len(frame)}

@@ -15,6 +15,8 @@ from typing import Any
 
 import crackle
 import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from ..analysis.overlap import overlap_table
 from .config import Stitch
@@ -94,11 +96,11 @@ class MatchStage(Stage):
 
     def finish(self) -> dict[str, Any]:
         store, config = self.run.store, self.run.config
-        blocks = [(i, store.get_arrays(f"blocks/{i}.npz") or {}) for i in self.plan()]
+        planned = self.plan()
+        blocks = list(zip(planned, store.get_many_arrays(f"blocks/{i}.npz" for i in planned)))
         labels = _gather(blocks)
         one_body = np.concatenate([np.zeros((0, 2), np.int64), *(t["one_body"] for _, t in blocks)])
-        pairs = [store.get_arrays(f"stitch/pairs/{i}.npz") or {} for i in self.plan()]
-        pairs = [p for p in pairs if p]
+        pairs = [p for p in store.get_many_arrays(f"stitch/pairs/{i}.npz" for i in planned) if p]
         pair = (
             {n: np.concatenate([p[n] for p in pairs]) for n in ("a", "b", "overlap_um3", "joins")}
             if pairs
@@ -146,14 +148,16 @@ def resolve(
     Returns:
       group: for each label the row of its soma's first label; apart: rows of labels whose join was refused.
     """
-    a = np.searchsorted(labels.ids, pair["a"])
-    b = np.searchsorted(labels.ids, pair["b"])
-    order = np.lexsort((b, a, -pair["overlap_um3"]))
-    order = order[pair["joins"].astype(bool)[order]]
-    rows = np.arange(len(labels.ids))
+    joins = pair["joins"].astype(bool)
+    a, b = (np.searchsorted(labels.ids, pair[name][joins]) for name in ("a", "b"))
     seeds, first, of_seed = np.unique(labels.seed, return_index=True, return_inverse=True)
-    parent = np.where(labels.seed > 0, first[of_seed], rows).tolist()
-    volume = np.bincount(parent, labels.voxels * voxel_um3, len(rows)).tolist()
+    parent = np.where(labels.seed > 0, first[of_seed], np.arange(len(labels.ids)))
+    bodies = first[np.searchsorted(seeds, np.unique(one_body, axis=0))]
+    parent, open_ = _join_unguarded(parent, (a, b), bodies, labels, cap_um3 / voxel_um3)
+    a, b, overlap = (values[open_[a]] for values in (a, b, pair["overlap_um3"][joins]))
+    order = np.lexsort((b, a, -overlap))
+    parent = parent.tolist()
+    volume = np.bincount(parent, labels.voxels * voxel_um3, len(parent)).tolist()
     seed = labels.seed.tolist()
     refused: list[int] = []
 
@@ -175,12 +179,42 @@ def resolve(
         volume[one] += volume[two]
         seed[one] = seed[one] or seed[two]
 
-    for x, y in first[np.searchsorted(seeds, np.unique(one_body, axis=0))].tolist():
+    for x, y in bodies[open_[bodies[:, 0]]].tolist():
         join(x, y, one_body=True)
-    for row in order.tolist():
-        join(int(a[row]), int(b[row]), one_body=False)
+    for x, y in zip(a[order].tolist(), b[order].tolist()):
+        join(x, y, one_body=False)
     group = np.array([root(row) for row in range(len(parent))], np.int64)
     return group, np.unique(np.array(refused, np.int64))
+
+
+def _join_unguarded(
+    parent: np.ndarray,
+    pair: tuple[np.ndarray, np.ndarray],
+    bodies: np.ndarray,
+    labels: Labels,
+    cap: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Join at once what no guard can keep apart: all that hangs together, where it is of one body and not too large.
+
+    Returns the new parents, and for each row whether it is left to be joined in order.
+    """
+    count = len(parent)
+    certain = [(np.arange(count), parent), (bodies[:, 0], bodies[:, 1])]
+    body = _connected(certain, count)
+    whole = _connected([*certain, pair], count)
+    size = np.bincount(whole, labels.voxels, count)
+    several = _distinct(whole, np.where(labels.seed > 0, body, -1), count) > 1
+    open_ = (several | (size > cap))[whole]
+    first = np.full(count, count)
+    np.minimum.at(first, whole, np.arange(count))
+    return np.where(open_, parent, first[whole]), open_
+
+
+def _connected(edges: list[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
+    """A number for each row: the same for rows between which there is a way."""
+    start, end = (np.concatenate(side) for side in zip(*edges))
+    graph = sparse.coo_matrix((np.ones(len(start), bool), (start, end)), (count, count))
+    return connected_components(graph, directed=False)[1]
 
 
 class RelabelStage(Stage):

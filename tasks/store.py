@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..errors import UserError
 
 _PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 _NUMBERED = re.compile(r"(\d+)\.[a-z]+$")
+_AT_ONCE = 1000  # objects asked for together
 
 
 def normalize_cloudpath(path: str) -> str:
@@ -91,10 +92,17 @@ class RunStore:
 
     def get_arrays(self, path: str) -> dict[str, np.ndarray] | None:
         data = self.get(path)
-        if data is None:
-            return None
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return None if data is None else _arrays(data)
+
+    def get_many_arrays(self, paths: Iterable[str]) -> Iterator[dict[str, np.ndarray]]:
+        """What `put_arrays` wrote, of many objects in their order; none may be absent."""
+        paths = list(paths)
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            found = {item["path"]: item["content"] for item in self._files.get(some)}
+            for path in some:
+                assert found[path] is not None, f"{path} is gone though its task has a receipt"
+                yield _arrays(found[path])
 
     def names(self, prefix: str) -> list[str]:
         """Paths of all objects below a prefix, sorted."""
@@ -131,6 +139,11 @@ def _write_whole(path: str, data: bytes) -> None:
     except BaseException:
         os.unlink(beside)
         raise
+
+
+def _arrays(data: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def _parse(data: bytes | None) -> Any:

@@ -1,10 +1,15 @@
 """Stitching: blockwise equals whole on consistent labels, and the guards hold."""
 
+from unittest import mock
+
 import cc3d
 import crackle
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from flysoma.tasks import stitch
 from flysoma.tasks.config import Stitch
 from flysoma.tasks.geometry import BlockGrid, Box
 from flysoma.tasks.run import ID_BITS
@@ -133,3 +138,20 @@ def test_the_published_ratios_decide():
     upper[0, :, 5:27] = 1  # half of the lower one
     assert match_slab(lower, upper, 1.0, Stitch())["joins"].all()
     assert not match_slab(lower, upper, 1e-9, Stitch())["joins"].any()  # too small in um3
+
+
+@given(st.integers(0, 2**32), st.integers(20, 200))
+def test_what_is_joined_at_once_is_what_would_be_joined_in_order(seed, cap):
+    rng = np.random.default_rng(seed)
+    n, k = 25, int(rng.integers(0, 60))
+    some = labels(rng.permutation(n) * (rng.random(n) < 0.3), rng.integers(1, 9, n))
+    bodies = rng.choice(some.seed[some.seed > 0], (2, 2)) if some.seed.any() else APART
+    joins = pair(*rng.integers(1, n + 1, (2, k)), rng.integers(1, 20, k))
+    joins["joins"] = rng.random(k) < 0.8
+    at_once = resolve(some, joins, bodies, 1.0, float(cap))
+    nothing = mock.patch.object(
+        stitch, "_join_unguarded", lambda parent, *_: (parent, np.ones(n, bool))
+    )
+    with nothing:
+        in_order = resolve(some, joins, bodies, 1.0, float(cap))
+    assert all(np.array_equal(a, b) for a, b in zip(at_once, in_order))
