@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .dataset import Volume
+from .engines import has_bf16
 from .losses import soma_loss
-from .predict import has_bf16
 from .targets import Role
 from .train_config import TrainConfig
 from .weights import Network, NetworkSpec

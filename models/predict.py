@@ -15,18 +15,15 @@ All coordinates are voxels from the volume's first voxel, z, y, x.
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
 
 import cc3d
 import numpy as np
 import torch
 
+from .engines import BATCH, engines, start_engine
 from .weights import Network
 
 Zyx = tuple[int, int, int]
@@ -102,18 +99,20 @@ class Predictor:
     """A network ready to run on this machine: windows of uint8 in, class probabilities out.
 
     Attributes:
-      batch: windows at a time; halved for good when a GPU's memory does not hold them.
+      batch: windows at a time, always as many, since the last digits of an answer depend on it; by default one on a
+        processor. Halved for good when a GPU's memory does not hold them.
+      engine: how the network is run; by default the fastest that this machine has.
     """
 
     network: Network
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
-    batch: int = 2
+    batch: int = 0
+    engine: str = ""
 
     def __post_init__(self) -> None:
-        module = self.network.module.to(self.device).eval()
-        self.module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.autocast = has_bf16(self.device)
-        self.compiled = self._with_openvino() if self.device == "cpu" else None
+        self.batch = self.batch or BATCH[self.device]
+        self.engine = self.engine or engines(self.device)[0]
+        self.run = start_engine(self.engine, self.network, self.device)
 
     def lattice(self, volume: Zyx) -> Lattice:
         """The network's own lattice over a volume."""
@@ -130,41 +129,25 @@ class Predictor:
           uint8, n, classes - 1, z, y, x; 255 stands for 1.
         Raises torch.OutOfMemoryError when not even one window fits.
         """
-        try:
-            return self._probabilities(windows)
-        except torch.OutOfMemoryError:
-            if len(windows) == 1:
-                raise
-        self.batch = half = len(windows) // 2
-        if self.device == "cuda":
-            torch.cuda.empty_cache()
-        return np.concatenate([self(windows[:half]), self(windows[half:])])
+        while True:
+            try:
+                starts = range(0, len(windows), self.batch)
+                parts = [self._probabilities(windows[i : i + self.batch]) for i in starts]
+                return np.concatenate(parts)
+            except torch.OutOfMemoryError:
+                if self.batch == 1:
+                    raise
+            self.batch //= 2
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
 
     def _probabilities(self, windows: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(windows).to(self.device, non_blocking=True)[:, None].float()
-        batch = self.network.spec.feed(batch).to(memory_format=torch.channels_last_3d)
-        if self.compiled is not None:
-            logits = torch.from_numpy(self.compiled(batch.numpy())[0])
-        else:
-            with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.autocast):
-                logits = self.module(batch)
+        missing = self.batch - len(windows)
+        full = np.pad(windows, ((0, missing), *[(0, 0)] * 3)) if missing else windows
+        batch = torch.from_numpy(full).to(self.device, non_blocking=True)[:, None].float()
+        logits = self.run(self.network.spec.feed(batch))[: len(windows)]
         probability = torch.softmax(logits.float(), dim=1)[:, 1:]
         return probability.mul_(FULL).round_().to(torch.uint8).cpu().numpy()
-
-    def _with_openvino(self) -> Any:
-        """The network compiled by OpenVINO; None where the extra [cpu] is not installed."""
-        if importlib.util.find_spec("openvino") is None:
-            return None
-        import openvino
-
-        window = self.network.spec.window
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # sizes are traced: they are those of a window
-            model = openvino.convert_model(
-                self.module, example_input=torch.zeros(1, 1, *window), input=[-1, 1, *window]
-            )
-        precision = "bf16" if self.autocast else "f32"
-        return openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
 
 
 def predict_all(predictor: Predictor, read: ReadImage, volume: Zyx, lo: Zyx, hi: Zyx) -> np.ndarray:
@@ -325,13 +308,3 @@ class _Field:
 def _zyx(values: Iterable[int]) -> Zyx:
     z, y, x = values
     return int(z), int(y), int(x)
-
-
-def has_bf16(device: str) -> bool:
-    """Whether bfloat16 is faster than float32; FLYSOMA_FLOAT32=1 says no on any processor."""
-    if device == "cuda":
-        return True
-    if os.environ.get("FLYSOMA_FLOAT32"):
-        return False
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(check()) if check else False

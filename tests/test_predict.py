@@ -56,13 +56,13 @@ def test_tiles_own_each_voxel_once():
 
 
 def test_memory_that_runs_out_halves_the_batch(predictor, image):
-    whole = predict_all(predictor, reader(image), image.shape, (0, 0, 0), image.shape)
+    plain = Predictor(predictor.network, device="cpu", engine="torch float32")
+    whole = predict_all(plain, reader(image), image.shape, (0, 0, 0), image.shape)
     small = Small(predictor.network.module, most=1)
-    frugal = Predictor(Network(small, predictor.network.spec), device="cpu", batch=5)
-    frugal.compiled = None
+    frugal = Predictor(Network(small, plain.network.spec), "cpu", 5, "torch float32")
     found = predict_all(frugal, reader(image), image.shape, (0, 0, 0), image.shape)
     assert np.array_equal(found, whole)
-    assert frugal.batch == 1 and max(small.seen[4:]) <= 3 and set(small.seen[-8:]) == {1}
+    assert frugal.batch == 1 and small.seen[:3] == [5, 2, 1] and set(small.seen[2:]) == {1}
     small.most = 0
     with pytest.raises(torch.OutOfMemoryError):
         frugal(np.zeros((2, 32, 32, 32), np.uint8))
@@ -214,9 +214,8 @@ def test_no_seed_costs_nothing(threshold):
 
 def test_openvino_says_what_torch_says(predictor, image):
     pytest.importorskip("openvino", reason="the extra [cpu] is not installed")
-    assert predictor.compiled is not None
-    plain = Predictor(predictor.network, device="cpu")
-    plain.compiled = None
+    assert predictor.engine.startswith("openvino")
+    plain = Predictor(predictor.network, device="cpu", engine="torch float32")
     whole = (0, 0, 0), image.shape
     one, other = (predict_all(p, reader(image), image.shape, *whole) for p in (predictor, plain))
     assert np.abs(one.astype(int) - other).max() <= 8

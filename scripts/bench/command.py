@@ -8,14 +8,16 @@ from .accuracy import command as accuracy
 from .coordinator import command as coordinator
 from .fleet import command as fleet
 from .nuclei import command as nuclei
+from .speed import command as speed
 
 
 @click.group("bench")
 def command() -> None:
-    """Measure how good flysoma is on this machine."""
+    """Measure how good and how fast flysoma is on this machine."""
 
 
 command.add_command(accuracy)
 command.add_command(nuclei)
+command.add_command(speed)
 command.add_command(fleet)
 command.add_command(coordinator)

@@ -37,12 +37,13 @@ _HOLE_UM2, _LEAST_UM2, _LEAST_UM3 = 2048 * 256e-6, 1024 * 256e-6, 102_400 * 10_2
 
 
 def published_inference(
-    image: np.ndarray, voxel_nm: Voxel, locate: Network, segment: Network
+    image: np.ndarray, voxel_nm: Voxel, locate: Network, segment: Network, engine: str = ""
 ) -> np.ndarray:
     """Soma labels (uint32) of a block.
 
     Args:
       image: uint8; its voxels are those of the segmentation network, or whole parts of them.
+      engine: how the networks are run; by default the fastest that this machine has.
     """
     z, y, x = (round(n / v) for n, v in zip(segment.spec.voxel_nm, voxel_nm))
     factor = (z, y, x)
@@ -52,7 +53,7 @@ def published_inference(
     starts = {*patch_starts(middles, work.shape), *border_starts(work.shape)}
     window = tuple(min(p, n) for p, n in zip(PATCH, work.shape))
     spec = replace(segment.spec, window=window)
-    predictor = Predictor(Network(segment.module, spec))
+    predictor = Predictor(Network(segment.module, spec), engine=engine)
     soma = np.zeros(image.shape, bool)
     for start in starts:
         box = tuple(slice(a, a + w) for a, w in zip(start, window))

@@ -1,0 +1,66 @@
+"""Ways to run a network: one answer, at several speeds. Tensors are n, c, z, y, x."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .weights import Network
+
+BATCH = {"cpu": 1, "cuda": 4}  # windows at a time
+Run = Callable[[Tensor], Tensor]  # what `feed` gives (float32, on the device) to logits
+
+
+def engines(device: str) -> list[str]:
+    """Names of the engines that this machine has, the fastest first, as `flysoma bench speed` finds them."""
+    if device == "cuda":
+        return ["torch bf16", "torch fp16", "torch compiled bf16", "torch float32"]
+    openvino = importlib.util.find_spec("openvino") is not None  # the extra [cpu]
+    kinds = ["bf16", "float32"] if has_bf16(device) else ["float32"]
+    return [f"{maker} {kind}" for maker in ("openvino", "torch")[not openvino :] for kind in kinds]
+
+
+def start_engine(name: str, network: Network, device: str) -> Run:
+    """A network that is ready to run; `name` as in `engines`."""
+    module = network.module.to(device).eval()
+    if name.startswith("openvino"):
+        return _openvino(module, network.spec.window, name.endswith("bf16"))
+    module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    called = torch.compile(module, mode="reduce-overhead") if "compiled" in name else module
+    kind = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(name.split()[-1])
+
+    def run(images: Tensor) -> Tensor:
+        images = images.to(memory_format=torch.channels_last_3d)
+        with torch.autocast(device, dtype=kind, enabled=kind is not None):
+            return called(images)
+
+    return run
+
+
+def _openvino(module: nn.Module, window: tuple[int, int, int], bf16: bool) -> Run:
+    import openvino
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sizes are traced: they are those of a window
+        model = openvino.convert_model(
+            module, example_input=torch.zeros(1, 1, *window), input=[-1, 1, *window]
+        )
+    hint = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
+    compiled: Any = openvino.compile_model(model, "CPU", hint)
+    return lambda images: torch.from_numpy(compiled(images.numpy())[0])
+
+
+def has_bf16(device: str) -> bool:
+    """Whether bfloat16 is faster than float32; FLYSOMA_FLOAT32=1 says no on any processor."""
+    if device == "cuda":
+        return True
+    if os.environ.get("FLYSOMA_FLOAT32"):
+        return False
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(check()) if check else False

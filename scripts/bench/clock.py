@@ -1,0 +1,42 @@
+"""Where the seconds go, by watching functions while they run."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+Places = Mapping[str, tuple[tuple[Any, str], ...]]  # name: (owner, attribute) of each function
+
+
+@contextmanager
+def clocked(places: Places) -> Iterator[Counter[str]]:
+    """Seconds spent in functions, by name, in all threads; what one of them spends in another is the other's."""
+    spent: Counter[str] = Counter()
+    inner = threading.local()
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            before, inner.seconds = getattr(inner, "seconds", 0.0), 0.0
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                seconds = time.perf_counter() - start
+                spent[name] += seconds - inner.seconds  # type: ignore[assignment]
+                inner.seconds = before + seconds
+
+        return call
+
+    with ExitStack() as stack:
+        for name, functions in places.items():
+            for owner, attribute in functions:
+                replaced = watched(name, getattr(owner, attribute))
+                stack.enter_context(mock.patch.object(owner, attribute, replaced))
+        yield spent

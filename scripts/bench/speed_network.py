@@ -1,0 +1,79 @@
+"""Speed of the networks, engine by engine, beside the largest matrix product and the largest copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ...models.engines import BATCH, engines, has_bf16, start_engine
+from ...models.phantom import make_phantom
+from ...models.weights import load_network
+from ...tasks.config import Locate, Segment
+from .timing import Row, Timing
+
+_SIDE = {"cpu": 4096, "cuda": 16384}  # of the matrices
+_COPIED = 1 << 30  # bytes
+_SEED = 171
+SAME = 0.995  # share of voxels whose class must be that of float32
+
+
+def network_rows(timing: Timing) -> Iterator[Row]:
+    """The device's ceilings, then each network in each engine."""
+    ceilings: dict[str, float] = {}
+    for row in _ceilings(timing):
+        ceilings[row.name.split()[-1]] = row.median
+        yield row
+    for weights in (Locate().weights, Segment().weights):
+        yield from _engines(timing, weights, ceilings)
+
+
+def _ceilings(timing: Timing) -> Iterator[Row]:
+    side = _SIDE[timing.device]
+    kinds = {"float32": torch.float32} | (
+        {"bf16": torch.bfloat16} if has_bf16(timing.device) else {}
+    )
+    for name, kind in kinds.items():
+        matrix = torch.randn(side, side, device=timing.device).to(kind)
+        found = timing.seconds(f"product {name}", lambda: matrix @ matrix)  # noqa: B023
+        yield Row(f"matrix product {name}", "GFLOP/s", tuple(2e-9 * side**3 / s for s in found))
+    source = torch.zeros(_COPIED, dtype=torch.uint8, device=timing.device)
+    target = torch.empty_like(source)
+    found = timing.seconds("copy", lambda: target.copy_(source))
+    yield Row("copy", "GB/s", tuple(2e-9 * _COPIED / s for s in found), {"read and": "written"})
+
+
+@torch.inference_mode()
+def _engines(timing: Timing, weights: str, ceilings: dict[str, float]) -> Iterator[Row]:
+    network = load_network(weights)
+    spec = network.spec
+    phantom = make_phantom(spec.window, spec.voxel_nm, _SEED, "typical", scene="rind")
+    images = torch.from_numpy(phantom.image).expand(BATCH[timing.device], 1, *spec.window)
+    fed = spec.feed(images.float().to(timing.device))
+    with FlopCounterMode(display=False) as counter:
+        wanted = network.module.to(timing.device)(fed).argmax(1)
+    gflop = counter.get_total_flops() * 1e-9
+    for engine in engines(timing.device):
+        run = start_engine(engine, network, timing.device)
+        found = timing.seconds(f"{weights} {engine}", lambda: run(fed))  # noqa: B023
+        rates = tuple(gflop / s for s in found)
+        ceiling = ceilings["float32" if engine.endswith("float32") else "bf16"]
+        yield Row(
+            f"{weights} {engine}",
+            "GFLOP/s",
+            rates,
+            {
+                "Mvoxel/s": 1e-6 * images.numel() / float(np.median(found)),
+                "of the product": float(np.median(rates)) / ceiling,
+                "same class as float32": _agreement(run(fed), wanted),
+            },
+        )
+
+
+def _agreement(logits: Tensor, wanted: Tensor) -> str:
+    """Share of voxels of the same class."""
+    share = float((logits.argmax(1).to(wanted.device) == wanted).float().mean())
+    return f"{share:.5f}" + ("" if share >= SAME else f": less than {SAME}!")
