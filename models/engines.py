@@ -21,9 +21,11 @@ def engines(device: str) -> list[str]:
     """Names of the engines that this machine has, the fastest first, as `flysoma bench speed` finds them."""
     if device == "cuda":
         return ["torch bf16", "torch fp16", "torch compiled bf16", "torch float32"]
-    openvino = importlib.util.find_spec("openvino") is not None  # the extra [cpu]
+    makers = ["torch"]
+    if importlib.util.find_spec("openvino") is not None:  # the extra [cpu]
+        makers.insert(has_amx(), "openvino")
     kinds = ["bf16", "float32"] if has_bf16(device) else ["float32"]
-    return [f"{maker} {kind}" for maker in ("openvino", "torch")[not openvino :] for kind in kinds]
+    return [f"{maker} {kind}" for kind in kinds for maker in makers]
 
 
 def start_engine(name: str, network: Network, device: str) -> Run:
@@ -60,7 +62,14 @@ def has_bf16(device: str) -> bool:
     """Whether bfloat16 is faster than float32; FLYSOMA_FLOAT32=1 says no on any processor."""
     if device == "cuda":
         return True
-    if os.environ.get("FLYSOMA_FLOAT32"):
-        return False
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(check()) if check else False
+    return not os.environ.get("FLYSOMA_FLOAT32") and _says("_is_avx512_bf16_supported")
+
+
+def has_amx() -> bool:
+    """Whether the processor multiplies tiles of bfloat16."""
+    return has_bf16("cpu") and _says("_is_amx_tile_supported")
+
+
+def _says(check: str) -> bool:
+    """What a question of torch.cpu answers; no where this torch does not have it."""
+    return bool(getattr(torch.cpu, check, bool)())

@@ -15,6 +15,7 @@ from skimage.segmentation import watershed
 _MARKER_NM = 600.0  # radius of the ball around a seed from which its soma grows
 _REACH_NM = 2000.0  # a seed this far from any interior still marks the nearest interior
 _SMOOTH_VX = 1.0  # standard deviation; bridges gaps of a voxel in a membrane
+_THREADS = 2  # of the dilation
 _SHELL_VX = 3  # voxels of boundary that may be given back
 _OPEN_FACE = 1.5  # area of an open face over the smaller part's volume^(2/3); 1.9 in a halved ball
 _OPEN_INTERIOR = 0.9  # mean p(interior) along it
@@ -48,12 +49,11 @@ def make_instances(
     inside = (interior > level) & (boundary < max(255 - level, 1))
     pieces = cc3d.connected_components(inside, connectivity=6, out_dtype=np.uint32)
     markers = _markers(pieces, seeds, voxel_nm)
-    height = ndimage.gaussian_filter(boundary.astype(np.float32) - interior, _SMOOTH_VX)
-    labels = _share(pieces, markers, len(seeds), height)
+    labels = _share(pieces, markers, len(seeds), interior, boundary)
     one_body = _one_body(labels, interior, voxel_nm)
     least = max(1, round(min_um3 / (float(np.prod(voxel_nm)) * 1e-9)))
     labels = _drop_crumbs(labels, len(seeds), least)
-    labels = _give_back(labels, interior.astype(np.uint16) + boundary > 127)
+    labels = _give_back(labels, interior >= 128 - np.minimum(boundary, 128))
     labels = fill_holes(labels)
     labels, mapping = fastremap.renumber(labels, preserve_zero=True)
     owner = np.full(len(mapping) - (0 in mapping), -1, np.int64)
@@ -114,10 +114,16 @@ def _ball(
     return tuple(slice(a, max(a, b)) for a, b in zip(lo, hi)), distance
 
 
-def _share(pieces: np.ndarray, markers: np.ndarray, seeds: int, height: np.ndarray) -> np.ndarray:
+def _share(
+    pieces: np.ndarray,
+    markers: np.ndarray,
+    seeds: int,
+    interior: np.ndarray,
+    boundary: np.ndarray,
+) -> np.ndarray:
     """Labels 1..seeds for seeded interior, larger numbers for pieces without a seed."""
     marked = markers > 0
-    pairs = np.unique(np.stack([pieces[marked], markers[marked]]), axis=1)
+    pairs = _pairs(pieces[marked], markers[marked])[0]
     last = int(pieces.max(initial=0))
     of_piece = np.arange(last + 1, dtype=np.uint32) + np.uint32(seeds)
     of_piece[0] = 0
@@ -128,8 +134,29 @@ def _share(pieces: np.ndarray, markers: np.ndarray, seeds: int, height: np.ndarr
     for piece in several[count > 1]:
         box = boxes[piece]
         here = pieces[box] == piece
-        labels[box][here] = watershed(height[box], markers[box] * here, mask=here)[here]
+        height = _height(interior, boundary, box)
+        labels[box][here] = watershed(height, markers[box] * here, mask=here)[here]
     return labels
+
+
+def _height(interior: np.ndarray, boundary: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+    """What the water rises over: high where a boundary is likely and the interior is not, smoothed."""
+    reach = round(4 * _SMOOTH_VX)  # of the filter
+    around = tuple(slice(max(0, s.start - reach), s.stop + reach) for s in box)
+    smooth = ndimage.gaussian_filter(
+        boundary[around].astype(np.float32) - interior[around], _SMOOTH_VX
+    )
+    return smooth[tuple(slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around))]
+
+
+def _pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct pairs of two rows of labels, sorted (2, k); and which of them each place has."""
+    found, which = fastremap.unique(
+        a.astype(np.uint64) << np.uint64(32) | b.astype(np.uint64), return_inverse=True
+    )
+    return np.stack([found >> np.uint64(32), found & np.uint64(0xFFFFFFFF)]).astype(
+        np.uint32
+    ), which
 
 
 def _one_body(
@@ -149,9 +176,9 @@ def _one_body(
         certain = np.minimum(interior[low][meet], interior[high][meet]) / 255
         found.append((pair, np.full(len(certain), np.prod(voxel_um) / voxel_um[axis]), certain))
     pair, area, certain = (np.concatenate(part, axis=-1) for part in zip(*found))
-    pairs, which = np.unique(pair, axis=1, return_inverse=True)
-    face = np.bincount(which.ravel(), area, pairs.shape[1])
-    certain = np.bincount(which.ravel(), area * certain, pairs.shape[1]) / face
+    pairs, which = _pairs(*pair)
+    face = np.bincount(which, area, pairs.shape[1])
+    certain = np.bincount(which, area * certain, pairs.shape[1]) / face
     volume = np.bincount(labels.ravel()) * np.prod(voxel_um)
     smaller = volume[pairs].min(axis=0, initial=np.inf)
     is_open = (face > _OPEN_FACE * smaller ** (2 / 3)) & (certain > _OPEN_INTERIOR)
@@ -176,6 +203,6 @@ def _drop_crumbs(labels: np.ndarray, seeds: int, least: int) -> np.ndarray:
 def _give_back(labels: np.ndarray, soma: np.ndarray) -> np.ndarray:
     """Grow labels into the boundary class that surrounds them, a few voxels at most."""
     for _ in range(_SHELL_VX):
-        grown = fastmorph.dilate(labels, background_only=True, parallel=1)
-        labels = np.where((labels == 0) & soma, grown, labels)
+        grown = fastmorph.dilate(labels.T, background_only=True, parallel=_THREADS).T
+        np.copyto(labels, grown, where=soma)  # in the order of memory, which is not copied then
     return labels

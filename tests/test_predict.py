@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flysoma.models import engines
 from flysoma.models.predict import Lattice, Predictor, predict_all, predict_around
 from flysoma.models.unet import SomaNet
 from flysoma.models.weights import Network, NetworkSpec
@@ -214,8 +215,27 @@ def test_no_seed_costs_nothing(threshold):
 
 def test_openvino_says_what_torch_says(predictor, image):
     pytest.importorskip("openvino", reason="the extra [cpu] is not installed")
-    assert predictor.engine.startswith("openvino")
-    plain = Predictor(predictor.network, device="cpu", engine="torch float32")
+    plain, other = (
+        Predictor(predictor.network, device="cpu", engine=f"{maker} float32")
+        for maker in ("torch", "openvino")
+    )
     whole = (0, 0, 0), image.shape
-    one, other = (predict_all(p, reader(image), image.shape, *whole) for p in (predictor, plain))
-    assert np.abs(one.astype(int) - other).max() <= 8
+    one, two = (predict_all(p, reader(image), image.shape, *whole) for p in (plain, other))
+    assert np.abs(one.astype(int) - two).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("bf16", "amx", "openvino", "first"),
+    [
+        (True, False, True, "openvino bf16"),
+        (True, True, True, "torch bf16"),
+        (True, True, False, "torch bf16"),
+        (False, False, True, "openvino float32"),
+        (False, False, False, "torch float32"),
+    ],
+)
+def test_the_fastest_engine_follows_from_the_processor(monkeypatch, bf16, amx, openvino, first):
+    monkeypatch.setattr(engines, "has_bf16", lambda _: bf16)
+    monkeypatch.setattr(engines, "has_amx", lambda: amx)
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _: openvino or None)
+    assert engines.engines("cpu")[0] == first and engines.engines("cpu")[-1].endswith("float32")
