@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +136,11 @@ class _Run:
             config.boundary_nm,
         )
         if self.device.type == "cpu" and config.bf16 and 2 in _depths(self.spec, config.patch_zyx):
+            z, y, x = config.patch_zyx
+            deeper = next(n for n in count(z + 1) if 2 not in _depths(self.spec, (n, y, x)))
             raise UserError(
-                f"patches of {config.patch_zyx[0]} sections shrink to 2 inside the network, where bfloat16 "
-                "gradients come out wrong on processors; use 64 sections or more, or float32"
+                f"patches of {z} sections shrink to 2 inside the network, where bfloat16 gradients come out wrong "
+                f"on processors; use {deeper} sections, or set 'bf16: false'"
             )
         self.number, self.seconds, self.skipped, self.since_best = 0, 0.0, 0, 0
         self.best: dict[str, Any] = {"score": [-1.0]}
