@@ -60,6 +60,7 @@ CORE = [
     "torch>=2.9",
     "tqdm>=4.66",
     "zmesh>=1.15",
+    "zstandard>=0.25",
 ]
 
 EXTRAS = {

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
-from .predict import MARGIN_PART
 
 Zyx = tuple[int, int, int]
 _ELASTIC_NODES_VX = (24.0, 24.0)
 _KEYS = ("image", "target")
+_BEYOND = 8  # a patch reaches at most an eighth of itself beyond the volume, mirrored
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ def _sections(
 ) -> np.ndarray:
     """Which sections of the volume become the patch's, mirrored at its ends."""
     step = rng.uniform(0.75, 1.3) if rng.random() < change.stretch_z_rate else 1.0
-    half = (wanted - 1) / 2 * step - wanted // MARGIN_PART
+    half = (wanted - 1) / 2 * step - wanted // _BEYOND
     centre = np.clip(centre, half, max(half, depth - 1 - half))
-    first = np.floor(centre - half) - wanted // MARGIN_PART
+    first = np.floor(centre - half) - wanted // _BEYOND
     index = np.floor(first + np.arange(wanted) * step + 0.5).astype(int)
     if rng.random() < change.flip_rate:
         index = index[::-1]
@@ -161,9 +161,9 @@ def _shown(wanted: tuple[int, int], change: Augmentation) -> tuple[int, int]:
 def _mirrored(size: int, centre: float, wanted: int, shown: int, moves: np.ndarray) -> np.ndarray:
     """Voxels of an axis around a centre, for each section: sections, shown.
 
-    The patch in the middle, `wanted` voxels, reaches at most an eighth of itself beyond the volume.
+    The patch is in the middle, `wanted` voxels.
     """
-    half = (wanted - 1) / 2 - wanted // MARGIN_PART
+    half = (wanted - 1) / 2 - wanted // _BEYOND
     centre = float(np.clip(centre, half, max(half, size - 1 - half)))
     first = int(np.floor(centre - (wanted - 1) / 2)) - (shown - wanted) // 2
     return _reflect(first + np.arange(shown) + moves[:, None], size)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def start_engine(name: str, network: Network, device: str) -> Run:
     """A network that is ready to run; `name` as in `engines`."""
     module = network.module.to(device).eval()
     if name.startswith("openvino"):
-        return _openvino(module, network.spec.window, name.endswith("bf16"))
+        return _openvino(module, name.endswith("bf16"))
     module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     called = torch.compile(module, mode="reduce-overhead") if "compiled" in name else module
     kind = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(name.split()[-1])
@@ -48,17 +49,21 @@ def start_engine(name: str, network: Network, device: str) -> Run:
     return run
 
 
-def _openvino(module: nn.Module, window: tuple[int, int, int], bf16: bool) -> Run:
+def _openvino(module: nn.Module, bf16: bool) -> Run:
     import openvino
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # sizes are traced: they are those of a window
-        model = openvino.convert_model(
-            module, example_input=torch.zeros(1, 1, *window), input=[-1, 1, *window]
-        )
     hint = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
-    compiled: Any = openvino.compile_model(model, "CPU", hint)
-    return lambda images: torch.from_numpy(compiled(images.numpy())[0])
+
+    @lru_cache
+    def compiled(*size: int) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # sizes are traced: they are those of a window
+            model = openvino.convert_model(
+                module, example_input=torch.zeros(1, 1, *size), input=[-1, 1, *size]
+            )
+        return openvino.compile_model(model, "CPU", hint)
+
+    return lambda images: torch.from_numpy(compiled(*images.shape[2:])(images.numpy())[0])
 
 
 def has_bf16(device: str) -> bool:

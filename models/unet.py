@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,8 @@ class UNet(nn.Module):
     with two classes it has 1,600,376 parameters. Upsampling is trilinear, to the skip's exact size,
     so any input size works that survives three halvings.
     """
+
+    multiple = (8, 8, 8)
 
     def __init__(self, in_channels: int = 1, classes: int = 2) -> None:
         super().__init__()
@@ -92,12 +95,15 @@ class SomaNet(nn.Module):
             nn.init.zeros_(conv.weight)
         nn.init.normal_(self.head.weight, std=0.01)
 
+    @property
+    def multiple(self) -> tuple[int, int, int]:
+        """Voxels that become one at the coarsest level."""
+        z, y, x = (math.prod(axis) for axis in zip(self.stem, *self.pools))
+        return z, y, x
+
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[2:]
-        multiple = list(self.stem)
-        for pool in self.pools:
-            multiple = [m * p for m, p in zip(multiple, pool)]
-        pad = [(-n) % m for n, m in zip(size, multiple)]
+        pad = [(-n) % m for n, m in zip(size, self.multiple)]
         if any(pad):
             x = F.pad(x, (0, pad[2], 0, pad[1], 0, pad[0]), mode="replicate")
         x = F.relu(self.enter(_fold(x, self.stem)))

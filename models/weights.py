@@ -94,6 +94,13 @@ class Network:
     spec: NetworkSpec
     fingerprint: str = ""
 
+    @property
+    def multiple(self) -> tuple[int, int, int]:
+        """Voxels of which an input's edges are best whole multiples, z, y, x."""
+        if isinstance(self.module, (SomaNet, UNet)):
+            return self.module.multiple
+        return 32, 32, 32  # Swin UNETR takes no other
+
 
 def load_network(name: str | Path) -> Network:
     """Load `flysoma/NAME` (shipped), a .safetensors file of ours, or a published checkpoint.

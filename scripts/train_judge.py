@@ -18,7 +18,7 @@ from ..models.seeds import drop_duplicates, find_seeds
 from ..models.targets import UNKNOWN
 from ..models.train_config import TrainConfig
 from ..models.weights import Network
-from ..tasks.config import Locate, Segment
+from ..tasks.config import Locate, Predict, Segment
 
 
 def judge_somas(network: Network, volumes: Sequence[Volume], config: TrainConfig) -> dict[str, Any]:
@@ -70,12 +70,8 @@ def _locate(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
 
 
 def _probabilities(predictor: Predictor, volume: Volume) -> np.ndarray:
-    shape = volume.image.shape
-
-    def read(lo: Any, hi: Any) -> np.ndarray:
-        return volume.image[tuple(slice(a, b) for a, b in zip(lo, hi))]
-
-    return predict_all(predictor, read, shape, (0, 0, 0), shape)  # type: ignore[arg-type]
+    windows = Predict()
+    return predict_all(predictor, volume.image, windows.window_vx[::-1], windows.margin_vx[::-1])
 
 
 def _middles(labels: np.ndarray, voxel_nm: tuple[float, float, float]) -> np.ndarray:

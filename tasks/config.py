@@ -22,7 +22,14 @@ Nm3 = tuple[
 Vx3 = tuple[
     Annotated[int, Field(ge=64)], Annotated[int, Field(ge=64)], Annotated[int, Field(ge=64)]
 ]
+Margin3 = tuple[
+    Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]
+]
+Count3 = tuple[
+    Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]
+]
 Share = Annotated[float, Field(gt=0, lt=1)]
+_LEAST_TILE = 32
 CHUNK = 64  # voxels; edge of the output's chunks, of which every core is a multiple
 
 
@@ -40,20 +47,39 @@ class _Section(BaseModel):
         return value
 
 
+class Predict(_Section):
+    """Stage 1: how both networks go over the volume; voxels are those of the segmentation network.
+
+    A window is at most so large, with a margin of what it only sees around the tile that it answers for.
+    """
+
+    window_vx: Vx3 = (256, 256, 160)
+    margin_vx: Margin3 = (32, 32, 14)
+    block_tiles: Count3 = (4, 4, 4)
+
+    @model_validator(mode="after")
+    def _has_tiles(self) -> Predict:
+        if any(w < 2 * m + _LEAST_TILE for w, m in zip(self.window_vx, self.margin_vx)):
+            raise ValueError(
+                f"window_vx must be larger than both margins by {_LEAST_TILE} voxels or more"
+            )
+        return self
+
+
 class Locate(_Section):
-    """Stage 1: where somas are."""
+    """Stage 2: where somas are."""
 
     weights: str = "flysoma/locate-v3"
     resolution_nm: Nm3 = (64.0, 64.0, 240.0)
     threshold: Share = 0.5
     min_core_um3: Annotated[float, Field(ge=0)] = 0.8
     min_distance_nm: Annotated[float, Field(ge=0)] = 1500.0
-    block_vx: Vx3 = (512, 512, 64)
+    block_vx: Vx3 = (512, 512, 128)
     halo_nm: Annotated[float, Field(ge=0)] = 4096.0
 
 
 class Segment(_Section):
-    """Stage 2: the boundaries of the somas that stage 1 found."""
+    """Stage 3: the boundaries of the somas."""
 
     weights: str = "flysoma/segment-v4"
     resolution_nm: Nm3 = (64.0, 64.0, 40.0)
@@ -63,7 +89,7 @@ class Segment(_Section):
 
 
 class Stitch(_Section):
-    """Stage 3: which labels of neighbouring blocks are one soma."""
+    """Stage 4: which labels of neighbouring blocks are one soma."""
 
     overlap_nm: Annotated[float, Field(gt=0)] = 1000.0
     min_overlap_um3: Annotated[float, Field(ge=0)] = 0.005
@@ -99,6 +125,7 @@ class RunConfig(_Section):
     output: str
     mask: str | None = None
     fill_missing: bool = False
+    predict: Predict = Predict()
     locate: Locate = Locate()
     segment: Segment = Segment()
     stitch: Stitch = Stitch()

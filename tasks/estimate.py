@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 
 from .config import Prices
 from .finish import MESH_TASK_VX
-from .geometry import BlockGrid
-from .locate import tissue_blocks
+from .geometry import Box
 from .pipeline import STAGES, state_path
-from .run import Run, flip, predictor
+from .run import Run, predictor
+from .tissue import Tissue
 
 _LABEL_BYTES = 8
 _RECORDS = (
@@ -29,8 +30,11 @@ def estimate(run: Run) -> list[dict[str, Any]]:
     gigabytes of them unpacked, `gb_out` those written, `reads` and `writes` are requests to the store.
     """
     config, grid = run.config, run.segment_grid
-    located = set(tissue_blocks(run, run.locate_grid, config.locate.resolution_nm))
-    kept = set(tissue_blocks(run, grid, config.segment.resolution_nm, with_halo=True))
+    tissue, looked = Tissue(run), config.locate.resolution_nm
+    seen = [run.predict_box(index) for index in range(len(run.tiles.grid))]
+    seen = [box for box in seen if tissue.meets(box, config.segment.resolution_nm)]
+    located = [block.read for block in run.locate_grid if tissue.meets(block.read, looked)]
+    kept = {b.index for b in grid if tissue.meets(b.read, config.segment.resolution_nm)}
     blocks = [grid[index] for index in sorted(kept)]
     cores = sum(block.core.voxels for block in blocks)
     pairs = [
@@ -39,22 +43,23 @@ def estimate(run: Run) -> list[dict[str, Any]]:
         for axis, other in grid.upper_neighbours(block.index)
         if other in kept
     ]
-    rows = [
-        _image_row(run, "locate", run.locate_grid, located, config.locate),
-        _image_row(run, "segment", grid, kept, config.segment),
-    ]
+    read = sum(block.read.voxels for block in blocks)
+    rows = [_predict_row(run, seen)]
     chunks = -(-cores // 64**3)
     meshes = -(-cores // MESH_TASK_VX**3)
-    for stage, tasks, voxels, writes in (
-        ("match", len(blocks), 2 * sum(pairs), len(blocks)),
-        ("relabel", len(blocks), cores, chunks),
-        ("downsample", len(blocks), cores, chunks // 6),
-        ("measure", len(blocks), cores, len(blocks)),
-        ("shape", None, None, None),
-        ("mesh", meshes, cores, meshes),
-        ("mesh_merge", None, None, None),
-        ("skeleton", None, None, None),
-        ("publish", 1, None, 10),
+    labels = _LABEL_BYTES
+    for stage, tasks, voxels, each, writes in (
+        ("locate", len(located), sum(box.voxels for box in located), 1, len(located)),
+        ("segment", len(blocks), read, 2, 8 * len(blocks)),
+        ("match", len(blocks), 2 * sum(pairs), labels, len(blocks)),
+        ("relabel", len(blocks), cores, labels, chunks),
+        ("downsample", len(blocks), cores, labels, chunks // 6),
+        ("measure", len(blocks), cores, labels, len(blocks)),
+        ("shape", None, None, labels, None),
+        ("mesh", meshes, cores, labels, meshes),
+        ("mesh_merge", None, None, labels, None),
+        ("skeleton", None, None, labels, None),
+        ("publish", 1, None, labels, 10),
     ):
         rows.append(
             {
@@ -62,7 +67,7 @@ def estimate(run: Run) -> list[dict[str, Any]]:
                 "tasks": tasks,
                 "dropped": None,
                 "voxels": voxels,
-                "gb": None if voxels is None else voxels * _LABEL_BYTES / 1e9,
+                "gb": None if voxels is None else voxels * each / 1e9,
                 "gb_out": cores * _LABEL_BYTES / 1e9 if stage == "relabel" else None,
                 "reads": None if voxels is None else -(-voxels // 64**3),
                 "writes": None if writes is None else writes + _RECORDS * (tasks or 0),
@@ -71,22 +76,21 @@ def estimate(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _image_row(
-    run: Run, stage: str, grid: BlockGrid, kept: set[int], config: Any
-) -> dict[str, Any]:
-    source, voxels, chunk = 0, 0, run.image.chunk_voxels(config.resolution_nm)
-    for block in (grid[index] for index in kept):
-        source += run.image.source_voxels(block.read, config.resolution_nm)
-        voxels += block.read.voxels
+def _predict_row(run: Run, seen: list[Box]) -> dict[str, Any]:
+    resolution_nm, margin = run.config.segment.resolution_nm, run.config.predict.margin_vx
+    bounds = run.segment_grid.bounds
+    read = [box.grow(margin).intersect(bounds) for box in seen]
+    source = sum(run.image.source_voxels(box, resolution_nm) for box in read)
+    tiles = len(seen) * math.prod(run.config.predict.block_tiles)
     return {
-        "stage": stage,
-        "tasks": len(kept),
-        "dropped": len(grid) - len(kept),
-        "voxels": voxels,
+        "stage": "predict",
+        "tasks": len(seen),
+        "dropped": len(run.tiles.grid) - len(seen),
+        "voxels": sum(box.voxels for box in seen),
         "gb": source / 1e9,
         "gb_out": None,
-        "reads": -(-source // chunk),
-        "writes": (1 if stage == "locate" else 8) * len(kept) + _RECORDS * len(kept),
+        "reads": -(-source // run.image.chunk_voxels(resolution_nm)),
+        "writes": 2 * tiles + _RECORDS * len(seen),
     }
 
 
@@ -136,19 +140,21 @@ def _as_in(probe: Run, rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _timed_windows(run: Run, rows: list[dict[str, Any]]) -> tuple[dict[str, float], str]:
-    found, device = {}, ""
-    grids = {"locate": run.locate_grid, "segment": run.segment_grid}
-    for row in rows[:2]:
-        network = predictor(getattr(run.config, row["stage"]).weights)
-        device = network.device
-        lattice = network.lattice(flip(grids[row["stage"]].bounds.size))
-        batch = np.random.default_rng(0).integers(
-            0, 255, (network.batch, *lattice.window), np.uint8
-        )
+    network, each = None, 0.0
+    for weights, lattice in (
+        (run.config.locate.weights, run.tiles.coarse),
+        (run.config.segment.weights, run.tiles.fine),
+    ):
+        network = predictor(weights)
+        window = lattice.fitted(network.network.multiple).window
+        batch = np.random.default_rng(0).integers(0, 255, (network.batch, *window), np.uint8)
         network(batch)
         start = time.perf_counter()
         for _ in range(_PROBES):
             network(batch)
-        each = (time.perf_counter() - start) / _PROBES / network.batch
-        found[row["stage"]] = each * row["voxels"] / float(np.prod(lattice.tile))
-    return found, f"windows timed here, on {device}, a soma in every one; none for the other stages"
+        each += (time.perf_counter() - start) / _PROBES / network.batch
+    tile = run.segment_grid.bounds.voxels / math.prod(run.tiles.fine.shape)
+    told = (
+        f"windows timed here, on {network.device}, a soma in every one; none for the other stages"
+    )
+    return {"predict": each * rows[0]["voxels"] / tile}, told

@@ -16,6 +16,7 @@ from .config import RunConfig, parse_config
 from .finish import DownsampleStage, MeshMergeStage, MeshStage
 from .locate import LocateStage
 from .measure import MeasureStage, ShapeStage
+from .predict import PredictStage
 from .publish import PublishStage
 from .run import Run, Stage, predictor
 from .segment import SegmentStage
@@ -23,6 +24,7 @@ from .skeleton import SkeletonStage
 from .stitch import MatchStage, RelabelStage
 
 STAGES: list[type[Stage]] = [
+    PredictStage,
     LocateStage,
     SegmentStage,
     MatchStage,
@@ -69,7 +71,7 @@ def begin(config: RunConfig) -> Run:
                 "choose another output, or take back the change"
             )
         return run
-    _ = run.locate_grid, run.segment_grid  # what is wrong is said before anything is written
+    _ = run.tiles  # what is wrong is said before anything is written
     manifest = _manifest(run)
     run.store.put("config.yaml", config.to_yaml().encode(), "application/yaml")
     run.store.put_json("manifest.json", manifest)

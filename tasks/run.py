@@ -10,8 +10,9 @@ from ..errors import UserError
 from ..models.predict import Predictor
 from ..models.weights import load_network
 from .config import RunConfig, parse_config
-from .geometry import BlockGrid, Vec3, vec3
+from .geometry import BlockGrid, Box, Vec3, vec3
 from .store import RunStore
+from .tiles import Tiles
 from .volume import ImageLayer, LabelLayer, Nm3
 
 ID_BITS = 20  # a block's own labels take the low bits of an id, the block's index the rest
@@ -58,6 +59,18 @@ class Run:
     def segment_grid(self) -> BlockGrid:
         segment = self.config.segment
         return self._grid(segment.resolution_nm, segment.block_vx, segment.halo_nm)
+
+    @cached_property
+    def tiles(self) -> Tiles:
+        """What both networks see, tile by tile."""
+        return Tiles.of(self.config, self.locate_grid.bounds, self.segment_grid.bounds)
+
+    def predict_box(self, index: int) -> Box:
+        """The voxels, as the segmentation network has them, of a block of tiles."""
+        tiles, origin = self.tiles.in_block(index), self.segment_grid.bounds.lo
+        first, past = self.tiles.fine.owned(tiles[0])[0], self.tiles.fine.owned(tiles[-1])[1]
+        lo, hi = (vec3([o + a for o, a in zip(origin, corner[::-1])]) for corner in (first, past))
+        return Box(lo, hi)
 
     @cached_property
     def overlap_vx(self) -> Vec3:

@@ -1,4 +1,4 @@
-"""Stage 2, segment: the boundary of each soma that a seed marks, block by block."""
+"""Stage 3, segment: the boundary of each soma that a seed marks, block by block."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import crackle
 import numpy as np
 
 from ..models.instances import make_instances
-from ..models.predict import FULL, predict_around
+from ..models.predict import FULL
 from .geometry import Block, Box, vec3
-from .locate import SEEDS, windowed
-from .run import Stage, flip, predictor
+from .locate import SEEDS
+from .run import Stage, flip
+from .tiles import FIELDS, read_tiles
 
 
 class SegmentStage(Stage):
@@ -26,7 +27,6 @@ class SegmentStage(Stage):
 
     name = "segment"
     scratch = ("blocks/", "slabs/")
-    gpu = True
 
     @cached_property
     def seeds_vx(self) -> np.ndarray:
@@ -44,15 +44,24 @@ class SegmentStage(Stage):
         return sorted(found)
 
     def read(self, index: int) -> Any:
-        return windowed(self.run.image, self.run.segment_grid, self.run.config.segment, index)
+        box = self.run.segment_grid.read_zyx(index)
+        return read_tiles(self.run.store, FIELDS, self.run.tiles.fine, 2, *box)
 
     def work(self, index: int, data: Any) -> Any:
-        run = self.run
-        block = run.segment_grid[index]
+        config, grid = self.run.config, self.run.segment_grid
+        block = grid[index]
         numbers = self._seeds_in(block.read)
-        labels, owner, one_body, fields, windows = self._label(block, numbers, data)
+        labels, owner, one_body = make_instances(
+            data[0],
+            data[1],
+            (self.seeds_vx[numbers] - np.array(block.read.lo))[:, ::-1],
+            flip(config.segment.resolution_nm),
+            config.segment.interior_threshold,
+            config.soma.min_volume_um3,
+        )
+        one_body = numbers[one_body]
         core = labels[block.core.slices_zyx(block.read.lo)]
-        sure = np.minimum(fields.sum(axis=0, dtype=np.uint16), FULL)  # inner or outer
+        sure = np.minimum(data.sum(axis=0, dtype=np.uint16), FULL)  # inner or outer
         sure = sure[block.core.slices_zyx(block.read.lo)]
         voxel_counts = np.bincount(core.ravel(), minlength=len(owner) + 1)[1:]
         certainty = np.bincount(core.ravel(), sure.ravel(), len(owner) + 1)[1:] / FULL
@@ -66,7 +75,7 @@ class SegmentStage(Stage):
             "certainty": certainty,
             "one_body": one_body[np.isin(one_body.min(axis=1), self._seeds_in(block.core))] + 1,
         }
-        counters = {"labels": len(owner), "seeds": len(numbers), "windows": windows}
+        counters = {"labels": len(owner), "seeds": len(numbers)}
         return parts, table, counters | {"voxels": block.core.voxels}
 
     def write(self, index: int, found: Any) -> dict[str, Any]:
@@ -80,32 +89,6 @@ class SegmentStage(Stage):
         rounded = np.floor(self.seeds_vx + 0.5)
         inside = (rounded >= box.lo) & (rounded < box.hi)
         return np.flatnonzero(inside.all(axis=1))
-
-    def _label(
-        self, block: Block, numbers: np.ndarray, read: Any
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-        """Labels of the read box, the seed of each, seeds in one body, the probabilities, and how many windows
-        were run."""
-        config = self.run.config
-        bounds = self.run.segment_grid.bounds
-        network = predictor(config.segment.weights)
-        lo, hi = self.run.segment_grid.read_zyx(block.index)
-        seeds = self.seeds_vx[numbers] - bounds.lo
-        seeds_zyx = seeds[:, ::-1]
-        threshold = config.segment.interior_threshold
-        resolution = config.segment.resolution_nm
-        fields, windows = predict_around(
-            network, read, flip(bounds.size), (lo, hi), seeds_zyx, threshold
-        )
-        labels, owner, one_body = make_instances(
-            fields[0],
-            fields[1],
-            seeds_zyx - np.array(lo),
-            flip(resolution),
-            threshold,
-            config.soma.min_volume_um3,
-        )
-        return labels, owner, numbers[one_body], fields, windows
 
     def _slabs(self, block: Block) -> list[tuple[int, str, Box]]:
         """(axis, 'upper' or 'lower', box) of the slabs at faces that the block shares with another."""

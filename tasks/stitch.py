@@ -1,4 +1,4 @@
-"""Stage 3, stitch: which labels of neighbouring blocks are one soma, and the volume with final ids.
+"""Stage 4, stitch: which labels of neighbouring blocks are one soma, and the volume with final ids.
 
 match compares, at each face, what its two blocks say about the slab that both have read. resolve joins labels
 into somas: strongest evidence first, at most one body's seeds a soma, none beyond a size.

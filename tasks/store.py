@@ -94,15 +94,21 @@ class RunStore:
         data = self.get(path)
         return None if data is None else _arrays(data)
 
+    def get_many(self, paths: Iterable[str]) -> dict[str, bytes | None]:
+        """Objects' bytes by their paths; None where there is none."""
+        paths = list(paths)
+        return {item["path"]: item["content"] for item in self._files.get(paths)} if paths else {}
+
     def get_many_arrays(self, paths: Iterable[str]) -> Iterator[dict[str, np.ndarray]]:
         """What `put_arrays` wrote, of many objects in their order; none may be absent."""
         paths = list(paths)
         for start in range(0, len(paths), _AT_ONCE):
             some = paths[start : start + _AT_ONCE]
-            found = {item["path"]: item["content"] for item in self._files.get(some)}
+            found = self.get_many(some)
             for path in some:
-                assert found[path] is not None, f"{path} is gone though its task has a receipt"
-                yield _arrays(found[path])
+                data = found[path]
+                assert data is not None, f"{path} is gone though its task has a receipt"
+                yield _arrays(data)
 
     def names(self, prefix: str) -> list[str]:
         """Paths of all objects below a prefix, sorted."""
@@ -115,10 +121,7 @@ class RunStore:
 
     def get_jsons(self, paths: Iterable[str]) -> dict[str, Any]:
         """Many JSON objects at once; those absent or not whole are left out."""
-        paths = list(paths)
-        if not paths:
-            return {}
-        found = {item["path"]: _parse(item["content"]) for item in self._files.get(paths)}
+        found = {path: _parse(data) for path, data in self.get_many(paths).items()}
         return {path: value for path, value in found.items() if value is not None}
 
     def delete(self, paths: Iterable[str]) -> None:

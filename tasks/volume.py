@@ -19,13 +19,12 @@ from cloudfiles import CloudFiles
 from cloudvolume import Bbox, CloudVolume
 from cloudvolume.exceptions import EmptyVolumeException, InfoUnavailableError
 from deflate import DeflateError
-from scipy import sparse
 
 from ..errors import UserError
 from .geometry import Box, Vec3, vec3
+from .resample import Nm3, covered, resample
 from .store import normalize_cloudpath
 
-Nm3 = tuple[float, float, float]
 CHUNK: Vec3 = (64, 64, 64)
 _UNDECODABLE = (zlib.error, DeflateError, EOFError, OSError, ValueError, IndexError)
 _FLUSH_BYTES = 256 << 20
@@ -84,23 +83,9 @@ class ImageLayer:
         Raises UserError naming the chunk when one is missing (unless fill_missing) or cannot be decoded.
         """
         mip = self.source_mip(resolution_nm)
-        scale = self._scales[mip]
-        whole = _scale_box(scale)
-        source, weights = [], []
-        for axis, w in enumerate(resolution_nm):
-            matrix, lo, hi = _coverage(
-                box.lo[axis], box.hi[axis], w, scale["resolution"][axis], whole, axis
-            )
-            weights.append(matrix)
-            source.append((lo, hi))
-        wanted = Box(vec3([s[0] for s in source]), vec3([s[1] for s in source]))
-        image = self._read_source(mip, wanted)
-        if all(matrix is None for matrix in weights):
-            return image
-        for axis, matrix in zip((2, 1, 0), weights):
-            if matrix is not None:
-                image = _apply(matrix, image, axis)
-        return np.rint(image).astype(np.uint8)
+        own_nm = self.resolutions_nm[mip]
+        source = covered(box, resolution_nm, own_nm, _scale_box(self._scales[mip]))
+        return resample(self._read_source(mip, source), source, own_nm, box, resolution_nm)
 
     def coarsest(self) -> tuple[Nm3, Box]:
         """Resolution and box of the coarsest mip."""
@@ -287,33 +272,6 @@ def _bbox(box: Box) -> Bbox:
 def _scale_box(scale: dict[str, Any]) -> Box:
     lo = vec3(scale["voxel_offset"])
     return Box(lo, vec3([o + n for o, n in zip(lo, scale["size"])]))
-
-
-def _coverage(
-    lo: int, hi: int, working: float, own: float, whole: Box, axis: int
-) -> tuple[sparse.csr_matrix | None, int, int]:
-    """How much of each source voxel every working voxel of lo..hi covers, as rows that sum to 1.
-
-    Returns the matrix (None when both grids are the same) and the source range it applies to.
-    """
-    first, last = whole.lo[axis], whole.hi[axis]
-    if abs(working - own) < 1e-6 * own:
-        return None, max(lo, first), min(hi, last)
-    start = min(max(math.floor(lo * working / own + 1e-9), first), last - 1)
-    stop = max(min(math.ceil(hi * working / own - 1e-9), last), start + 1)
-    source = np.arange(start, stop)
-    edges = np.arange(lo, hi)[:, None] * working
-    overlap = np.minimum(edges + working, (source + 1) * own) - np.maximum(edges, source * own)
-    overlap[overlap < 1e-6 * own] = 0
-    total = overlap.sum(axis=1, keepdims=True)
-    overlap = overlap / np.where(total > 0, total, 1)
-    return sparse.csr_matrix(overlap.astype(np.float32)), start, stop
-
-
-def _apply(matrix: sparse.csr_matrix, image: np.ndarray, axis: int) -> np.ndarray:
-    moved = np.moveaxis(image, axis, 0)
-    flat = np.ascontiguousarray(moved, np.float32).reshape(moved.shape[0], -1)
-    return np.moveaxis((matrix @ flat).reshape(-1, *moved.shape[1:]), 0, axis)
 
 
 def _broken_chunk(volume: CloudVolume, box: Box) -> str | None:

@@ -56,6 +56,7 @@ def write_config(volume, name, block, **values):
     asked = {
         "image": f"{folder}/em",
         "output": f"{folder}/{name}",
+        "predict": {"window_vx": [64] * 3, "margin_vx": [6, 7, 8], "block_tiles": [2, 1, 1]},
         "locate": {"weights": weights["locate"], "block_vx": [64, 64, 64]},
         "segment": {"weights": weights["segment"], "block_vx": [block] * 3, "halo_nm": 1600},
     }

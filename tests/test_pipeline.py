@@ -181,7 +181,7 @@ def test_a_run_is_drawn_by_a_browser(undisturbed, tmp_path):
 def test_status_counts_what_is_done(undisturbed):
     done = flysoma("status", str(undisturbed), "--json")
     rows = yaml.safe_load(done.stdout)
-    assert rows[0]["stage"] == "locate" and all(r["finished"] and not r["failed"] for r in rows)
+    assert rows[0]["stage"] == "predict" and all(r["finished"] and not r["failed"] for r in rows)
 
 
 def test_an_output_of_another_config_is_refused(volume, undisturbed):
@@ -273,8 +273,8 @@ def test_a_run_as_its_own_probe_takes_what_it_took(volume, undisturbed):
     for row in shown:
         assert row["hours"] == pytest.approx(row["actual_hours"])
     rows = {row["stage"]: row for row in shown}
-    assert rows["segment"]["money"] == pytest.approx(1000 * rows["segment"]["hours"])
-    assert rows["measure"]["money"] == 0
+    assert rows["predict"]["money"] == pytest.approx(1000 * rows["predict"]["hours"])
+    assert rows["segment"]["money"] == 0
     assert "windows timed here" in flysoma("plan", asked, "--price").stdout
 
 

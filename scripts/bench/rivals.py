@@ -22,7 +22,7 @@ from ...models.emads import shrink_image
 from ...models.instances import make_instances
 from ...models.predict import Predictor, predict_all
 from ...models.weights import find_weights, load_network
-from ...tasks.config import Locate, RunConfig, Segment, Soma
+from ...tasks.config import Locate, Predict, RunConfig, Segment, Soma
 from ...tasks.coordinator import execute_here
 from ...tasks.locate import SEEDS
 from ...tasks.measure import get_frame
@@ -168,11 +168,10 @@ def no_localization(block: Block) -> Answer:
     network = load_network(block.weights.segment)
     working = network.spec.voxel_nm
     image = shrink_image(block.image, block.factor(working))
-
-    def read(lo: Zyx, hi: Zyx) -> np.ndarray:
-        return image[tuple(slice(a, b) for a, b in zip(lo, hi))]
-
-    interior, boundary = predict_all(Predictor(network), read, image.shape, (0, 0, 0), image.shape)
+    windows = Predict()
+    interior, boundary = predict_all(
+        Predictor(network), image, windows.window_vx[::-1], windows.margin_vx[::-1]
+    )
     threshold, least = Segment().interior_threshold, Soma().min_volume_um3
     nobody = np.zeros((0, 3))
     labels, _, _ = make_instances(interior, boundary, nobody, working, threshold, least)

@@ -1,0 +1,125 @@
+"""A volume cut into tiles, each in the middle of a window that a network sees.
+
+        window        |--margin--|====tile====|--margin--|
+        next window                      |--margin--|====tile====|--margin--|
+
+The tiles are as equal as whole voxels allow and depend on nothing but the volume's size: a voxel's probability comes
+from the one window whose tile holds it, whichever block asked. At the volume's ends there is no margin; a window is
+moved inwards there, so that all are of one size. All coordinates are voxels from the volume's first voxel, z, y, x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+Zyx = tuple[int, int, int]
+Edges = tuple[int, ...]  # first voxels of the tiles along an axis, and the end of the last
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The tiles of a volume by their edges along each axis, and the window that goes around each."""
+
+    edges: tuple[Edges, Edges, Edges]
+    window: Zyx
+
+    @property
+    def shape(self) -> Zyx:
+        """Tiles along each axis."""
+        return zyx(len(edges) - 1 for edges in self.edges)
+
+    @property
+    def volume(self) -> Zyx:
+        return zyx(edges[-1] for edges in self.edges)
+
+    def start(self, tile: Zyx) -> Zyx:
+        """First voxel of a tile's window, which ends beyond the volume where that is smaller than it."""
+        found = []
+        for i, edges, window in zip(tile, self.edges, self.window):
+            before = (window - (edges[i + 1] - edges[i])) // 2
+            found.append(min(max(edges[i] - before, 0), max(edges[-1] - window, 0)))
+        return zyx(found)
+
+    def owned(self, tile: Zyx) -> tuple[Zyx, Zyx]:
+        """First and past-last voxel of a tile."""
+        return (
+            zyx(edges[i] for i, edges in zip(tile, self.edges)),
+            zyx(edges[i + 1] for i, edges in zip(tile, self.edges)),
+        )
+
+    def own_part(self, tile: Zyx, probability: np.ndarray) -> np.ndarray:
+        """Of what is known in a tile's window (..., z, y, x) that in the tile itself."""
+        start, (lo, hi) = self.start(tile), self.owned(tile)
+        return probability[(..., *(slice(a - s, b - s) for a, b, s in zip(lo, hi, start)))]
+
+    def meeting(self, lo: Sequence[int], hi: Sequence[int]) -> Iterator[Zyx]:
+        """Tiles that hold a voxel of a box."""
+        ranges = [
+            range(
+                max(0, int(np.searchsorted(edges, a, "right")) - 1),
+                min(len(edges) - 1, int(np.searchsorted(edges, b))),
+            )
+            for a, b, edges in zip(lo, hi, self.edges)
+        ]
+        return product(*ranges)  # type: ignore[return-value]
+
+    def within(self, first: Sequence[int], past: Sequence[int]) -> Iterator[Zyx]:
+        """Tiles of a box that is given in tiles."""
+        return product(*(range(a, b) for a, b in zip(first, past)))  # type: ignore[return-value]
+
+    def number(self, tile: Zyx) -> int:
+        """A tile's place among all, x fastest."""
+        return int(np.ravel_multi_index(tile, self.shape))
+
+    def tile(self, number: int) -> Zyx:
+        """The tile of a number."""
+        return zyx(np.unravel_index(number, self.shape))
+
+    def fitted(self, multiple: Zyx) -> Lattice:
+        """With the window enlarged to whole multiples."""
+        return replace(self, window=zyx(-(-w // m) * m for w, m in zip(self.window, multiple)))
+
+
+def cut(volume: Zyx, largest: Zyx, margin: Zyx) -> Lattice:
+    """The fewest tiles whose windows, with a margin on the sides that have a neighbour, are not too large.
+
+    Raises ValueError where a window is no larger than its margins.
+    """
+    axes = [
+        cut_axis(lambda count, n=n: even(n, count), most, m)  # type: ignore[misc]
+        for n, most, m in zip(volume, largest, margin)
+    ]
+    return Lattice(tuple(edges for edges, _ in axes), zyx(window for _, window in axes))  # type: ignore[arg-type]
+
+
+def cut_axis(edges_of: Callable[[int], Edges], largest: int, margin: int) -> tuple[Edges, int]:
+    """Edges and window along an axis, of the fewest tiles; `edges_of` gives the edges of so many."""
+    if largest <= 2 * margin:
+        raise ValueError(f"windows of {largest} voxels leave nothing between margins of {margin}")
+    count = max(1, edges_of(1)[-1] // largest)
+    while True:
+        edges = edges_of(count)
+        window = window_over(edges, margin)
+        if window <= largest:
+            return edges, window
+        count += 1
+
+
+def window_over(edges: Edges, margin: int) -> int:
+    """What a window must hold around the largest tile."""
+    return max(np.diff(edges).tolist()) + margin * min(len(edges) - 2, 2)
+
+
+def even(size: int, count: int) -> Edges:
+    """A length cut into equal parts, as far as whole numbers allow."""
+    return tuple(i * size // count for i in range(count + 1))
+
+
+def zyx(values: object) -> Zyx:
+    """Three integers."""
+    z, y, x = values  # type: ignore[misc]
+    return int(z), int(y), int(x)

@@ -1,0 +1,114 @@
+"""Stage 1, predict: image > both networks > probabilities, tile by tile. The image is read once, and here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..models.lattice import Lattice, Zyx
+from ..models.predict import FULL, View
+from .geometry import Box, vec3
+from .resample import covered, resample
+from .run import Stage, flip, predictor
+from .tiles import CORES, FIELDS, put_tile
+from .tissue import Tissue
+
+_PLAN = "seeds/plan.json"
+_SPECK = 8  # of the least core that is a seed, the part that lets the segmentation network look at a tile
+
+
+class PredictStage(Stage):
+    """The localization network in every tile, the segmentation network in those that a core lies in or near."""
+
+    name = "predict"
+    scratch = (f"{CORES}/", f"{FIELDS}/")
+    gpu = True
+
+    def prepare(self) -> None:
+        tissue, run = Tissue(self.run), self.run
+        resolution_nm = run.config.segment.resolution_nm
+        blocks = range(len(run.tiles.grid))
+        kept = [b for b in blocks if tissue.meets(run.predict_box(b), resolution_nm)]
+        run.store.put_json(_PLAN, kept)
+
+    def plan(self) -> Sequence[int]:
+        return self.run.store.get_json(_PLAN)
+
+    @cached_property
+    def lattices(self) -> tuple[Lattice, Lattice]:
+        """Of localization and segmentation, with windows as their networks like them."""
+        tiles, config = self.run.tiles, self.run.config
+        return (
+            tiles.coarse.fitted(predictor(config.locate.weights).network.multiple),
+            tiles.fine.fitted(predictor(config.segment.weights).network.multiple),
+        )
+
+    def read(self, index: int) -> Any:
+        """What the windows of a block's tiles see, at both resolutions."""
+        run, config = self.run, self.run.config
+        tiles = run.tiles.in_block(index)
+        origins = (run.locate_grid.bounds, run.segment_grid.bounds)
+        coarse, fine = (
+            _hull(lattice, tiles, bounds) for lattice, bounds in zip(self.lattices, origins)
+        )
+        own_nm = config.segment.resolution_nm
+        below = covered(coarse, config.locate.resolution_nm, own_nm, origins[1])
+        whole = Box(
+            vec3([min(pair) for pair in zip(fine.lo, below.lo)]),
+            vec3([max(pair) for pair in zip(fine.hi, below.hi)]),
+        )
+        image = run.image.read(whole, own_nm)
+        return tuple(
+            View(part, flip([a - o for a, o in zip(box.lo, bounds.lo)]))
+            for part, box, bounds in (
+                (
+                    resample(image, whole, own_nm, coarse, config.locate.resolution_nm),
+                    coarse,
+                    origins[0],
+                ),
+                (image, whole, origins[1]),
+            )
+        )
+
+    def work(self, index: int, data: Any) -> Any:
+        config = self.run.config
+        (coarse, fine), (views, around) = self.lattices, data
+        level = round(config.locate.threshold * FULL)
+        voxel_um3 = float(np.prod(config.locate.resolution_nm)) * 1e-9
+        speck = config.locate.min_core_um3 / _SPECK / voxel_um3
+
+        def windows(view: View, lattice: Lattice, tiles: Sequence[Zyx]) -> Any:
+            return (view.window(lattice.start(tile), lattice.window) for tile in tiles)
+
+        tiles = self.run.tiles.in_block(index)
+        tiles = [t for t, w in zip(tiles, windows(views, coarse, tiles)) if w.any()]
+        found, wanted = [], []
+        network = predictor(config.locate.weights)
+        for tile, (core,) in zip(tiles, network.each(windows(views, coarse, tiles))):
+            core[core < level] = 0
+            own = coarse.own_part(tile, core)
+            if own.any():
+                found.append((CORES, coarse.number(tile), own.copy()))
+            if np.count_nonzero(core) > speck:
+                wanted.append(tile)
+        network = predictor(config.segment.weights)
+        for tile, both in zip(wanted, network.each(windows(around, fine, wanted))):
+            found.append((FIELDS, fine.number(tile), fine.own_part(tile, both).copy()))
+        return found, {"tiles": len(tiles), "windows": len(wanted)}
+
+    def write(self, index: int, found: Any) -> dict[str, Any]:
+        tiles, counters = found
+        for folder, number, values in tiles:
+            put_tile(self.run.store, folder, number, values)
+        return counters | {"voxels": self.run.predict_box(index).voxels}
+
+
+def _hull(lattice: Lattice, tiles: Sequence[Zyx], bounds: Box) -> Box:
+    """What the windows of a box of tiles see of a volume, x, y, z, with the volume's own offset."""
+    first, last = lattice.start(tiles[0]), lattice.start(tiles[-1])
+    past = [a + w for a, w in zip(last, lattice.window)]
+    lo, hi = (vec3([o + a for o, a in zip(bounds.lo, corner[::-1])]) for corner in (first, past))
+    return Box(lo, hi).intersect(bounds)

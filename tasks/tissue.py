@@ -1,0 +1,41 @@
+"""Where there is tissue: by the mask layer if there is one, otherwise where the image's coarsest mip is not black."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .geometry import Box, vec3
+from .run import Run
+from .volume import ImageLayer, LabelLayer
+
+_COARSE_LIMIT = 1 << 29  # voxels of the coarsest mip above which tissue is not looked for
+
+
+class Tissue:
+    """The tissue of a run's volume, as coarse as it is known."""
+
+    def __init__(self, run: Run) -> None:
+        mask = run.config.mask
+        self._tissue: np.ndarray | None = None
+        if mask is None:
+            layer = ImageLayer(run.config.image, fill_missing=True)
+            self._coarse_nm, self._whole = layer.coarsest()
+            if self._whole.voxels <= _COARSE_LIMIT:
+                self._tissue = layer.read(self._whole, self._coarse_nm) > 0
+        else:
+            labels = LabelLayer(mask)
+            self._coarse_nm, self._whole = labels.resolution_nm, labels.bounds
+            self._tissue = labels.read(self._whole) > 0
+
+    def meets(self, box: Box, resolution_nm: Sequence[float]) -> bool:
+        """Whether a box may hold tissue."""
+        if self._tissue is None:
+            return True
+        ratio = [r / c for r, c in zip(resolution_nm, self._coarse_nm)]
+        part = Box(
+            vec3([int(a * q // 1) for a, q in zip(box.lo, ratio)]),
+            vec3([-int(-b * q // 1) for b, q in zip(box.hi, ratio)]),
+        ).intersect(self._whole)
+        return not part.empty and bool(self._tissue[part.slices_zyx(self._whole.lo)].any())

@@ -1,0 +1,109 @@
+"""Tiles hold each voxel once, and windows what they must; what is kept of tiles comes back from any box."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flysoma.models.lattice import cut
+from flysoma.tasks.config import RunConfig
+from flysoma.tasks.geometry import Box
+from flysoma.tasks.store import RunStore
+from flysoma.tasks.tiles import Tiles, put_tile, read_tiles
+
+sizes = st.tuples(*[st.integers(1, 150)] * 3)
+
+
+def all_tiles(lattice):
+    return list(lattice.meeting((0, 0, 0), lattice.volume))
+
+
+@given(volume=sizes, largest=st.tuples(*[st.integers(17, 80)] * 3), data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_tiles_hold_each_voxel_once_and_windows_have_their_margin(volume, largest, data):
+    margin = tuple(data.draw(st.integers(0, (n - 1) // 2)) for n in largest)
+    lattice = cut(volume, largest, margin)
+    held = np.zeros(volume, np.uint8)
+    for tile in all_tiles(lattice):
+        lo, hi = lattice.owned(tile)
+        held[tuple(slice(a, b) for a, b in zip(lo, hi))] += 1
+        start = lattice.start(tile)
+        for axis in range(3):
+            first, past = start[axis], start[axis] + lattice.window[axis]
+            assert first <= max(0, lo[axis] - margin[axis])
+            assert past >= min(volume[axis], hi[axis] + margin[axis])
+            assert first >= 0 and past <= max(volume[axis], lattice.window[axis])
+        assert lattice.tile(lattice.number(tile)) == tile
+    assert (held == 1).all()
+    assert all(w <= n for w, n in zip(lattice.window, largest))
+
+
+def test_a_volume_that_fits_is_one_tile_and_a_window_without_a_tile_is_refused():
+    assert cut((50, 64, 3), (64, 64, 64), (10, 10, 10)).shape == (1, 1, 1)
+    assert cut((50, 65, 3), (64, 64, 64), (10, 10, 10)).shape == (1, 2, 1)
+    assert cut((60, 60, 60), (64, 64, 64), (4, 4, 4)).fitted((16, 1, 32)).window == (64, 60, 64)
+    with pytest.raises(ValueError, match="leave nothing"):
+        cut((50, 50, 50), (20, 20, 20), (4, 10, 4))
+
+
+@given(volume=sizes, data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_the_tiles_of_a_box_are_those_that_hold_a_voxel_of_it(volume, data):
+    lattice = cut(volume, (40, 31, 50), (3, 4, 5))
+    lo = tuple(data.draw(st.integers(0, n - 1)) for n in volume)
+    hi = tuple(data.draw(st.integers(a + 1, n)) for a, n in zip(lo, volume))
+    expected = [
+        tile
+        for tile in all_tiles(lattice)
+        if all(a < end and b > first for a, b, first, end in zip(lo, hi, *lattice.owned(tile)))
+    ]
+    assert list(lattice.meeting(lo, hi)) == expected
+
+
+def tiles_of(locate_nm, segment_nm, lo, size):
+    config = RunConfig(
+        image="em",
+        output="out",
+        predict={"window_vx": (64, 70, 80), "margin_vx": (4, 5, 6), "block_tiles": (2, 1, 3)},
+        locate={"resolution_nm": locate_nm},
+        segment={"resolution_nm": segment_nm},
+    )
+    segment = Box(lo, tuple(a + n for a, n in zip(lo, size)))
+    ratio = [b / a for a, b in zip(segment_nm, locate_nm)]
+    locate = Box(
+        tuple(int(np.floor(a / r)) for a, r in zip(segment.lo, ratio)),
+        tuple(int(np.ceil(b / r)) for b, r in zip(segment.hi, ratio)),
+    )
+    return Tiles.of(config, locate, segment), locate, segment, ratio
+
+
+@given(
+    lo=st.tuples(*[st.integers(-100, 100)] * 3),
+    size=st.tuples(*[st.integers(30, 300)] * 3),
+    z_nm=st.sampled_from([240.0, 200.0, 250.0, 100.0, 40.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_both_networks_tiles_are_the_same_places(lo, size, z_nm):
+    tiles, locate, segment, ratio = tiles_of((64.0, 64.0, z_nm), (64.0, 64.0, 40.0), lo, size)
+    assert tiles.coarse.shape == tiles.fine.shape
+    assert tiles.coarse.volume == locate.size[::-1] and tiles.fine.volume == segment.size[::-1]
+    for axis in range(3):
+        coarse, fine = (np.array(x.edges[2 - axis]) for x in (tiles.coarse, tiles.fine))
+        there = (coarse + locate.lo[axis]) * ratio[axis] - segment.lo[axis]
+        assert np.abs(there - fine)[1:-1].max(initial=0) <= 0.5
+        assert np.abs(there - fine)[[0, -1]].max() < ratio[axis]
+    seen = sorted(tile for index in range(len(tiles.grid)) for tile in tiles.in_block(index))
+    assert seen == all_tiles(tiles.fine)
+
+
+def test_what_is_kept_of_tiles_comes_back_from_any_box(tmp_path):
+    store, lattice = RunStore(str(tmp_path)), cut((50, 41, 67), (32, 32, 32), (4, 4, 4))
+    whole = np.random.default_rng(0).integers(0, 255, (2, *lattice.volume)).astype(np.uint8)
+    for tile in all_tiles(lattice)[:-1]:  # one is not there
+        box = tuple(slice(a, b) for a, b in zip(*lattice.owned(tile)))
+        put_tile(store, "fields", lattice.number(tile), whole[(slice(None), *box)])
+    last = tuple(slice(a, b) for a, b in zip(*lattice.owned(all_tiles(lattice)[-1])))
+    whole[(slice(None), *last)] = 0
+    for lo, hi in (((0, 0, 0), lattice.volume), ((7, 5, 30), (43, 41, 66)), ((1, 1, 1), (2, 2, 2))):
+        box = tuple(slice(a, b) for a, b in zip(lo, hi))
+        assert (read_tiles(store, "fields", lattice, 2, lo, hi) == whole[(slice(None), *box)]).all()
