@@ -12,11 +12,13 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+Part = tuple[tuple[int, int, int], tuple[int, int, int]]
 _MARKER_NM = 600.0  # radius of the ball around a seed from which its soma grows
 _REACH_NM = 2000.0  # a seed this far from any interior still marks the nearest interior
 _SMOOTH_VX = 1.0  # standard deviation; bridges gaps of a voxel in a membrane
 _THREADS = 2  # of the dilation
 _SHELL_VX = 3  # voxels of boundary that may be given back
+_AROUND_NM = 1000.0  # around the labels that are wanted: what holes there are is seen so far
 _OPEN_FACE = 1.5  # area of an open face over the smaller part's volume^(2/3); 1.9 in a halved ball
 _OPEN_INTERIOR = 0.9  # mean p(interior) along it
 
@@ -28,6 +30,7 @@ def make_instances(
     voxel_nm: tuple[float, float, float],
     threshold: float,
     min_um3: float,
+    part: Part | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Label somas.
 
@@ -41,21 +44,25 @@ def make_instances(
       voxel_nm: z, y, x.
       threshold: interior where p(interior) > threshold and p(boundary) < 1 - threshold.
       min_um3: pieces without a seed that are smaller than this are dropped.
+      part: first and past-last voxel, z, y, x, of the labels that are wanted; by default all.
     Returns:
-      labels (uint32, 1..m); for each label 1..m the number of its seed (0..n-1) or -1; and pairs of seeds (k, 2)
-      that are in one body: neither membrane nor neck lies between what the watershed gave them.
+      labels of the part (uint32, 1..m); for each label 1..m the number of its seed (0..n-1) or -1; and pairs of
+      seeds (k, 2) that are in one body: neither membrane nor neck lies between what the watershed gave them.
     """
     level = round(threshold * 255)
     inside = (interior > level) & (boundary < max(255 - level, 1))
     pieces = cc3d.connected_components(inside, connectivity=6, out_dtype=np.uint32)
     markers = _markers(pieces, seeds, voxel_nm)
-    labels = _share(pieces, markers, len(seeds), interior, boundary)
-    one_body = _one_body(labels, interior, voxel_nm)
     least = max(1, round(min_um3 / (float(np.prod(voxel_nm)) * 1e-9)))
-    labels = _drop_crumbs(labels, len(seeds), least)
-    labels = _give_back(labels, interior >= 128 - np.minimum(boundary, 128))
+    labels, one_body = _share(pieces, markers, (interior, boundary), (len(seeds), least), voxel_nm)
+    lo, hi = part or ((0, 0, 0), labels.shape)
+    reach = [round(_AROUND_NM / v) for v in voxel_nm]
+    around = tuple(slice(max(0, a - r), b + r) for a, b, r in zip(lo, hi, reach))
+    labels = np.ascontiguousarray(labels[around])
+    labels = _give_back(labels, interior[around] >= 128 - np.minimum(boundary[around], 128))
     labels = fill_holes(labels)
-    labels, mapping = fastremap.renumber(labels, preserve_zero=True)
+    wanted = labels[tuple(slice(a - s.start, b - s.start) for a, b, s in zip(lo, hi, around))]
+    labels, mapping = fastremap.renumber(wanted, preserve_zero=True)
     owner = np.full(len(mapping) - (0 in mapping), -1, np.int64)
     for old, new in mapping.items():
         if 0 < old <= len(seeds):
@@ -117,26 +124,33 @@ def _ball(
 def _share(
     pieces: np.ndarray,
     markers: np.ndarray,
-    seeds: int,
-    interior: np.ndarray,
-    boundary: np.ndarray,
-) -> np.ndarray:
-    """Labels 1..seeds for seeded interior, larger numbers for pieces without a seed."""
+    fields: tuple[np.ndarray, np.ndarray],
+    counts: tuple[int, int],
+    voxel_nm: tuple[float, float, float],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels 1..seeds for seeded interior, larger numbers for pieces without a seed; pairs of seeds in one body.
+
+    Args:
+      fields: interior and boundary.
+      counts: how many seeds there are, and the least voxels of a piece without one.
+    """
+    seeds, least = counts
     marked = markers > 0
-    pairs = _pairs(pieces[marked], markers[marked])[0]
-    last = int(pieces.max(initial=0))
-    of_piece = np.arange(last + 1, dtype=np.uint32) + np.uint32(seeds)
-    of_piece[0] = 0
-    of_piece[pairs[0]] = pairs[1]
+    piece, seed = _pairs(pieces[marked], markers[marked])[0]
+    found = cc3d.statistics(pieces)
+    of_piece = np.arange(len(found["voxel_counts"]), dtype=np.uint32) + np.uint32(seeds)
+    of_piece[found["voxel_counts"] < least] = of_piece[0] = 0
+    of_piece[piece] = seed
     labels = of_piece[pieces]
-    several, count = np.unique(pairs[0], return_counts=True)
-    boxes = cc3d.statistics(pieces)["bounding_boxes"]
-    for piece in several[count > 1]:
-        box = boxes[piece]
-        here = pieces[box] == piece
-        height = _height(interior, boundary, box)
-        labels[box][here] = watershed(height, markers[box] * here, mask=here)[here]
-    return labels
+    one_body = [np.zeros((0, 2), np.int64)]
+    several, count = np.unique(piece, return_counts=True)
+    for number in several[count > 1]:
+        box = found["bounding_boxes"][number]
+        here = pieces[box] == number
+        shares = watershed(_height(*fields, box), markers[box] * here, mask=here).astype(np.uint32)
+        one_body.append(_one_body(shares, fields[0][box], voxel_nm))
+        labels[box][here] = _drop_crumbs(shares)[here]
+    return labels, np.concatenate(one_body)
 
 
 def _height(interior: np.ndarray, boundary: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
@@ -185,8 +199,8 @@ def _one_body(
     return pairs[:, is_open].T.astype(np.int64) - 1
 
 
-def _drop_crumbs(labels: np.ndarray, seeds: int, least: int) -> np.ndarray:
-    """Of each label its largest connected part stays; small parts without a seed go."""
+def _drop_crumbs(labels: np.ndarray) -> np.ndarray:
+    """Of each label its largest connected part stays."""
     parts = cc3d.connected_components(labels, connectivity=6, out_dtype=np.uint32)
     counts = cc3d.statistics(parts)["voxel_counts"].astype(np.int64)
     of_part = np.zeros(len(counts), labels.dtype)
@@ -194,10 +208,8 @@ def _drop_crumbs(labels: np.ndarray, seeds: int, least: int) -> np.ndarray:
     order = np.lexsort((np.arange(len(counts)), -counts, of_part))
     first = np.ones(len(order), bool)
     first[1:] = of_part[order][1:] != of_part[order][:-1]
-    keep = np.zeros(len(counts), bool)
-    keep[order[first]] = True
-    keep &= (of_part <= seeds) | (counts >= least)
-    return np.where(keep, of_part, 0)[parts]
+    of_part[order[~first]] = 0
+    return of_part[parts]
 
 
 def _give_back(labels: np.ndarray, soma: np.ndarray) -> np.ndarray:

@@ -4,15 +4,17 @@
         next window                      |--margin--|====tile====|--margin--|
 
 The tiles are as equal as whole voxels allow and depend on nothing but the volume's size: a voxel's probability comes
-from the one window whose tile holds it, whichever block asked. At the volume's ends there is no margin; a window is
-moved inwards there, so that all are of one size. All coordinates are voxels from the volume's first voxel, z, y, x.
+from the one window whose tile holds it, whichever block asked. All windows are of one size; at the volume's ends they
+reach `beyond` it, where they see its mirror image, so that what the end cuts is not the end of what is seen.
+All coordinates are voxels from the volume's first voxel, z, y, x.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +24,12 @@ Edges = tuple[int, ...]  # first voxels of the tiles along an axis, and the end 
 
 @dataclass(frozen=True)
 class Lattice:
-    """The tiles of a volume by their edges along each axis, and the window that goes around each."""
+    """The tiles of a volume by their edges along each axis, the window that goes around each, and how far windows
+    reach beyond the volume's ends: at least so far at the upper end, where a window may be larger than all of it."""
 
     edges: tuple[Edges, Edges, Edges]
     window: Zyx
+    beyond: Zyx
 
     @property
     def shape(self) -> Zyx:
@@ -37,11 +41,11 @@ class Lattice:
         return zyx(edges[-1] for edges in self.edges)
 
     def start(self, tile: Zyx) -> Zyx:
-        """First voxel of a tile's window, which ends beyond the volume where that is smaller than it."""
+        """First voxel of a tile's window."""
         found = []
-        for i, edges, window in zip(tile, self.edges, self.window):
-            before = (window - (edges[i + 1] - edges[i])) // 2
-            found.append(min(max(edges[i] - before, 0), max(edges[-1] - window, 0)))
+        for i, edges, window, beyond in zip(tile, self.edges, self.window, self.beyond):
+            middle = edges[i] - (window - edges[i + 1] + edges[i]) // 2
+            found.append(max(min(middle, edges[-1] + beyond - window), -beyond))
         return zyx(found)
 
     def owned(self, tile: Zyx) -> tuple[Zyx, Zyx]:
@@ -54,7 +58,8 @@ class Lattice:
     def own_part(self, tile: Zyx, probability: np.ndarray) -> np.ndarray:
         """Of what is known in a tile's window (..., z, y, x) that in the tile itself."""
         start, (lo, hi) = self.start(tile), self.owned(tile)
-        return probability[(..., *(slice(a - s, b - s) for a, b, s in zip(lo, hi, start)))]
+        z, y, x = (slice(a - s, b - s) for a, b, s in zip(lo, hi, start))
+        return probability[..., z, y, x]
 
     def meeting(self, lo: Sequence[int], hi: Sequence[int]) -> Iterator[Zyx]:
         """Tiles that hold a voxel of a box."""
@@ -84,34 +89,39 @@ class Lattice:
         return replace(self, window=zyx(-(-w // m) * m for w, m in zip(self.window, multiple)))
 
 
-def cut(volume: Zyx, largest: Zyx, margin: Zyx) -> Lattice:
-    """The fewest tiles whose windows, with a margin on the sides that have a neighbour, are not too large.
+def cut(volume: Zyx, largest: Zyx, margin: Zyx, beyond: Zyx) -> Lattice:
+    """The fewest tiles whose windows are not too large.
 
     Raises ValueError where a window is no larger than its margins.
     """
     axes = [
-        cut_axis(lambda count, n=n: even(n, count), most, m)  # type: ignore[misc]
-        for n, most, m in zip(volume, largest, margin)
+        cut_axis(lambda count, n=n: even(n, count), *asked)  # type: ignore[misc]
+        for n, *asked in zip(volume, largest, margin, beyond)
     ]
-    return Lattice(tuple(edges for edges, _ in axes), zyx(window for _, window in axes))  # type: ignore[arg-type]
+    return Lattice(tuple(edges for edges, _ in axes), zyx(window for _, window in axes), beyond)  # type: ignore[arg-type]
 
 
-def cut_axis(edges_of: Callable[[int], Edges], largest: int, margin: int) -> tuple[Edges, int]:
+def cut_axis(
+    edges_of: Callable[[int], Edges], largest: int, margin: int, beyond: int
+) -> tuple[Edges, int]:
     """Edges and window along an axis, of the fewest tiles; `edges_of` gives the edges of so many."""
-    if largest <= 2 * margin:
+    if largest <= 2 * max(margin, beyond):
         raise ValueError(f"windows of {largest} voxels leave nothing between margins of {margin}")
     count = max(1, edges_of(1)[-1] // largest)
     while True:
         edges = edges_of(count)
-        window = window_over(edges, margin)
+        window = window_over(edges, margin, beyond)
         if window <= largest:
             return edges, window
         count += 1
 
 
-def window_over(edges: Edges, margin: int) -> int:
-    """What a window must hold around the largest tile."""
-    return max(np.diff(edges).tolist()) + margin * min(len(edges) - 2, 2)
+def window_over(edges: Edges, margin: int, beyond: int) -> int:
+    """What a window holds around the largest tile: a margin where there is another tile, or what lies beyond."""
+    return max(
+        past - first + (margin if first else beyond) + (margin if past < edges[-1] else beyond)
+        for first, past in pairwise(edges)
+    )
 
 
 def even(size: int, count: int) -> Edges:
@@ -119,7 +129,7 @@ def even(size: int, count: int) -> Edges:
     return tuple(i * size // count for i in range(count + 1))
 
 
-def zyx(values: object) -> Zyx:
+def zyx(values: Iterable[Any]) -> Zyx:
     """Three integers."""
-    z, y, x = values  # type: ignore[misc]
-    return int(z), int(y), int(x)
+    z, y, x = map(int, values)
+    return z, y, x

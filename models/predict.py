@@ -81,16 +81,20 @@ class View:
     first: Zyx = (0, 0, 0)
 
     def window(self, start: Zyx, size: Zyx) -> np.ndarray:
-        """A window; what lies beyond the upper end of the image is its mirror image."""
+        """A window; what lies beyond the image is its mirror image."""
         lo = [a - f for a, f in zip(start, self.first)]
-        image = self.image[tuple(slice(a, a + n) for a, n in zip(lo, size))]
-        missing = [(0, n - there) for n, there in zip(size, image.shape)]
+        image = self.image[tuple(slice(max(a, 0), a + n) for a, n in zip(lo, size))]
+        missing = [
+            (max(-a, 0), max(a + n - end, 0)) for a, n, end in zip(lo, size, self.image.shape)
+        ]
         return np.pad(image, missing, mode="symmetric") if np.any(missing) else image
 
 
-def predict_all(predictor: Predictor, image: np.ndarray, largest: Zyx, margin: Zyx) -> np.ndarray:
+def predict_all(
+    predictor: Predictor, image: np.ndarray, largest: Zyx, margin: Zyx, beyond: Zyx
+) -> np.ndarray:
     """Probabilities of every voxel of an image (uint8): uint8, classes - 1, z, y, x; windows as in `lattice.cut`."""
-    lattice = cut(image.shape, largest, margin).fitted(predictor.network.multiple)  # type: ignore[arg-type]
+    lattice = cut(image.shape, largest, margin, beyond).fitted(predictor.network.multiple)  # type: ignore[arg-type]
     found = np.empty((len(predictor.network.spec.classes) - 1, *image.shape), np.uint8)
     tiles = list(lattice.meeting((0, 0, 0), image.shape))
     windows = (View(image).window(lattice.start(tile), lattice.window) for tile in tiles)

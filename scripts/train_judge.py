@@ -70,8 +70,7 @@ def _locate(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
 
 
 def _probabilities(predictor: Predictor, volume: Volume) -> np.ndarray:
-    windows = Predict()
-    return predict_all(predictor, volume.image, windows.window_vx[::-1], windows.margin_vx[::-1])
+    return predict_all(predictor, volume.image, *Predict().windows_zyx)
 
 
 def _middles(labels: np.ndarray, voxel_nm: tuple[float, float, float]) -> np.ndarray:

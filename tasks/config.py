@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import UserError
+from ..models.lattice import Zyx, zyx
 from .store import normalize_cloudpath
 
 Nm3 = tuple[
@@ -30,6 +31,7 @@ Count3 = tuple[
 ]
 Share = Annotated[float, Field(gt=0, lt=1)]
 _LEAST_TILE = 32
+_BEYOND_VX = (7, 12, 12)  # z, y, x
 CHUNK = 64  # voxels; edge of the output's chunks, of which every core is a multiple
 
 
@@ -56,6 +58,12 @@ class Predict(_Section):
     window_vx: Vx3 = (256, 256, 160)
     margin_vx: Margin3 = (32, 32, 14)
     block_tiles: Count3 = (4, 4, 4)
+
+    @property
+    def windows_zyx(self) -> tuple[Zyx, Zyx, Zyx]:
+        """The largest window, its margin, and how far it reaches beyond the volume's ends."""
+        margin = self.margin_vx[::-1]
+        return self.window_vx[::-1], margin, zyx(map(min, zip(margin, _BEYOND_VX)))
 
     @model_validator(mode="after")
     def _has_tiles(self) -> Predict:

@@ -60,6 +60,19 @@ class Box:
         """Whether a point, in voxels, lies inside."""
         return all(a <= p < b for a, p, b in zip(self.lo, point, self.hi))
 
+    @classmethod
+    def from_zyx(cls, lo: Sequence[int], hi: Sequence[int], origin: Vec3) -> Box:
+        """The box between two corners that are given as z, y, x from an origin (x, y, z)."""
+        x, y, z = origin
+        return cls(vec3([lo[2] + x, lo[1] + y, lo[0] + z]), vec3([hi[2] + x, hi[1] + y, hi[0] + z]))
+
+    def corners_zyx(self, origin: Vec3) -> tuple[Vec3, Vec3]:
+        """First and past-last voxel, z, y, x from an origin (x, y, z)."""
+        lo, hi = (
+            vec3([a - o for a, o in zip(corner, origin)][::-1]) for corner in (self.lo, self.hi)
+        )
+        return lo, hi
+
     def slices_zyx(self, origin: Vec3) -> tuple[slice, slice, slice]:
         """Slices of this box in a z, y, x array whose first voxel is `origin` (x, y, z)."""
         x, y, z = (slice(a - o, b - o) for a, b, o in zip(self.lo, self.hi, origin))
@@ -113,12 +126,6 @@ class BlockGrid:
         lo = vec3([o + p * c for o, p, c in zip(self.bounds.lo, position, self.core_shape)])
         core = Box(lo, vec3([a + c for a, c in zip(lo, self.core_shape)])).intersect(self.bounds)
         return Block(index, position, core, core.grow(self.halo).intersect(self.bounds))
-
-    def read_zyx(self, index: int) -> tuple[Vec3, Vec3]:
-        """First and past-last voxel of a block's read box, z, y, x from the volume's first voxel."""
-        box, origin = self[index].read, self.bounds.lo
-        lo, hi = (vec3([a - o for a, o in zip(c, origin)][::-1]) for c in (box.lo, box.hi))
-        return lo, hi
 
     def index_at(self, position: Vec3) -> int | None:
         """Index of the block at a grid position; None outside the grid."""

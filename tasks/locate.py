@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..models.seeds import drop_duplicates, find_seeds
-from .geometry import Box, vec3
+from .geometry import Box
 from .run import Stage, flip
 from .tiles import CORES, read_tiles
 
@@ -26,11 +26,8 @@ class LocateStage(Stage):
         grid, lattice = self.run.locate_grid, self.run.tiles.coarse
         found: set[int] = set()
         for number in self.run.store.indices(CORES):
-            lo, hi = (
-                vec3([o + a for o, a in zip(grid.bounds.lo, corner[::-1])])
-                for corner in lattice.owned(lattice.tile(number))
-            )
-            found.update(grid.reaching(Box(lo, hi).grow(grid.halo)))
+            tile = Box.from_zyx(*lattice.owned(lattice.tile(number)), grid.bounds.lo)
+            found.update(grid.reaching(tile.grow(grid.halo)))
         return sorted(found)
 
     @cached_property
@@ -38,8 +35,9 @@ class LocateStage(Stage):
         return np.array(self.run.config.locate.resolution_nm)
 
     def read(self, index: int) -> Any:
-        box = self.run.locate_grid.read_zyx(index)
-        return read_tiles(self.run.store, CORES, self.run.tiles.coarse, 1, *box)[0]
+        grid = self.run.locate_grid
+        corners = grid[index].read.corners_zyx(grid.bounds.lo)
+        return read_tiles(self.run.store, CORES, self.run.tiles.coarse, 1, *corners)[0]
 
     def work(self, index: int, data: Any) -> dict[str, Any]:
         config = self.run.config.locate

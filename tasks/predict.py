@@ -12,7 +12,7 @@ from ..models.lattice import Lattice, Zyx
 from ..models.predict import FULL, View
 from .geometry import Box, vec3
 from .resample import covered, resample
-from .run import Stage, flip, predictor
+from .run import Stage, predictor
 from .tiles import CORES, FIELDS, put_tile
 from .tissue import Tissue
 
@@ -62,7 +62,7 @@ class PredictStage(Stage):
         )
         image = run.image.read(whole, own_nm)
         return tuple(
-            View(part, flip([a - o for a, o in zip(box.lo, bounds.lo)]))
+            View(part, box.corners_zyx(bounds.lo)[0])
             for part, box, bounds in (
                 (
                     resample(image, whole, own_nm, coarse, config.locate.resolution_nm),
@@ -110,5 +110,4 @@ def _hull(lattice: Lattice, tiles: Sequence[Zyx], bounds: Box) -> Box:
     """What the windows of a box of tiles see of a volume, x, y, z, with the volume's own offset."""
     first, last = lattice.start(tiles[0]), lattice.start(tiles[-1])
     past = [a + w for a, w in zip(last, lattice.window)]
-    lo, hi = (vec3([o + a for o, a in zip(bounds.lo, corner[::-1])]) for corner in (first, past))
-    return Box(lo, hi).intersect(bounds)
+    return Box.from_zyx(first, past, bounds.lo).intersect(bounds)

@@ -67,10 +67,9 @@ class Run:
 
     def predict_box(self, index: int) -> Box:
         """The voxels, as the segmentation network has them, of a block of tiles."""
-        tiles, origin = self.tiles.in_block(index), self.segment_grid.bounds.lo
+        tiles = self.tiles.in_block(index)
         first, past = self.tiles.fine.owned(tiles[0])[0], self.tiles.fine.owned(tiles[-1])[1]
-        lo, hi = (vec3([o + a for o, a in zip(origin, corner[::-1])]) for corner in (first, past))
-        return Box(lo, hi)
+        return Box.from_zyx(first, past, self.segment_grid.bounds.lo)
 
     @cached_property
     def overlap_vx(self) -> Vec3:

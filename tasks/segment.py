@@ -44,12 +44,14 @@ class SegmentStage(Stage):
         return sorted(found)
 
     def read(self, index: int) -> Any:
-        box = self.run.segment_grid.read_zyx(index)
-        return read_tiles(self.run.store, FIELDS, self.run.tiles.fine, 2, *box)
+        grid = self.run.segment_grid
+        corners = grid[index].read.corners_zyx(grid.bounds.lo)
+        return read_tiles(self.run.store, FIELDS, self.run.tiles.fine, 2, *corners)
 
     def work(self, index: int, data: Any) -> Any:
         config, grid = self.run.config, self.run.segment_grid
         block = grid[index]
+        known = block.core.grow(self.run.overlap_vx).intersect(block.read)
         numbers = self._seeds_in(block.read)
         labels, owner, one_body = make_instances(
             data[0],
@@ -58,15 +60,16 @@ class SegmentStage(Stage):
             flip(config.segment.resolution_nm),
             config.segment.interior_threshold,
             config.soma.min_volume_um3,
+            known.corners_zyx(block.read.lo),
         )
         one_body = numbers[one_body]
-        core = labels[block.core.slices_zyx(block.read.lo)]
-        sure = np.minimum(data.sum(axis=0, dtype=np.uint16), FULL)  # inner or outer
-        sure = sure[block.core.slices_zyx(block.read.lo)]
+        core = labels[block.core.slices_zyx(known.lo)]
+        inner_outer = data[(slice(None), *block.core.slices_zyx(block.read.lo))]
+        sure = np.minimum(inner_outer.sum(axis=0, dtype=np.uint16), FULL)
         voxel_counts = np.bincount(core.ravel(), minlength=len(owner) + 1)[1:]
         certainty = np.bincount(core.ravel(), sure.ravel(), len(owner) + 1)[1:] / FULL
         parts = {f"blocks/{index}.ckl": core} | {
-            f"slabs/{index}-{axis}-{side}.ckl": labels[slab.slices_zyx(block.read.lo)]
+            f"slabs/{index}-{axis}-{side}.ckl": labels[slab.slices_zyx(known.lo)]
             for axis, side, slab in self._slabs(block)
         }
         table = {

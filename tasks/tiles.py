@@ -18,11 +18,12 @@ import zstandard
 
 from ..models.lattice import Edges, Lattice, Zyx, cut_axis, even, window_over, zyx
 from .config import RunConfig
-from .geometry import BlockGrid, Box
+from .geometry import BlockGrid, Box, vec3
 from .store import RunStore
 
 CORES, FIELDS = "cores", "fields"
 _SEEN_NM = 2000.0  # what the localization network sees around a tile
+_BEYOND_NM = 1500.0  # and of the volume's mirror image, where a tile lies at its end
 _LEVEL = 1  # of zstandard: 3 takes twice as long for a tenth less
 
 
@@ -37,21 +38,21 @@ class Tiles:
     @classmethod
     def of(cls, config: RunConfig, locate: Box, segment: Box) -> Tiles:
         """Those of a volume, whose bounds at the resolutions of both networks are given."""
-        asked = config.predict
-        axes = []
-        for axis in (2, 1, 0):
+        coarse, fine = [], []
+        for axis, (largest, margin, beyond) in zip((2, 1, 0), zip(*config.predict.windows_zyx)):
             coarse_nm = config.locate.resolution_nm[axis]
             ratio = coarse_nm / config.segment.resolution_nm[axis]
             first = locate.lo[axis] * ratio - segment.lo[axis]
             edges_of = partial(_edges, locate.size[axis], segment.size[axis], first, ratio)
-            edges, window = cut_axis(edges_of, asked.window_vx[axis], asked.margin_vx[axis])
-            below = even(locate.size[axis], len(edges) - 1)
-            axes.append((below, window_over(below, -int(-_SEEN_NM // coarse_nm)), edges, window))
-        below, seen, edges, window = zip(*axes)
-        coarse, fine = Lattice(below, zyx(seen)), Lattice(edges, zyx(window))
-        z, y, x = fine.shape
-        grid = BlockGrid(Box((0, 0, 0), (x, y, z)), asked.block_tiles, (0, 0, 0))
-        return cls(coarse, fine, grid)
+            edges, window = cut_axis(edges_of, largest, margin, beyond)
+            fine.append((edges, window, beyond))
+            edges = even(locate.size[axis], len(edges) - 1)
+            margin, beyond = (-int(-nm // coarse_nm) for nm in (_SEEN_NM, _BEYOND_NM))
+            coarse.append((edges, window_over(edges, margin, beyond), beyond))
+        lattices = [Lattice(*zip(*axes)) for axes in (coarse, fine)]
+        shape = vec3(lattices[1].shape[::-1])
+        grid = BlockGrid(Box((0, 0, 0), shape), config.predict.block_tiles, (0, 0, 0))
+        return cls(*lattices, grid)
 
     def in_block(self, index: int) -> list[Zyx]:
         """The tiles of a block, z, y, x."""

@@ -22,7 +22,8 @@ def all_tiles(lattice):
 @settings(max_examples=150, deadline=None)
 def test_tiles_hold_each_voxel_once_and_windows_have_their_margin(volume, largest, data):
     margin = tuple(data.draw(st.integers(0, (n - 1) // 2)) for n in largest)
-    lattice = cut(volume, largest, margin)
+    beyond = tuple(data.draw(st.integers(0, m)) for m in margin)
+    lattice = cut(volume, largest, margin, beyond)
     held = np.zeros(volume, np.uint8)
     for tile in all_tiles(lattice):
         lo, hi = lattice.owned(tile)
@@ -30,26 +31,29 @@ def test_tiles_hold_each_voxel_once_and_windows_have_their_margin(volume, larges
         start = lattice.start(tile)
         for axis in range(3):
             first, past = start[axis], start[axis] + lattice.window[axis]
-            assert first <= max(0, lo[axis] - margin[axis])
-            assert past >= min(volume[axis], hi[axis] + margin[axis])
-            assert first >= 0 and past <= max(volume[axis], lattice.window[axis])
+            low, high = -beyond[axis], volume[axis] + beyond[axis]
+            assert first <= max(low, lo[axis] - margin[axis])
+            assert past >= min(high, hi[axis] + margin[axis])
+            assert first >= low and past <= max(high, low + lattice.window[axis])
         assert lattice.tile(lattice.number(tile)) == tile
     assert (held == 1).all()
     assert all(w <= n for w, n in zip(lattice.window, largest))
 
 
 def test_a_volume_that_fits_is_one_tile_and_a_window_without_a_tile_is_refused():
-    assert cut((50, 64, 3), (64, 64, 64), (10, 10, 10)).shape == (1, 1, 1)
-    assert cut((50, 65, 3), (64, 64, 64), (10, 10, 10)).shape == (1, 2, 1)
-    assert cut((60, 60, 60), (64, 64, 64), (4, 4, 4)).fitted((16, 1, 32)).window == (64, 60, 64)
+    windows = (64, 64, 64), (10, 10, 10), (2, 2, 2)
+    assert cut((50, 60, 3), *windows).shape == (1, 1, 1)
+    assert cut((50, 61, 3), *windows).shape == (1, 2, 1)
+    assert cut((50, 60, 3), *windows).window == (54, 64, 7)
+    assert cut((50, 60, 3), *windows).fitted((16, 1, 32)).window == (64, 64, 32)
     with pytest.raises(ValueError, match="leave nothing"):
-        cut((50, 50, 50), (20, 20, 20), (4, 10, 4))
+        cut((50, 50, 50), (20, 20, 20), (4, 10, 4), (0, 0, 0))
 
 
 @given(volume=sizes, data=st.data())
 @settings(max_examples=50, deadline=None)
 def test_the_tiles_of_a_box_are_those_that_hold_a_voxel_of_it(volume, data):
-    lattice = cut(volume, (40, 31, 50), (3, 4, 5))
+    lattice = cut(volume, (40, 31, 50), (3, 4, 5), (1, 2, 0))
     lo = tuple(data.draw(st.integers(0, n - 1)) for n in volume)
     hi = tuple(data.draw(st.integers(a + 1, n)) for a, n in zip(lo, volume))
     expected = [
@@ -97,7 +101,7 @@ def test_both_networks_tiles_are_the_same_places(lo, size, z_nm):
 
 
 def test_what_is_kept_of_tiles_comes_back_from_any_box(tmp_path):
-    store, lattice = RunStore(str(tmp_path)), cut((50, 41, 67), (32, 32, 32), (4, 4, 4))
+    store, lattice = RunStore(str(tmp_path)), cut((50, 41, 67), (32, 32, 32), (4, 4, 4), (2, 2, 2))
     whole = np.random.default_rng(0).integers(0, 255, (2, *lattice.volume)).astype(np.uint8)
     for tile in all_tiles(lattice)[:-1]:  # one is not there
         box = tuple(slice(a, b) for a, b in zip(*lattice.owned(tile)))
