@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,12 +25,14 @@ class Predictor:
       batch: windows at a time, always as many, since the last digits of an answer depend on it; by default one on a
         processor. Halved for good when a GPU's memory does not hold them.
       engine: how the network is run; by default the fastest that this machine has.
+      busy_s: seconds that it has run.
     """
 
     network: Network
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
     batch: int = 0
     engine: str = ""
+    busy_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.batch = self.batch or BATCH[self.device]
@@ -46,10 +49,12 @@ class Predictor:
           uint8, n, classes - 1, z, y, x; 255 stands for 1.
         Raises torch.OutOfMemoryError when not even one window fits.
         """
+        begun = time.perf_counter()
         while True:
             try:
                 starts = range(0, len(windows), self.batch)
                 parts = [self._probabilities(windows[i : i + self.batch]) for i in starts]
+                self.busy_s += time.perf_counter() - begun
                 return np.concatenate(parts)
             except torch.OutOfMemoryError:
                 if self.batch == 1:

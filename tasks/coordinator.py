@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..errors import TasksFailed, UserError
@@ -277,20 +278,23 @@ def _url(url: str | None) -> Iterator[str]:
 
 @contextmanager
 def _workers(url: str, count: int) -> Iterator[Callable[[], None]]:
-    """Worker processes on this machine; yields a function that starts those anew that were killed.
+    """Worker processes that share this machine's cores; yields a function that starts those anew that were killed.
 
     One that ended by itself would end so again, and has said why: the function exits with its code.
     """
     command = [sys.executable, "-P", "-m", "flysoma.scripts.cli", "work", url, "--quiet"]
     command += ["--parent", str(os.getpid())]
-    running = [subprocess.Popen(command) for _ in range(count)]
+    share = max(1, len(os.sched_getaffinity(0)) // max(1, count))
+    environment = {"OMP_NUM_THREADS": str(share)} | os.environ
+    start = partial(subprocess.Popen, command, env=environment)
+    running = [start() for _ in range(count)]
 
     def alive() -> None:
         for number, process in enumerate(running):
             if (process.poll() or 0) > 0:
                 sys.exit(process.returncode)
             if process.returncode is not None:
-                running[number] = subprocess.Popen(command)
+                running[number] = start()
 
     try:
         yield alive

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -61,43 +61,35 @@ class PredictStage(Stage):
             vec3([max(pair) for pair in zip(fine.hi, below.hi)]),
         )
         image = run.image.read(whole, own_nm)
-        return tuple(
-            View(part, box.corners_zyx(bounds.lo)[0])
-            for part, box, bounds in (
-                (
-                    resample(image, whole, own_nm, coarse, config.locate.resolution_nm),
-                    coarse,
-                    origins[0],
-                ),
-                (image, whole, origins[1]),
-            )
+        shrunk = resample(image, whole, own_nm, coarse, config.locate.resolution_nm)
+        return (
+            View(shrunk, coarse.corners_zyx(origins[0].lo)[0]),
+            View(image, whole.corners_zyx(origins[1].lo)[0]),
         )
 
     def work(self, index: int, data: Any) -> Any:
-        config = self.run.config
-        (coarse, fine), (views, around) = self.lattices, data
+        config, (seen, around) = self.run.config, data
+        networks = [predictor(config.locate.weights), predictor(config.segment.weights)]
+        before = sum(network.busy_s for network in networks)
+        coarse, fine = self.lattices
         level = round(config.locate.threshold * FULL)
         voxel_um3 = float(np.prod(config.locate.resolution_nm)) * 1e-9
         speck = config.locate.min_core_um3 / _SPECK / voxel_um3
-
-        def windows(view: View, lattice: Lattice, tiles: Sequence[Zyx]) -> Any:
-            return (view.window(lattice.start(tile), lattice.window) for tile in tiles)
-
         tiles = self.run.tiles.in_block(index)
-        tiles = [t for t, w in zip(tiles, windows(views, coarse, tiles)) if w.any()]
+        tiles = [t for t, w in zip(tiles, _windows(seen, coarse, tiles)) if w.any()]
         found, wanted = [], []
-        network = predictor(config.locate.weights)
-        for tile, (core,) in zip(tiles, network.each(windows(views, coarse, tiles))):
+        for tile, (core,) in zip(tiles, networks[0].each(_windows(seen, coarse, tiles))):
             core[core < level] = 0
             own = coarse.own_part(tile, core)
             if own.any():
                 found.append((CORES, coarse.number(tile), own.copy()))
             if np.count_nonzero(core) > speck:
                 wanted.append(tile)
-        network = predictor(config.segment.weights)
-        for tile, both in zip(wanted, network.each(windows(around, fine, wanted))):
+        for tile, both in zip(wanted, networks[1].each(_windows(around, fine, wanted))):
             found.append((FIELDS, fine.number(tile), fine.own_part(tile, both).copy()))
-        return found, {"tiles": len(tiles), "windows": len(wanted)}
+        network_s = sum(network.busy_s for network in networks) - before
+        counters = {"tiles": len(tiles), "windows": len(wanted), "network_s": round(network_s, 3)}
+        return found, counters
 
     def write(self, index: int, found: Any) -> dict[str, Any]:
         tiles, counters = found
@@ -111,3 +103,7 @@ def _hull(lattice: Lattice, tiles: Sequence[Zyx], bounds: Box) -> Box:
     first, last = lattice.start(tiles[0]), lattice.start(tiles[-1])
     past = [a + w for a, w in zip(last, lattice.window)]
     return Box.from_zyx(first, past, bounds.lo).intersect(bounds)
+
+
+def _windows(view: View, lattice: Lattice, tiles: Sequence[Zyx]) -> Iterator[np.ndarray]:
+    return (view.window(lattice.start(tile), lattice.window) for tile in tiles)

@@ -49,4 +49,4 @@ def test_stitching_is_measured_on_a_brain_of_any_size(tmp_path, monkeypatch):
 
 def test_what_is_no_part_is_one_line():
     done = CliRunner().invoke(cli, ["bench", "speed", "--parts", "engine"])
-    assert done.exit_code == 2 and "network, block, stitch" in str(done.output)
+    assert done.exit_code == 2 and "network, block, pipeline, stitch" in str(done.output)

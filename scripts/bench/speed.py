@@ -18,12 +18,14 @@ from ..progress import Bars
 from .rivals import chosen
 from .speed_block import block_rows
 from .speed_network import network_rows
+from .speed_pipeline import pipeline_rows
 from .speed_stitch import stitch_rows
 from .timing import Row, Timing
 
 PARTS: dict[str, Callable[[Timing], Iterator[Row]]] = {
     "network": network_rows,
     "block": block_rows,
+    "pipeline": pipeline_rows,
     "stitch": stitch_rows,
 }
 _PACKAGES = ("flysoma", "torch", "openvino", "numpy", "cloud-volume")
