@@ -130,7 +130,7 @@ class _Residual(nn.Module):
         self.second = nn.Conv3d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.norm(self.first(x))))
+        return self.second(F.relu(self.norm(self.first(x)), inplace=True)) + x
 
 
 class _ChannelNorm(nn.Module):

@@ -57,7 +57,7 @@ class Predict(_Section):
 
     window_vx: Vx3 = (256, 256, 160)
     margin_vx: Margin3 = (32, 32, 14)
-    block_tiles: Count3 = (4, 4, 4)
+    block_tiles: Count3 = (4, 4, 6)
 
     @property
     def windows_zyx(self) -> tuple[Zyx, Zyx, Zyx]:
@@ -92,7 +92,7 @@ class Segment(_Section):
     weights: str = "flysoma/segment-v4"
     resolution_nm: Nm3 = (64.0, 64.0, 40.0)
     interior_threshold: Share = 0.8
-    block_vx: Vx3 = (256, 256, 256)
+    block_vx: Vx3 = (320, 320, 320)
     halo_nm: Annotated[float, Field(ge=0)] = 4096.0
 
 

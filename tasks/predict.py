@@ -29,13 +29,27 @@ class PredictStage(Stage):
 
     def prepare(self) -> None:
         tissue, run = Tissue(self.run), self.run
-        resolution_nm = run.config.segment.resolution_nm
-        blocks = range(len(run.tiles.grid))
-        kept = [b for b in blocks if tissue.meets(run.predict_box(b), resolution_nm)]
+        lattice, origin = run.tiles.fine, run.segment_grid.bounds.lo
+        kept = {}
+        for index in range(len(run.tiles.grid)):
+            numbers = [
+                lattice.number(tile)
+                for tile in run.tiles.in_block(index)
+                if tissue.meets(
+                    Box.from_zyx(*lattice.owned(tile), origin), run.config.segment.resolution_nm
+                )
+            ]
+            if numbers:
+                kept[index] = numbers
         run.store.put_json(_PLAN, kept)
 
+    @cached_property
+    def tiles_of(self) -> dict[int, list[int]]:
+        """Numbers of the tiles with tissue, by block."""
+        return {int(index): numbers for index, numbers in self.run.store.get_json(_PLAN).items()}
+
     def plan(self) -> Sequence[int]:
-        return self.run.store.get_json(_PLAN)
+        return sorted(self.tiles_of)
 
     @cached_property
     def lattices(self) -> tuple[Lattice, Lattice]:
@@ -75,8 +89,9 @@ class PredictStage(Stage):
         level = round(config.locate.threshold * FULL)
         voxel_um3 = float(np.prod(config.locate.resolution_nm)) * 1e-9
         speck = config.locate.min_core_um3 / _SPECK / voxel_um3
-        tiles = self.run.tiles.in_block(index)
-        tiles = [t for t, w in zip(tiles, _windows(seen, coarse, tiles)) if w.any()]
+        tiles = [coarse.tile(number) for number in self.tiles_of[index]]
+        owned = (coarse.own_part(t, w) for t, w in zip(tiles, _windows(seen, coarse, tiles)))
+        tiles = [tile for tile, own in zip(tiles, owned) if own.any()]
         found, wanted = [], []
         for tile, (core,) in zip(tiles, networks[0].each(_windows(seen, coarse, tiles))):
             core[core < level] = 0

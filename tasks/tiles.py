@@ -22,8 +22,7 @@ from .geometry import BlockGrid, Box, vec3
 from .store import RunStore
 
 CORES, FIELDS = "cores", "fields"
-_SEEN_NM = 2000.0  # what the localization network sees around a tile
-_BEYOND_NM = 1500.0  # and of the volume's mirror image, where a tile lies at its end
+_SEEN_NM = 1500.0  # what the localization network sees around a tile, of the mirror image at the volume's ends
 _LEVEL = 1  # of zstandard: 3 takes twice as long for a tenth less
 
 
@@ -47,8 +46,8 @@ class Tiles:
             edges, window = cut_axis(edges_of, largest, margin, beyond)
             fine.append((edges, window, beyond))
             edges = even(locate.size[axis], len(edges) - 1)
-            margin, beyond = (-int(-nm // coarse_nm) for nm in (_SEEN_NM, _BEYOND_NM))
-            coarse.append((edges, window_over(edges, margin, beyond), beyond))
+            seen = -int(-_SEEN_NM // coarse_nm)
+            coarse.append((edges, window_over(edges, seen, seen), seen))
         lattices = [Lattice(*zip(*axes)) for axes in (coarse, fine)]
         shape = vec3(lattices[1].shape[::-1])
         grid = BlockGrid(Box((0, 0, 0), shape), config.predict.block_tiles, (0, 0, 0))

@@ -1,0 +1,116 @@
+"""The stage that runs both networks: what it says of a tile depends on the volume alone."""
+
+import numpy as np
+import pytest
+import torch
+from five_balls import OFFSET, RESOLUTION
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flysoma.models.predict import FULL
+from flysoma.models.weights import Network, NetworkSpec, save_network
+from flysoma.tasks.config import RunConfig
+from flysoma.tasks.coordinator import execute_here
+from flysoma.tasks.geometry import Box
+from flysoma.tasks.pipeline import begin
+from flysoma.tasks.resample import covered, resample
+from flysoma.tasks.tiles import CORES, FIELDS, read_tiles
+from flysoma.tasks.volume import create_layer, write_array
+
+SIZE = (91, 120, 150)
+
+
+def strange_network(path, classes, voxel_nm):
+    """Random weights, with context: what it says of a voxel depends on its surroundings."""
+    args = {"stem": (1, 2, 2), "widths": (8, 16), "pools": ((2, 2, 2),)}
+    spec = NetworkSpec("somanet", classes, voxel_nm, (32, 32, 32), args, 1 / 64, -2.0)
+    torch.manual_seed(len(classes))
+    net = spec.build()
+    torch.nn.init.normal_(net.head.weight, std=0.5)
+    save_network(path, Network(net, spec))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory):
+    """A folder with an image, grey in one half and black in the other, and two strange networks."""
+    folder = tmp_path_factory.mktemp("grey")
+    image = np.random.default_rng(1).integers(1, 255, SIZE).astype(np.uint8)
+    image[:, :, SIZE[2] // 2 :] = 0
+    box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, SIZE[::-1])))
+    create_layer(f"file://{folder}/em", "image", "uint8", RESOLUTION, box)
+    write_array(f"file://{folder}/em", image)
+    strange_network(folder / "locate", ("background", "core"), (240.0, 64.0, 64.0))
+    strange_network(folder / "segment", ("background", "interior", "boundary"), (40.0, 64.0, 64.0))
+    for name in ("locate", "segment"):
+        (folder / name).rename(folder / f"{name}.safetensors")
+    return folder
+
+
+def predicted(folder, name, **predict):
+    """A run of the stage."""
+    config = RunConfig(
+        image=f"{folder}/em",
+        output=f"{folder}/{name}",
+        predict={"window_vx": (64, 64, 64), "margin_vx": (8, 9, 10)} | predict,
+        locate={"weights": f"{folder}/locate.safetensors"},
+        segment={"weights": f"{folder}/segment.safetensors"},
+    )
+    run = begin(config)
+    execute_here(run, "predict", lambda *_: None)
+    return run
+
+
+def test_tiles_are_the_same_whatever_block_they_are_in(grey):
+    runs = [
+        predicted(grey, f"run-{n}", block_tiles=tiles)
+        for n, tiles in enumerate([(1, 1, 1), (2, 3, 1), (9, 9, 9)])
+    ]
+    contents = [
+        {
+            name: run.store.get(name)
+            for folder in (CORES, FIELDS)
+            for name in run.store.names(folder)
+        }
+        for run in runs
+    ]
+    assert len(contents[0]) > 10 and contents[0] == contents[1] == contents[2]
+
+
+def test_only_what_may_be_a_core_is_kept_and_only_there_is_more_asked(grey):
+    run = predicted(grey, "run-0", block_tiles=(1, 1, 1))
+    tiles = run.tiles.coarse
+    cores = read_tiles(run.store, CORES, tiles, 1, (0, 0, 0), tiles.volume)[0]
+    assert set(np.unique(cores)) - {0} <= set(range(round(0.5 * FULL), FULL + 1))
+    assert cores.any() and not cores[:, :, -30:].any()  # black there
+    asked, kept = run.store.indices(FIELDS), run.store.indices(CORES)
+    assert 0 < len(asked) < len(run.tiles.grid)
+    for number in kept:
+        lo, hi = tiles.owned(tiles.tile(number))
+        if cores[tuple(slice(a, b) for a, b in zip(lo, hi))].astype(bool).sum() > 102:  # 0.1 um3
+            assert number in asked
+
+
+@given(
+    lo=st.tuples(*[st.integers(-20, 20)] * 3),
+    size=st.tuples(*[st.integers(1, 20)] * 3),
+    nm=st.tuples(*[st.sampled_from([16.0, 40.0, 64.0, 100.0])] * 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_coarser_box_is_the_mean_of_what_it_covers(lo, size, nm):
+    own = (16.0, 16.0, 40.0)
+    nm = tuple(max(a, b) for a, b in zip(nm, own))
+    box = Box(lo, tuple(a + n for a, n in zip(lo, size)))
+    source = covered(box, nm, own, Box((-500,) * 3, (500,) * 3))
+    values = np.random.default_rng(0).integers(0, 255, source.size[::-1]).astype(np.uint8)
+    found = resample(values, source, own, box, nm)
+    assert found.shape == box.size[::-1] and found.dtype == np.uint8
+    voxel = [0, size[1] // 2, size[2] - 1]  # x, y, z
+    weights = []
+    for axis in range(3):
+        first = (box.lo[axis] + voxel[axis]) * nm[axis]
+        there = np.arange(source.lo[axis], source.hi[axis]) * own[axis]
+        share = np.minimum(there + own[axis], first + nm[axis]) - np.maximum(there, first)
+        weights.append(np.clip(share, 0, None) / nm[axis])
+    expected = np.einsum("zyx,x,y,z", values, *weights)
+    assert abs(float(found[tuple(voxel[::-1])]) - expected) < 0.51
