@@ -12,6 +12,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from .pairs import distinct_pairs
+
 Part = tuple[tuple[int, int, int], tuple[int, int, int]]
 _MARKER_NM = 600.0  # radius of the ball around a seed from which its soma grows
 _REACH_NM = 2000.0  # a seed this far from any interior still marks the nearest interior
@@ -136,7 +138,7 @@ def _share(
     """
     seeds, least = counts
     marked = markers > 0
-    piece, seed = _pairs(pieces[marked], markers[marked])[0]
+    piece, seed = distinct_pairs(pieces[marked], markers[marked])[0]
     found = cc3d.statistics(pieces)
     of_piece = np.arange(len(found["voxel_counts"]), dtype=np.uint32) + np.uint32(seeds)
     of_piece[found["voxel_counts"] < least] = of_piece[0] = 0
@@ -163,16 +165,6 @@ def _height(interior: np.ndarray, boundary: np.ndarray, box: tuple[slice, ...]) 
     return smooth[tuple(slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around))]
 
 
-def _pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct pairs of two rows of labels, sorted (2, k); and which of them each place has."""
-    found, which = fastremap.unique(
-        a.astype(np.uint64) << np.uint64(32) | b.astype(np.uint64), return_inverse=True
-    )
-    return np.stack([found >> np.uint64(32), found & np.uint64(0xFFFFFFFF)]).astype(
-        np.uint32
-    ), which
-
-
 def _one_body(
     labels: np.ndarray, interior: np.ndarray, voxel_nm: tuple[float, float, float]
 ) -> np.ndarray:
@@ -190,7 +182,7 @@ def _one_body(
         certain = np.minimum(interior[low][meet], interior[high][meet]) / 255
         found.append((pair, np.full(len(certain), np.prod(voxel_um) / voxel_um[axis]), certain))
     pair, area, certain = (np.concatenate(part, axis=-1) for part in zip(*found))
-    pairs, which = _pairs(*pair)
+    pairs, which = distinct_pairs(*pair)
     face = np.bincount(which, area, pairs.shape[1])
     certain = np.bincount(which, area * certain, pairs.shape[1]) / face
     volume = np.bincount(labels.ravel()) * np.prod(voxel_um)

@@ -8,6 +8,8 @@ import cc3d
 import numpy as np
 from scipy.spatial import cKDTree
 
+from .pairs import distinct_pairs
+
 _HIGHER = (0.7, 0.9)  # raised thresholds at which the cores of touching somas come apart
 
 
@@ -82,7 +84,7 @@ def _cores(probability: np.ndarray, threshold: float, least: int) -> np.ndarray:
 def _split(cores: np.ndarray, finer: np.ndarray) -> np.ndarray:
     """Cores in which two or more finer ones lie are replaced by these."""
     inside = finer > 0
-    pairs = np.unique(np.stack([cores[inside], finer[inside]]), axis=1)
+    pairs, _ = distinct_pairs(cores[inside], finer[inside])
     parents, children = np.unique(pairs[0], return_counts=True)
     parted = np.isin(cores, parents[children > 1]) & (cores > 0)
     raised = np.where(inside, finer.astype(np.uint32) + cores.max(initial=0), 0)

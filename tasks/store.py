@@ -96,6 +96,8 @@ class RunStore:
 
     def get_many(self, paths: Iterable[str]) -> dict[str, bytes | None]:
         """Objects' bytes by their paths; None where there is none."""
+        if self._folder is not None:  # without the threads that hide a bucket's latency
+            return {path: _read(os.path.join(self._folder, path)) for path in paths}
         paths = list(paths)
         return {item["path"]: item["content"] for item in self._files.get(paths)} if paths else {}
 
@@ -142,6 +144,14 @@ def _write_whole(path: str, data: bytes) -> None:
     except BaseException:
         os.unlink(beside)
         raise
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
 
 
 def _arrays(data: bytes) -> dict[str, np.ndarray]:
