@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 from click.testing import CliRunner
 
-from flysoma.scripts.bench import speed, speed_stitch
+from flysoma.scripts.bench import speed, speed_pipeline, speed_stitch
 from flysoma.scripts.bench.clock import clocked
 from flysoma.scripts.bench.timing import Row
 from flysoma.scripts.cli import cli
+from flysoma.tasks import pipeline
+from flysoma.tasks.run import Run
 
 
 def test_seconds_are_those_of_the_innermost_function_in_every_thread():
@@ -45,6 +47,16 @@ def test_stitching_is_measured_on_a_brain_of_any_size(tmp_path, monkeypatch):
     assert "gather and resolve 40 blocks" in done.stdout and "processor: " in done.stdout
     rows = json.loads((tmp_path / "speed.json").read_text())["parts"]["stitch"]
     assert [row["unit"] for row in rows] == ["s"] * 4 and all(row["median"] > 0 for row in rows)
+
+
+def test_what_a_run_took_is_what_its_tasks_say(undisturbed):
+    run = Run.open(str(undisturbed))
+    found = speed_pipeline.taken(run)
+    done = {row["stage"]: row["done"] for row in pipeline.status(run)}
+    assert found.tasks == sum(done.values()) and list(found.task_s) == list(done)
+    assert 0 < found.network_s < found.task_s["predict"] and found.predict_s < found.wall_s
+    assert found.work_s < sum(found.task_s.values()) < found.wall_s * 3  # phases overlap
+    assert found.seen > 137 * 131 * 141
 
 
 def test_what_is_no_part_is_one_line():

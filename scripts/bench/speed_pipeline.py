@@ -28,12 +28,20 @@ _UNIT = 2  # blocks along an edge of the phantom, whose mirror images fill the r
 
 @dataclass(frozen=True)
 class Taken:
-    """What a run took, of all its stages: seconds of its workers and of their networks, and what they had to do."""
+    """What a run took, of all its stages: seconds of its workers and of their networks, and what they had to do.
+
+    Attributes:
+      wall_s, predict_s: from the first plan to the last step, and those of predict alone.
+      work_s: phases in which a worker did not only read or write.
+      task_s: all phases of the tasks, by stage.
+      network_s: of predict's work, in networks.
+      seen: voxels that segment read.
+    """
 
     wall_s: float
-    work_s: float
-    task_s: float
     predict_s: float
+    work_s: float
+    task_s: dict[str, float]
     network_s: float
     tasks: int
     seen: int
@@ -48,7 +56,7 @@ def pipeline_rows(timing: Timing, edges: tuple[int, ...] = (2, 3, 4)) -> Iterato
             width = [(0, EDGE * max(0, edge - _UNIT))] * 3
             brain = np.pad(image, width, mode="symmetric")[(slice(EDGE * edge),) * 3]
             ingest_array(brain, NewLayer(f"{folder}/{edge}", VOXEL[::-1]))
-        alone = [Taken(0, 0, 0, 0, 0, 0, 0)]
+        alone: list[Taken] = []
         for edge, workers in [*((edge, 1) for edge in edges), (edges[-1], 2)]:
             told = f"{edge**3} blocks, {workers} {'worker' if workers == 1 else 'workers'}"
             found = []
@@ -72,7 +80,8 @@ def _run(folder: Path, edge: int, workers: int, name: str) -> Taken:
     asked.write_text(config.to_yaml())
     command = [sys.executable, "-m", "flysoma.scripts.cli", "run", str(asked)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, "--workers", str(workers)], check=True, env=environment)
+    command += ["--workers", str(workers)]
+    subprocess.run(command, check=True, env=environment, capture_output=True)
     return taken(Run.open(config.output))
 
 
@@ -83,13 +92,13 @@ def taken(run: Run) -> Taken:
     every = [receipt for some in receipts.values() for receipt in some]
     walls = {name: state["ended"] - state["started"] for name, state in states.items()}
     return Taken(
-        sum(walls.values()),
-        sum(receipt["phases"]["work"] for receipt in every),
-        sum(receipt["seconds"] for receipt in every),
-        walls["predict"],
-        sum(receipt["counters"]["network_s"] for receipt in receipts["predict"]),
-        len(every),
-        sum(block.read.voxels for block in run.segment_grid),
+        wall_s=sum(walls.values()),
+        predict_s=walls["predict"],
+        work_s=sum(receipt["phases"]["work"] for receipt in every),
+        task_s={name: sum(r["seconds"] for r in some) for name, some in receipts.items()},
+        network_s=sum(receipt["counters"]["network_s"] for receipt in receipts["predict"]),
+        tasks=len(every),
+        seen=sum(block.read.voxels for block in run.segment_grid),
     )
 
 
@@ -104,14 +113,18 @@ def _row(name: str, edge: int, workers: int, found: list[Taken], alone: list[Tak
     def median(values: Any) -> float:
         return float(np.median(list(values)))
 
+    def task_s(taken: Taken) -> float:
+        return sum(taken.task_s.values())
+
     notes = {
         "s": median(t.wall_s for t in found),
         "network busy in predict": median(t.network_s / t.predict_s / workers for t in found),
         "s a task not worked": median((workers * t.wall_s - t.work_s) / t.tasks for t in found),
-        "task-seconds a block": median(t.task_s for t in found) / edge**3,
-        "task-seconds a million voxels read to segment": median(t.task_s / t.seen for t in found)
-        * 1e6,
+        "task-seconds a block": median(task_s(t) / edge**3 for t in found),
+        "a million voxels read to segment": median(1e6 * task_s(t) / t.seen for t in found),
     }
     if workers > 1:
         notes["efficiency"] = median(t.wall_s for t in alone) / notes["s"] / workers
+    for stage in found[0].task_s:
+        notes[f"part of {stage}"] = median(t.task_s[stage] / task_s(t) for t in found)
     return Row(name, "Mvoxel/s", tuple(voxels / t.wall_s for t in found), notes)
