@@ -92,7 +92,7 @@ class Segment(_Section):
     weights: str = "flysoma/segment-v4"
     resolution_nm: Nm3 = (64.0, 64.0, 40.0)
     interior_threshold: Share = 0.8
-    block_vx: Vx3 = (320, 320, 320)
+    block_vx: Vx3 = (256, 256, 256)
     halo_nm: Annotated[float, Field(ge=0)] = 4096.0
 
 

@@ -12,7 +12,8 @@ from .config import Prices
 from .finish import MESH_TASK_VX
 from .geometry import Box
 from .pipeline import STAGES, state_path
-from .run import Run, predictor
+from .run import Run, predictor, voxels
+from .tiles import SEEN_NM
 from .tissue import Tissue
 
 _LABEL_BYTES = 8
@@ -31,8 +32,8 @@ def estimate(run: Run) -> list[dict[str, Any]]:
     """
     config, grid = run.config, run.segment_grid
     tissue, looked = Tissue(run), config.locate.resolution_nm
-    seen = [run.predict_box(index) for index in range(len(run.tiles.grid))]
-    seen = [box for box in seen if tissue.meets(box, config.segment.resolution_nm)]
+    tiled = [run.predict_box(index) for index in range(len(run.tiles.grid))]
+    tiled = [box for box in tiled if tissue.meets(box, config.segment.resolution_nm)]
     located = [block.read for block in run.locate_grid if tissue.meets(block.read, looked)]
     kept = {b.index for b in grid if tissue.meets(b.read, config.segment.resolution_nm)}
     blocks = [grid[index] for index in sorted(kept)]
@@ -44,11 +45,11 @@ def estimate(run: Run) -> list[dict[str, Any]]:
         if other in kept
     ]
     read = sum(block.read.voxels for block in blocks)
-    rows = [_predict_row(run, seen)]
+    rows = [_predict_row(run, tiled)]
     chunks = -(-cores // 64**3)
     meshes = -(-cores // MESH_TASK_VX**3)
     labels = _LABEL_BYTES
-    for stage, tasks, voxels, each, writes in (
+    for stage, tasks, seen, each, writes in (
         ("locate", len(located), sum(box.voxels for box in located), 1, len(located)),
         ("segment", len(blocks), read, 2, 8 * len(blocks)),
         ("match", len(blocks), 2 * sum(pairs), labels, len(blocks)),
@@ -66,10 +67,10 @@ def estimate(run: Run) -> list[dict[str, Any]]:
                 "stage": stage,
                 "tasks": tasks,
                 "dropped": None,
-                "voxels": voxels,
-                "gb": None if voxels is None else voxels * each / 1e9,
+                "voxels": seen,
+                "gb": None if seen is None else seen * each / 1e9,
                 "gb_out": cores * _LABEL_BYTES / 1e9 if stage == "relabel" else None,
-                "reads": None if voxels is None else -(-voxels // 64**3),
+                "reads": None if seen is None else -(-seen // 64**3),
                 "writes": None if writes is None else writes + _RECORDS * (tasks or 0),
             }
         )
@@ -77,7 +78,10 @@ def estimate(run: Run) -> list[dict[str, Any]]:
 
 
 def _predict_row(run: Run, seen: list[Box]) -> dict[str, Any]:
-    resolution_nm, margin = run.config.segment.resolution_nm, run.config.predict.margin_vx
+    resolution_nm = run.config.segment.resolution_nm
+    margin = [
+        max(pair) for pair in zip(run.config.predict.margin_vx, voxels(SEEN_NM, resolution_nm))
+    ]
     bounds = run.segment_grid.bounds
     read = [box.grow(margin).intersect(bounds) for box in seen]
     source = sum(run.image.source_voxels(box, resolution_nm) for box in read)

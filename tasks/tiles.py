@@ -22,7 +22,7 @@ from .geometry import BlockGrid, Box, vec3
 from .store import RunStore
 
 CORES, FIELDS = "cores", "fields"
-_SEEN_NM = 1500.0  # what the localization network sees around a tile, of the mirror image at the volume's ends
+SEEN_NM = 1500.0  # what the localization network sees around a tile, of the mirror image at the volume's ends
 _LEVEL = 1  # of zstandard: 3 takes twice as long for a tenth less
 
 
@@ -46,7 +46,7 @@ class Tiles:
             edges, window = cut_axis(edges_of, largest, margin, beyond)
             fine.append((edges, window, beyond))
             edges = even(locate.size[axis], len(edges) - 1)
-            seen = -int(-_SEEN_NM // coarse_nm)
+            seen = -int(-SEEN_NM // coarse_nm)
             coarse.append((edges, window_over(edges, seen, seen), seen))
         lattices = [Lattice(*zip(*axes)) for axes in (coarse, fine)]
         shape = vec3(lattices[1].shape[::-1])
