@@ -21,7 +21,7 @@ Run = Callable[[Tensor], Tensor]  # what `feed` gives (float32, on the device) t
 def engines(device: str) -> list[str]:
     """Names of the engines that this machine has, the one that is taken first.
 
-    On processors it is the fastest by `flysoma bench speed`; those of a GPU have not been compared yet.
+    On processors it is the fastest where `flysoma bench speed` was run; those of a GPU have not been compared yet.
     """
     if device == "cuda":
         return ["torch bf16", "torch fp16", "torch compiled bf16", "torch float32"]

@@ -105,15 +105,13 @@ def cut_axis(
     edges_of: Callable[[int], Edges], largest: int, margin: int, beyond: int
 ) -> tuple[Edges, int]:
     """Edges and window along an axis, of the fewest tiles; `edges_of` gives the edges of so many."""
-    if largest <= 2 * max(margin, beyond):
-        raise ValueError(f"windows of {largest} voxels leave nothing between margins of {margin}")
-    count = max(1, edges_of(1)[-1] // largest)
-    while True:
+    size = edges_of(1)[-1]
+    for count in range(max(1, size // largest), size + 1):
         edges = edges_of(count)
         window = window_over(edges, margin, beyond)
         if window <= largest:
             return edges, window
-        count += 1
+    raise ValueError(f"windows of {largest} voxels leave nothing between margins of {margin}")
 
 
 def window_over(edges: Edges, margin: int, beyond: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -30,7 +31,6 @@ Count3 = tuple[
     Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]
 ]
 Share = Annotated[float, Field(gt=0, lt=1)]
-_LEAST_TILE = 32
 _BEYOND_VX = (7, 12, 12)  # z, y, x
 CHUNK = 64  # voxels; edge of the output's chunks, of which every core is a multiple
 
@@ -64,14 +64,6 @@ class Predict(_Section):
         """The largest window, its margin, and how far it reaches beyond the volume's ends."""
         margin = self.margin_vx[::-1]
         return self.window_vx[::-1], margin, zyx(map(min, zip(margin, _BEYOND_VX)))
-
-    @model_validator(mode="after")
-    def _has_tiles(self) -> Predict:
-        if any(w < 2 * m + _LEAST_TILE for w, m in zip(self.window_vx, self.margin_vx)):
-            raise ValueError(
-                f"window_vx must be larger than both margins by {_LEAST_TILE} voxels or more"
-            )
-        return self
 
 
 class Locate(_Section):
@@ -153,6 +145,18 @@ class RunConfig(_Section):
             if path is not None and f"{path}/".startswith(f"{self.output}/"):
                 raise ValueError(
                     f"{name} {path} lies in output {self.output}, which the run writes into; choose another"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_tiles(self) -> RunConfig:
+        for axis in range(3):
+            window, margin = self.predict.window_vx[axis], self.predict.margin_vx[axis]
+            step = math.ceil(self.locate.resolution_nm[axis] / self.segment.resolution_nm[axis])
+            if window - 2 * margin <= step:
+                raise ValueError(
+                    f"predict.window_vx of {window} along {'xyz'[axis]} leaves {window - 2 * margin} voxels between "
+                    f"margins of {margin}, and needs more than the {step} of a voxel of locate.resolution_nm"
                 )
         return self
 

@@ -17,6 +17,7 @@ from .tiles import SEEN_NM
 from .tissue import Tissue
 
 _LABEL_BYTES = 8
+_FIELD_BYTES = 2
 _RECORDS = (
     3  # requests a task besides its results: it is in hand, its receipt, it is no more in hand
 )
@@ -51,7 +52,7 @@ def estimate(run: Run) -> list[dict[str, Any]]:
     labels = _LABEL_BYTES
     for stage, tasks, seen, each, writes in (
         ("locate", len(located), sum(box.voxels for box in located), 1, len(located)),
-        ("segment", len(blocks), read, 2, 8 * len(blocks)),
+        ("segment", len(blocks), read, _FIELD_BYTES, 8 * len(blocks)),
         ("match", len(blocks), 2 * sum(pairs), labels, len(blocks)),
         ("relabel", len(blocks), cores, labels, chunks),
         ("downsample", len(blocks), cores, labels, chunks // 6),
@@ -85,14 +86,15 @@ def _predict_row(run: Run, seen: list[Box]) -> dict[str, Any]:
     bounds = run.segment_grid.bounds
     read = [box.grow(margin).intersect(bounds) for box in seen]
     source = sum(run.image.source_voxels(box, resolution_nm) for box in read)
+    voxels_in = sum(box.voxels for box in seen)
     tiles = len(seen) * math.prod(run.config.predict.block_tiles)
     return {
         "stage": "predict",
         "tasks": len(seen),
         "dropped": len(run.tiles.grid) - len(seen),
-        "voxels": sum(box.voxels for box in seen),
+        "voxels": voxels_in,
         "gb": source / 1e9,
-        "gb_out": None,
+        "gb_out": _FIELD_BYTES * voxels_in / 1e9,
         "reads": -(-source // run.image.chunk_voxels(resolution_nm)),
         "writes": 2 * tiles + _RECORDS * len(seen),
     }

@@ -16,7 +16,7 @@ from .run import Stage, predictor
 from .tiles import CORES, FIELDS, put_tile
 from .tissue import Tissue
 
-_PLAN = "seeds/plan.json"
+_PLAN = "plans/predict.json"
 _SPECK = 8  # of the least core that is a seed, the part that lets the segmentation network look at a tile
 
 
@@ -63,7 +63,7 @@ class PredictStage(Stage):
     def read(self, index: int) -> Any:
         """What the windows of a block's tiles see, at both resolutions."""
         run, config = self.run, self.run.config
-        tiles = run.tiles.in_block(index)
+        tiles = [run.tiles.fine.tile(number) for number in self.tiles_of[index]]
         origins = (run.locate_grid.bounds, run.segment_grid.bounds)
         coarse, fine = (
             _hull(lattice, tiles, bounds) for lattice, bounds in zip(self.lattices, origins)
@@ -114,10 +114,10 @@ class PredictStage(Stage):
 
 
 def _hull(lattice: Lattice, tiles: Sequence[Zyx], bounds: Box) -> Box:
-    """What the windows of a box of tiles see of a volume, x, y, z, with the volume's own offset."""
-    first, last = lattice.start(tiles[0]), lattice.start(tiles[-1])
-    past = [a + w for a, w in zip(last, lattice.window)]
-    return Box.from_zyx(first, past, bounds.lo).intersect(bounds)
+    """What the windows of tiles see of a volume, x, y, z, with the volume's own offset."""
+    starts = np.array([lattice.start(tile) for tile in tiles])
+    past = starts.max(axis=0) + lattice.window
+    return Box.from_zyx(starts.min(axis=0), past, bounds.lo).intersect(bounds)
 
 
 def _windows(view: View, lattice: Lattice, tiles: Sequence[Zyx]) -> Iterator[np.ndarray]:

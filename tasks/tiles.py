@@ -23,7 +23,7 @@ from .store import RunStore
 
 CORES, FIELDS = "cores", "fields"
 SEEN_NM = 1500.0  # what the localization network sees around a tile, of the mirror image at the volume's ends
-_LEVEL = 1  # of zstandard: 3 takes twice as long for a tenth less
+_LEVEL = 1  # of zstandard: 3 takes nearly twice as long for 1 % less
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from flysoma.models.lattice import cut
+from flysoma.models.lattice import cut, cut_axis
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.store import RunStore
@@ -38,6 +39,15 @@ def test_tiles_hold_each_voxel_once_and_windows_have_their_margin(volume, larges
         assert lattice.tile(lattice.number(tile)) == tile
     assert (held == 1).all()
     assert all(w <= n for w, n in zip(lattice.window, largest))
+
+
+def test_a_window_without_room_for_a_voxel_of_localization_is_refused():
+    with pytest.raises(ValidationError, match="leaves 6 voxels between margins of 29"):
+        RunConfig(
+            image="em", output="out", predict={"window_vx": (256, 256, 64), "margin_vx": (0, 0, 29)}
+        )
+    with pytest.raises(ValueError, match="leave nothing"):
+        cut_axis(lambda count: tuple(50 * i for i in range(3)), 40, 4, 4)
 
 
 def test_a_volume_that_fits_is_one_tile_and_a_window_without_a_tile_is_refused():
