@@ -10,6 +10,7 @@ import click
 
 from .. import __version__
 from ..errors import TasksFailed, explain
+from ..tasks.memory import keep_freed
 
 # the command's name and the module of this folder whose `command` it is, in the order of the help
 COMMANDS = {
@@ -52,6 +53,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, failed work is exit code 1."""
+    keep_freed()
     try:
         cli(standalone_mode=False)
     except TasksFailed as err:

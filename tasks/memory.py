@@ -1,12 +1,22 @@
-"""What memory this process holds, and held at most; as Linux tells."""
+"""What memory this process holds, held at most, and keeps; as Linux tells, and its C library does."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import re
 from pathlib import Path
 
 _PROC = Path("/proc/self")
+_KEPT = 1 << 30  # bytes
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+
+
+def keep_freed() -> None:
+    """Keep up to 1 GB that was freed for what comes next: fetching pages anew was a quarter of a network's time."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # only glibc has it
+        for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(option, _KEPT)
 
 
 def resident_gb() -> float:
