@@ -17,6 +17,11 @@ from .pairs import distinct_pairs
 Part = tuple[tuple[int, int, int], tuple[int, int, int]]
 _MARKER_NM = 600.0  # radius of the ball around a seed from which its soma grows
 _REACH_NM = 2000.0  # a seed this far from any interior still marks the nearest interior
+_LEVELS = (
+    -192,
+    -224,
+    -240,
+)  # heights (boundary - interior) below which seeds have most of what is theirs
 _SMOOTH_VX = 1.0  # standard deviation; bridges gaps of a voxel in a membrane
 _THREADS = 2  # of the dilation
 _SHELL_VX = 3  # voxels of boundary that may be given back
@@ -56,7 +61,7 @@ def make_instances(
     pieces = cc3d.connected_components(inside, connectivity=6, out_dtype=np.uint32)
     markers = _markers(pieces, seeds, voxel_nm)
     least = max(1, round(min_um3 / (float(np.prod(voxel_nm)) * 1e-9)))
-    labels, one_body = _share(pieces, markers, (interior, boundary), (len(seeds), least), voxel_nm)
+    labels, one_body = _share(pieces, markers, (interior, boundary), len(seeds), least, voxel_nm)
     lo, hi = part or ((0, 0, 0), labels.shape)
     reach = [round(_AROUND_NM / v) for v in voxel_nm]
     around = tuple(slice(max(0, a - r), b + r) for a, b, r in zip(lo, hi, reach))
@@ -75,16 +80,18 @@ def make_instances(
 def fill_holes(labels: np.ndarray) -> np.ndarray:
     """Background that one label alone encloses becomes that label's. Open to the array's border: left."""
     empty = cc3d.connected_components(labels == 0, connectivity=6, out_dtype=np.uint32)
-    boxes = cc3d.statistics(empty)["bounding_boxes"]
+    closed = np.arange(int(empty.max()) + 1) > 0
+    for axis in range(3):
+        closed[empty.take((0, -1), axis)] = False
+    voxels = np.flatnonzero(closed.take(empty))
+    hole, flat = empty.ravel()[voxels], labels.ravel()
+    steps = np.array(labels.strides) // labels.itemsize
+    beside = np.concatenate([flat[voxels + step] for step in (*steps, *-steps)])
+    holes, label = distinct_pairs(np.tile(hole, 6)[beside > 0], beside[beside > 0])[0]
+    of_hole, count = np.zeros(len(closed), labels.dtype), np.bincount(holes, minlength=len(closed))
+    of_hole[holes] = label
     filled = labels.copy()
-    for hole, box in enumerate(boxes[1:], start=1):
-        if box is None or any(s.start == 0 or s.stop == n for s, n in zip(box, labels.shape)):
-            continue
-        around = tuple(slice(s.start - 1, s.stop + 1) for s in box)
-        here = empty[around] == hole
-        touching = np.unique(labels[around][ndimage.binary_dilation(here) & ~here])
-        if len(touching) == 1:
-            filled[around][here] = touching[0]
+    filled.ravel()[voxels] = np.where(count == 1, of_hole, 0)[hole]
     return filled
 
 
@@ -95,10 +102,12 @@ def _markers(
     markers = np.zeros(pieces.shape, np.uint32)
     nearest = np.full(pieces.shape, np.inf, np.float32) if len(seeds) else None
     for number, seed in enumerate(seeds, start=1):
-        around, distance = _ball(seed, pieces.shape, voxel_nm, _REACH_NM)
-        usable = np.where((pieces[around] > 0) & (distance <= _REACH_NM), distance, np.inf)
-        least = usable.min(initial=np.inf)
-        if not np.isfinite(least):
+        for reach in (_MARKER_NM, _REACH_NM):
+            around, distance = _ball(seed, pieces.shape, voxel_nm, reach)
+            least = distance[pieces[around] > 0].min(initial=np.inf)
+            if least <= reach:
+                break
+        else:
             continue
         ball = distance <= max(_MARKER_NM, float(least))
         here = np.bincount(pieces[around][ball])  # of several the one that fills most of the ball
@@ -127,32 +136,67 @@ def _share(
     pieces: np.ndarray,
     markers: np.ndarray,
     fields: tuple[np.ndarray, np.ndarray],
-    counts: tuple[int, int],
+    seeds: int,
+    least: int,
     voxel_nm: tuple[float, float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels 1..seeds for seeded interior, larger numbers for pieces without a seed; pairs of seeds in one body.
 
     Args:
       fields: interior and boundary.
-      counts: how many seeds there are, and the least voxels of a piece without one.
+      seeds: how many there are.
+      least: voxels of a piece without one.
     """
-    seeds, least = counts
     marked = markers > 0
     piece, seed = distinct_pairs(pieces[marked], markers[marked])[0]
-    found = cc3d.statistics(pieces)
-    of_piece = np.arange(len(found["voxel_counts"]), dtype=np.uint32) + np.uint32(seeds)
-    of_piece[found["voxel_counts"] < least] = of_piece[0] = 0
+    numbers, counts = fastremap.unique(pieces, return_counts=True)
+    of_piece = np.zeros(
+        int(numbers[-1]) + 1, np.uint16 if numbers[-1] + seeds < 1 << 16 else np.uint32
+    )
+    of_piece[numbers] = np.where(counts < least, 0, numbers + np.uint32(seeds))
+    of_piece[0] = 0
     of_piece[piece] = seed
-    labels = of_piece[pieces]
+    labels = of_piece.take(pieces)
     one_body = [np.zeros((0, 2), np.int64)]
     several, count = np.unique(piece, return_counts=True)
     for number in several[count > 1]:
-        box = found["bounding_boxes"][number]
-        here = pieces[box] == number
-        shares = watershed(_height(*fields, box), markers[box] * here, mask=here).astype(np.uint32)
+        here = pieces == number
+        box = _box(here)
+        here = here[box]
+        shares = _flood(_height(*fields, box), markers[box] * here, here)
         one_body.append(_one_body(shares, fields[0][box], voxel_nm))
         labels[box][here] = _drop_crumbs(shares)[here]
     return labels, np.concatenate(one_body)
+
+
+def _box(here: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box around a set of voxels."""
+    spans = (np.flatnonzero(here.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1)))
+    return tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+
+
+def _flood(height: np.ndarray, markers: np.ndarray, here: np.ndarray) -> np.ndarray:
+    """The watershed from markers within `here`.
+
+    Where a part of it lies below a height, and one seed's markers in it, no other water is there before that height is
+    reached: it is given to that seed at once, and only its edge is left to the watershed, which is slow.
+    """
+    shares = markers.copy()
+    for level in _LEVELS:
+        part = cc3d.connected_components(
+            (height <= level) & here, connectivity=6, out_dtype=np.uint32
+        )
+        marked = markers > 0
+        parts, seed = distinct_pairs(part[marked], markers[marked])[0]
+        of_part, count = np.zeros(int(part.max()) + 1, np.uint32), np.bincount(parts)
+        of_part[parts] = seed
+        of_part[: len(count)][count != 1] = of_part[0] = 0
+        np.maximum(shares, of_part.take(part), out=shares)
+    rest = here & (shares == 0)
+    edge = ndimage.binary_dilation(rest, mask=here)
+    found = watershed(height, shares, mask=edge).astype(np.uint32)
+    np.copyto(found, shares, where=shares > 0)
+    return found
 
 
 def _height(interior: np.ndarray, boundary: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
@@ -194,14 +238,14 @@ def _one_body(
 def _drop_crumbs(labels: np.ndarray) -> np.ndarray:
     """Of each label its largest connected part stays."""
     parts = cc3d.connected_components(labels, connectivity=6, out_dtype=np.uint32)
-    counts = cc3d.statistics(parts)["voxel_counts"].astype(np.int64)
+    counts = np.bincount(parts.ravel())
     of_part = np.zeros(len(counts), labels.dtype)
     of_part[parts.ravel()] = labels.ravel()  # every voxel of a part carries the same label
     order = np.lexsort((np.arange(len(counts)), -counts, of_part))
     first = np.ones(len(order), bool)
     first[1:] = of_part[order][1:] != of_part[order][:-1]
     of_part[order[~first]] = 0
-    return of_part[parts]
+    return of_part.take(parts)
 
 
 def _give_back(labels: np.ndarray, soma: np.ndarray) -> np.ndarray:
