@@ -33,7 +33,6 @@ CORE = [
     "crackle-codec>=0.55",
     "deflate>=0.9",
     "edt>=3.1",
-    "fastmorph>=1.10",
     "fastremap>=1.21",
     "fill-voids>=2.1",
     "h5py>=3.10",

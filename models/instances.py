@@ -5,8 +5,9 @@ Arrays are z, y, x; 255 stands for a probability of 1.
 
 from __future__ import annotations
 
+from itertools import product
+
 import cc3d
-import fastmorph
 import fastremap
 import numpy as np
 from scipy import ndimage
@@ -23,7 +24,6 @@ _LEVELS = (
     -240,
 )  # heights (boundary - interior) below which seeds have most of what is theirs
 _SMOOTH_VX = 1.0  # standard deviation; bridges gaps of a voxel in a membrane
-_THREADS = 2  # of the dilation
 _SHELL_VX = 3  # voxels of boundary that may be given back
 _AROUND_NM = 1000.0  # around the labels that are wanted: what holes there are is seen so far
 _OPEN_FACE = 1.5  # area of an open face over the smaller part's volume^(2/3); 1.9 in a halved ball
@@ -150,11 +150,11 @@ def _share(
     marked = markers > 0
     piece, seed = distinct_pairs(pieces[marked], markers[marked])[0]
     numbers, counts = fastremap.unique(pieces, return_counts=True)
-    of_piece = np.zeros(
-        int(numbers[-1]) + 1, np.uint16 if numbers[-1] + seeds < 1 << 16 else np.uint32
-    )
-    of_piece[numbers] = np.where(counts < least, 0, numbers + np.uint32(seeds))
-    of_piece[0] = 0
+    kept = numbers[counts >= least]
+    kept = kept[kept > 0]
+    most = seeds + len(kept)
+    of_piece = np.zeros(int(numbers[-1]) + 1, np.min_scalar_type(most))
+    of_piece[kept] = np.arange(seeds + 1, most + 1)
     of_piece[piece] = seed
     labels = of_piece.take(pieces)
     one_body = [np.zeros((0, 2), np.int64)]
@@ -249,8 +249,36 @@ def _drop_crumbs(labels: np.ndarray) -> np.ndarray:
 
 
 def _give_back(labels: np.ndarray, soma: np.ndarray) -> np.ndarray:
-    """Grow labels into the boundary class that surrounds them, a few voxels at most."""
+    """Grow labels into the boundary class that surrounds them, a few voxels at most.
+
+    A voxel gets the label that its 26 neighbours have; of several the largest or the smallest, whichever more have.
+    """
+    padded = np.pad(labels, 1)
+    steps = np.array(padded.strides) // padded.itemsize
+    around = np.array(list(product((-1, 0, 1), repeat=3))) @ steps
+    flat, free = padded.ravel(), (np.pad(soma, 1) & (padded == 0)).ravel()
     for _ in range(_SHELL_VX):
-        grown = fastmorph.dilate(labels.T, background_only=True, parallel=_THREADS).T
-        np.copyto(labels, grown, where=soma)  # in the order of memory, which is not copied then
-    return labels
+        found = _largest_around(flat, steps)
+        smallest = -_largest_around(-flat, steps)  # unsigned: 0 stays 0, and is the least of them
+        several = np.flatnonzero(free & (found != smallest))
+        large, small = found[several], smallest[several]
+        votes = np.zeros(len(several), np.int8)
+        for step in around:
+            beside = flat[several + step]
+            votes += beside == large
+            votes -= beside == small
+        found[several] = np.where(votes > 0, large, small)
+        flat |= found * free
+        free &= flat == 0
+    return np.ascontiguousarray(padded[1:-1, 1:-1, 1:-1])
+
+
+def _largest_around(flat: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The largest of each voxel and its 26 neighbours, of an array with zeros around it that has been made flat."""
+    found = flat
+    for step in steps:
+        before, found = found, np.zeros_like(flat)
+        middle = found[step:-step]
+        np.maximum(before[: -2 * step], before[step:-step], out=middle)
+        np.maximum(middle, before[2 * step :], out=middle)
+    return found

@@ -3,8 +3,10 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.segmentation import watershed
 
-from flysoma.models.instances import fill_holes, make_instances
+from flysoma.models.instances import _flood, _give_back, fill_holes, make_instances
 from flysoma.models.seeds import drop_duplicates, find_seeds
 
 VOXEL = (40.0, 64.0, 64.0)
@@ -102,6 +104,37 @@ def test_a_seed_on_a_crumb_marks_the_body_around_it():
         interior, np.zeros_like(interior), np.array([[30.0, 30, 30]]), VOXEL, 0.5, 1.05
     )
     assert owner.tolist() == [0] and (labels[body] == 1).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 6), st.sampled_from([1.0, 3.0, 6.0]))
+def test_what_is_given_to_seeds_at_once_is_what_the_watershed_gives(seed, n, scale):
+    rng = np.random.default_rng(seed)
+    height = ndimage.gaussian_filter(rng.normal(size=(30, 26, 28)), scale)
+    height = 300 * (height - height.mean()) / np.abs(height).max() - 200
+    here = height < np.quantile(height, 0.9)
+    markers = np.zeros(height.shape, np.uint32)
+    for number in range(1, n + 1):
+        markers[tuple(rng.integers(0, s) for s in height.shape)] = number
+    markers = ndimage.grey_dilation(markers, 3) * here
+    assert (_flood(height, markers, here) == watershed(height, markers, mask=here)).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([np.uint8, np.uint16, np.uint32]))
+def test_a_voxel_of_boundary_goes_to_the_label_that_most_of_its_neighbours_have(seed, dtype):
+    rng = np.random.default_rng(seed)
+    soma = rng.random((9, 8, 10)) < 0.7
+    labels = rng.choice([0, 0, 0, 0, 7, 255], soma.shape).astype(dtype) * soma
+    expected = labels.copy()
+    for _ in range(3):
+        padded = np.pad(expected, 1)
+        for place in zip(*np.nonzero(soma & (expected == 0))):
+            near = padded[tuple(slice(p, p + 3) for p in place)]
+            expected[place] = (
+                255 if (near == 255).sum() > (near == 7).sum() else 7 if near.any() else 0
+            )
+    assert (_give_back(labels, soma) == expected).all()
 
 
 def test_the_boundary_class_is_given_back():
