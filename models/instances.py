@@ -5,6 +5,8 @@ Arrays are z, y, x; 255 stands for a probability of 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import product
 
 import cc3d
@@ -16,6 +18,7 @@ from skimage.segmentation import watershed
 from .pairs import distinct_pairs
 
 Part = tuple[tuple[int, int, int], tuple[int, int, int]]
+Slices = tuple[slice, ...]
 _MARKER_NM = 600.0  # radius of the ball around a seed from which its soma grows
 _REACH_NM = 2000.0  # a seed this far from any interior still marks the nearest interior
 _LEVELS = (
@@ -59,16 +62,17 @@ def make_instances(
     level = round(threshold * 255)
     inside = (interior > level) & (boundary < max(255 - level, 1))
     pieces = cc3d.connected_components(inside, connectivity=6, out_dtype=np.uint32)
+    lo, hi = part or ((0, 0, 0), pieces.shape)
+    around = _box(
+        (max(0, a - round(_AROUND_NM / v)), min(b + round(_AROUND_NM / v), n))
+        for a, b, v, n in zip(lo, hi, voxel_nm, pieces.shape)
+    )
     markers = _markers(pieces, seeds, voxel_nm)
     least = max(1, round(min_um3 / (float(np.prod(voxel_nm)) * 1e-9)))
-    labels, one_body = _share(pieces, markers, (interior, boundary), len(seeds), least, voxel_nm)
-    lo, hi = part or ((0, 0, 0), labels.shape)
-    reach = [round(_AROUND_NM / v) for v in voxel_nm]
-    around = tuple(slice(max(0, a - r), b + r) for a, b, r in zip(lo, hi, reach))
-    labels = np.ascontiguousarray(labels[around])
+    labels = _label_pieces(pieces, markers, least, around)
+    one_body = _share(labels, pieces, markers, (interior, boundary), voxel_nm, around)
     labels = _give_back(labels, interior[around] >= 128 - np.minimum(boundary[around], 128))
-    labels = fill_holes(labels)
-    wanted = labels[tuple(slice(a - s.start, b - s.start) for a, b, s in zip(lo, hi, around))]
+    wanted = fill_holes(labels)[_within(_box(zip(lo, hi)), around)]
     labels, mapping = fastremap.renumber(wanted, preserve_zero=True)
     owner = np.full(len(mapping) - (0 in mapping), -1, np.int64)
     for old, new in mapping.items():
@@ -95,12 +99,21 @@ def fill_holes(labels: np.ndarray) -> np.ndarray:
     return filled
 
 
+@dataclass(frozen=True)
+class _Markers:
+    """Interior around the seeds: the place of each voxel in the flat array, its piece, its seed's number + 1."""
+
+    place: np.ndarray
+    piece: np.ndarray
+    seed: np.ndarray
+    seeds: int
+
+
 def _markers(
     pieces: np.ndarray, seeds: np.ndarray, voxel_nm: tuple[float, float, float]
-) -> np.ndarray:
-    """Seed number + 1 on the interior around each seed, 0 elsewhere; a voxel goes to its nearest seed."""
-    markers = np.zeros(pieces.shape, np.uint32)
-    nearest = np.full(pieces.shape, np.inf, np.float32) if len(seeds) else None
+) -> _Markers:
+    """The interior around each seed; a voxel goes to its nearest seed."""
+    places, owners, distances = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
     for number, seed in enumerate(seeds, start=1):
         for reach in (_MARKER_NM, _REACH_NM):
             around, distance = _ball(seed, pieces.shape, voxel_nm, reach)
@@ -112,12 +125,16 @@ def _markers(
         ball = distance <= max(_MARKER_NM, float(least))
         here = np.bincount(pieces[around][ball])  # of several the one that fills most of the ball
         here[0] = 0
-        own = ball & (pieces[around] == here.argmax())
-        assert nearest is not None
-        own &= distance < nearest[around]
-        markers[around][own] = number
-        nearest[around][own] = distance[own]
-    return markers
+        own = np.nonzero(ball & (pieces[around] == here.argmax()))
+        first = [s.start for s in around]
+        whole = tuple(axis + a for axis, a in zip(own, first))
+        places.append(np.ravel_multi_index(whole, pieces.shape))
+        owners.append(np.full(len(own[0]), number))
+        distances.append(distance[own])
+    place, owner = np.concatenate(places), np.concatenate(owners)
+    order = np.lexsort((owner, np.concatenate(distances), place))
+    place, first_of = np.unique(place[order], return_index=True)
+    return _Markers(place, pieces.ravel()[place], owner[order][first_of], len(seeds))
 
 
 def _ball(
@@ -132,54 +149,64 @@ def _ball(
     return tuple(slice(a, max(a, b)) for a, b in zip(lo, hi)), distance
 
 
+def _label_pieces(pieces: np.ndarray, markers: _Markers, least: int, around: Slices) -> np.ndarray:
+    """Labels in a box: 1..seeds for pieces with a seed, larger ones for those without that have `least` voxels."""
+    numbers, counts = fastremap.unique(pieces, return_counts=True)
+    kept = numbers[(counts >= least) & (numbers > 0)]
+    most = markers.seeds + len(kept)
+    of_piece = np.zeros(int(numbers[-1]) + 1, np.min_scalar_type(most))
+    of_piece[kept] = np.arange(markers.seeds + 1, most + 1)
+    of_piece[markers.piece] = markers.seed
+    return of_piece.take(pieces[around])
+
+
 def _share(
+    labels: np.ndarray,
     pieces: np.ndarray,
-    markers: np.ndarray,
+    markers: _Markers,
     fields: tuple[np.ndarray, np.ndarray],
-    seeds: int,
-    least: int,
     voxel_nm: tuple[float, float, float],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels 1..seeds for seeded interior, larger numbers for pieces without a seed; pairs of seeds in one body.
+    around: Slices,
+) -> np.ndarray:
+    """Share pieces with several seeds among them, in the labels of a box; pairs of seeds that are in one body.
 
     Args:
       fields: interior and boundary.
-      seeds: how many there are.
-      least: voxels of a piece without one.
+      around: the box; pieces that do not reach into it are left alone.
     """
-    marked = markers > 0
-    piece, seed = distinct_pairs(pieces[marked], markers[marked])[0]
-    numbers, counts = fastremap.unique(pieces, return_counts=True)
-    kept = numbers[counts >= least]
-    kept = kept[kept > 0]
-    most = seeds + len(kept)
-    of_piece = np.zeros(int(numbers[-1]) + 1, np.min_scalar_type(most))
-    of_piece[kept] = np.arange(seeds + 1, most + 1)
-    of_piece[piece] = seed
-    labels = of_piece.take(pieces)
     one_body = [np.zeros((0, 2), np.int64)]
+    piece, _ = distinct_pairs(markers.piece, markers.seed)[0]
     several, count = np.unique(piece, return_counts=True)
     for number in several[count > 1]:
+        if not (pieces[around] == number).any():
+            continue
         here = pieces == number
-        box = _box(here)
+        box = _extent(here)
         here = here[box]
-        shares = _flood(_height(*fields, box), markers[box] * here, here)
+        marked = _marked(markers, number, box, pieces.shape)
+        shares = _flood(_height(*fields, box), marked, here)
         one_body.append(_one_body(shares, fields[0][box], voxel_nm))
-        labels[box][here] = _drop_crumbs(shares)[here]
-    return labels, np.concatenate(one_body)
+        both = _box((max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, around))
+        own = here[_within(both, box)]
+        labels[_within(both, around)][own] = _drop_crumbs(shares)[_within(both, box)][own]
+    return np.concatenate(one_body)
 
 
-def _box(here: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around a set of voxels."""
-    spans = (np.flatnonzero(here.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1)))
-    return tuple(slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+def _marked(markers: _Markers, piece: int, box: Slices, shape: tuple[int, ...]) -> np.ndarray:
+    """The markers of a piece as an array over its box; 0 elsewhere."""
+    marked = np.zeros(tuple(s.stop - s.start for s in box), np.uint32)
+    own = markers.piece == piece
+    whole = np.unravel_index(markers.place[own], shape)
+    marked[tuple(axis - s.start for axis, s in zip(whole, box))] = markers.seed[own]
+    return marked
 
 
 def _flood(height: np.ndarray, markers: np.ndarray, here: np.ndarray) -> np.ndarray:
     """The watershed from markers within `here`.
 
     Where a part of it lies below a height, and one seed's markers in it, no other water is there before that height is
-    reached: it is given to that seed at once, and only its edge is left to the watershed, which is slow.
+    reached: it is given to that seed at once, and only its edge is left to the watershed, which is slow. (A wall of
+    one voxel between two such parts may go to the other side.)
     """
     shares = markers.copy()
     for level in _LEVELS:
@@ -199,14 +226,14 @@ def _flood(height: np.ndarray, markers: np.ndarray, here: np.ndarray) -> np.ndar
     return found
 
 
-def _height(interior: np.ndarray, boundary: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+def _height(interior: np.ndarray, boundary: np.ndarray, box: Slices) -> np.ndarray:
     """What the water rises over: high where a boundary is likely and the interior is not, smoothed."""
     reach = round(4 * _SMOOTH_VX)  # of the filter
-    around = tuple(slice(max(0, s.start - reach), s.stop + reach) for s in box)
+    around = _box((max(0, s.start - reach), s.stop + reach) for s in box)
     smooth = ndimage.gaussian_filter(
         boundary[around].astype(np.float32) - interior[around], _SMOOTH_VX
     )
-    return smooth[tuple(slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around))]
+    return smooth[_within(box, around)]
 
 
 def _one_body(
@@ -282,3 +309,19 @@ def _largest_around(flat: np.ndarray, steps: np.ndarray) -> np.ndarray:
         np.maximum(before[: -2 * step], before[step:-step], out=middle)
         np.maximum(middle, before[2 * step :], out=middle)
     return found
+
+
+def _extent(here: np.ndarray) -> Slices:
+    """The smallest box around a set of voxels."""
+    spans = (np.flatnonzero(here.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1)))
+    return _box((int(span[0]), int(span[-1]) + 1) for span in spans)
+
+
+def _box(ends: Iterable[tuple[int, int]]) -> Slices:
+    """A box from its first and past-last voxel along each axis."""
+    return tuple(slice(a, b) for a, b in ends)
+
+
+def _within(box: Slices, around: Slices) -> Slices:
+    """A box as it lies in one around it."""
+    return _box((s.start - a.start, s.stop - a.start) for s, a in zip(box, around))

@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from flysoma.models.instances import _flood, _give_back, fill_holes, make_instances
+from flysoma.models.instances import (
+    _LEVELS,
+    _flood,
+    _give_back,
+    fill_holes,
+    make_instances,
+)
 from flysoma.models.seeds import drop_duplicates, find_seeds
 
 VOXEL = (40.0, 64.0, 64.0)
@@ -106,7 +112,7 @@ def test_a_seed_on_a_crumb_marks_the_body_around_it():
     assert owner.tolist() == [0] and (labels[body] == 1).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 6), st.sampled_from([1.0, 3.0, 6.0]))
 def test_what_is_given_to_seeds_at_once_is_what_the_watershed_gives(seed, n, scale):
     rng = np.random.default_rng(seed)
@@ -117,7 +123,8 @@ def test_what_is_given_to_seeds_at_once_is_what_the_watershed_gives(seed, n, sca
     for number in range(1, n + 1):
         markers[tuple(rng.integers(0, s) for s in height.shape)] = number
     markers = ndimage.grey_dilation(markers, 3) * here
-    assert (_flood(height, markers, here) == watershed(height, markers, mask=here)).all()
+    differ = _flood(height, markers, here) != watershed(height, markers, mask=here)
+    assert not differ[height <= _LEVELS[-1]].any() and differ.mean() < 0.005  # walls a voxel thick
 
 
 @settings(max_examples=30, deadline=None)
