@@ -16,8 +16,9 @@ from collections.abc import Sequence
 import edt
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 from scipy.optimize import nnls
-from scipy.spatial import cKDTree
+from scipy.spatial import ConvexHull, cKDTree
 
 from .overlap import dense_labels
 
@@ -37,13 +38,18 @@ DIRECTIONS: tuple[Zyx, ...] = tuple(
 _FAR = 1 << 62  # extent of nothing
 _NORMALS = 4000  # orientations of faces, spread evenly over the sphere
 _SUMS = [*(f"sum_{a}" for a in _AXES), *(f"sum_{p}" for p in _PRODUCTS)]
+_GREY = ["sum_grey", "sum_greygrey"]
 _CROSSINGS = [f"crossings_{i}" for i in range(len(DIRECTIONS))]
 _LOW, _HIGH = [f"low_{a}" for a in _AXES], [f"high_{a}" for a in _AXES]
-MOMENTS = ["id", "voxels", *_SUMS, *_LOW, *_HIGH, *_CROSSINGS, "touches_edge"]
+MOMENTS = ["id", "voxels", *_SUMS, *_GREY, *_LOW, *_HIGH, *_CROSSINGS, "touches_edge"]
 
 
 def block_moments(
-    labels: np.ndarray, core: tuple[slice, slice, slice], origin: Zyx, bounds: tuple[Zyx, Zyx]
+    labels: np.ndarray,
+    core: tuple[slice, slice, slice],
+    origin: Zyx,
+    bounds: tuple[Zyx, Zyx],
+    image: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """What one block adds to the moments of each label in it.
 
@@ -53,6 +59,7 @@ def block_moments(
       origin: voxel of the volume's grid at labels[0, 0, 0], z, y, x.
       bounds: first and one-past-last voxel of the volume, z, y, x. Beyond them everything is background, so a
         soma that the volume cuts has the cut as part of its surface.
+      image: the core's grey values, uint8; None: they are not known.
     Returns:
       One row a label, columns MOMENTS; a label that only faces the core from outside has 0 voxels.
     Raises:
@@ -72,7 +79,10 @@ def block_moments(
     inner = tuple(
         slice(max(0, a - f), max(0, b - f)) for a, b, f in zip(core_low, core_high, first)
     )
-    table = _interior_sums(dense[inner], [max(a, f) for a, f in zip(core_low, first)], len(ids))
+    begin = [max(a, f) for a, f in zip(core_low, first)]
+    table = _interior_sums(dense[inner], begin, len(ids))
+    here = tuple(slice(b - a, None) for a, b in zip(core_low, begin))
+    table.update(_grey_sums(dense[inner], None if image is None else image[here], len(ids)))
     table.update(_crossings(dense, len(ids), tuple(b - f for b, f in zip(core_high, first))))
     frame = pd.DataFrame({"id": ids, **table}).iloc[1:]
     at_low = (frame[_LOW].to_numpy() <= bounds[0]).any(axis=1)
@@ -91,7 +101,7 @@ def merge_moments(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if not filled:
         return none
     together = pd.concat(filled, ignore_index=True).groupby("id", sort=True)
-    how = dict.fromkeys(["voxels", *_SUMS, *_CROSSINGS], "sum")
+    how = dict.fromkeys(["voxels", *_SUMS, *_GREY, *_CROSSINGS], "sum")
     how |= dict.fromkeys(_LOW, "min") | dict.fromkeys(_HIGH, "max") | {"touches_edge": "any"}
     return together.agg(how).reset_index()[MOMENTS]
 
@@ -101,18 +111,20 @@ def shapes(moments: pd.DataFrame, voxel_nm: Nm3) -> pd.DataFrame:
 
     Volume is counted, surface is Cauchy-Crofton, the semi-axes (a >= b >= c) are those of the ellipsoid with
     the same second moments. Sphericity is the surface of a sphere of that volume over the surface, at most 1.
+    Axes are unit vectors whose largest component is positive; b is at right angles to both others.
 
     Args:
       moments: as `merge_moments` gives them.
       voxel_nm: z, y, x.
     Returns:
       One row a label: id, voxels, x_nm.., volume_um3, surface_um2, sphericity, equivalent_diameter_um,
-      semi_axis_a_um.., bb_start_x_nm.., bb_end_x_nm.. (exclusive), touches_edge.
+      semi_axis_a_um.., axis_a_x.., axis_c_x.., elongation (a / b), flatness (b / c), bb_start_x_nm..,
+      bb_end_x_nm.. (exclusive), grey_mean, grey_spread (NaN without an image), touches_edge.
     """
     moments = moments[moments["voxels"] > 0].reset_index(drop=True)
     voxel = np.array(voxel_nm, np.float64)
     count = moments["voxels"].to_numpy(np.float64)
-    centre, axes = _ellipsoids(moments, voxel)
+    centre, axes, vectors = _ellipsoids(moments, voxel)
     volume = count * voxel.prod() * 1e-9
     crossings = moments[_CROSSINGS].to_numpy(np.float64)
     surface = crossings @ _crofton_weights(voxel_nm) * 1e-6
@@ -126,10 +138,16 @@ def shapes(moments: pd.DataFrame, voxel_nm: Nm3) -> pd.DataFrame:
     frame["equivalent_diameter_um"] = diameter
     for place, name in enumerate("abc"):
         frame[f"semi_axis_{name}_um"] = axes[:, place] * 1e-3
+    for place, name in ((0, "a"), (2, "c")):
+        for axis, a in zip((2, 1, 0), "xyz"):
+            frame[f"axis_{name}_{a}"] = vectors[:, axis, place]
+    frame["elongation"] = axes[:, 0] / np.maximum(axes[:, 1], 1e-12)
+    frame["flatness"] = axes[:, 1] / np.maximum(axes[:, 2], 1e-12)
     for edge, columns, more in (("start", _LOW, 0), ("end", _HIGH, 1)):
         corner = (moments[columns].to_numpy(np.float64) + more) * voxel
         for axis, name in zip((2, 1, 0), "xyz"):
             frame[f"bb_{edge}_{name}_nm"] = corner[:, axis]
+    frame["grey_mean"], frame["grey_spread"] = _greys(moments)
     frame["touches_edge"] = moments["touches_edge"].to_numpy(bool)
     return frame
 
@@ -152,6 +170,52 @@ def inscribed(mask: np.ndarray, voxel_nm: Nm3) -> tuple[float, Nm3]:
     )
     z, y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     return float(depth[z, y, x]) * 1e-3, (float(z), float(y), float(x))
+
+
+def convexity(mask: np.ndarray, voxel_nm: Nm3) -> float:
+    """An object's volume over that of its convex hull, at most 1; NaN for an empty mask.
+
+    The hull is that of points a quarter of a voxel around the middles of its voxels: for a ball of 1.5 um at 40 x 64 x
+    64 nm that is right within 1.5 %, where with the middles of their faces it is 3 % too large.
+    """
+    lines = np.argwhere(mask.any(axis=2))
+    if len(lines) == 0:
+        return float("nan")
+    along = mask[tuple(lines.T)]
+    first, last = along.argmax(axis=1), mask.shape[2] - 1 - along[:, ::-1].argmax(axis=1)
+    ends = np.concatenate([np.column_stack([lines, x]) for x in (first, last)]).astype(float)
+    points = np.concatenate([ends + step for step in np.vstack([np.eye(3), -np.eye(3)]) / 4])
+    hull = ConvexHull(points * np.array(voxel_nm))
+    return min(1.0, float(np.count_nonzero(mask) * np.prod(voxel_nm) / hull.volume))
+
+
+def depths_below_surface(
+    xyz_nm: np.ndarray, tissue: np.ndarray, voxel_nm: Nm3, first_nm: Nm3
+) -> np.ndarray:
+    """How deep each point (n, 3; x, y, z; nm) lies below the surface of the tissue, nm; 0 outside of it.
+
+    Args:
+      tissue: bool, z, y, x; beyond its border it is taken to go on.
+      voxel_nm: of the tissue, x, y, z.
+      first_nm: lower corner of its first voxel, x, y, z.
+    """
+    depth = edt.edt(np.ascontiguousarray(tissue), anisotropy=voxel_nm[::-1], black_border=False)
+    place = (xyz_nm - np.array(first_nm)) / np.array(voxel_nm) - 0.5
+    found = ndimage.map_coordinates(depth, place[:, ::-1].T, order=1, mode="nearest")
+    return np.asarray(found, np.float64)
+
+
+def sides_of_plane(xyz_nm: np.ndarray, point_nm: Nm3, normal: Nm3) -> np.ndarray:
+    """1 for points (n, 3) on the side of a plane to which its normal points, -1 for those on the other."""
+    return np.where((xyz_nm - np.array(point_nm)) @ np.array(normal) >= 0, 1, -1)
+
+
+def neighbours_within(xyz_nm: np.ndarray, radius_nm: float) -> np.ndarray:
+    """How many other points each of n points (n, 3) has within a distance."""
+    if len(xyz_nm) == 0:
+        return np.zeros(0, np.int64)
+    counts = cKDTree(xyz_nm).query_ball_point(xyz_nm, radius_nm, return_length=True)
+    return np.asarray(counts, np.int64) - 1
 
 
 def nearest_neighbours(xyz_nm: np.ndarray) -> np.ndarray:
@@ -217,6 +281,30 @@ def _interior_sums(dense: np.ndarray, low: list[int], n: int) -> dict[str, np.nd
     return table
 
 
+def _grey_sums(dense: np.ndarray, image: np.ndarray | None, n: int) -> dict[str, np.ndarray]:
+    """Sums of the grey values of labels 0..n-1 and of their squares; zeros without an image."""
+    if image is None:
+        return {name: np.zeros(n, np.int64) for name in _GREY}
+    inside = dense > 0
+    label = dense[inside]
+    grey = image[tuple(slice(s) for s in dense.shape)][inside].astype(np.float64)
+    # float64 holds these sums as whole numbers
+    sums = (np.bincount(label, grey**power, n).astype(np.int64) for power in (1, 2))
+    return dict(zip(_GREY, sums))
+
+
+def _greys(moments: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each soma's grey values; NaN where they are not known."""
+    count, total = (moments[name].to_numpy(np.float64) for name in ("voxels", "sum_grey"))
+    exact = [
+        int(n) * int(squares) - int(s) ** 2
+        for n, s, squares in zip(moments["voxels"], moments["sum_grey"], moments["sum_greygrey"])
+    ]
+    known = moments["sum_greygrey"].to_numpy() > 0
+    spread = np.sqrt(np.array(exact, np.float64)) / count
+    return np.where(known, total / count, np.nan), np.where(known, spread, np.nan)
+
+
 def _crossings(dense: np.ndarray, n: int, core_stop: Sequence[int]) -> dict[str, np.ndarray]:
     """How often lines in each direction enter or leave labels 0..n-1, of cells that begin before core_stop."""
     table = {}
@@ -253,8 +341,11 @@ def _crofton_weights(voxel_nm: Nm3) -> np.ndarray:
     return np.asarray(2.0 * share / share.sum() * np.prod(voxel_nm) / length)
 
 
-def _ellipsoids(moments: pd.DataFrame, voxel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (n, 3; z, y, x; nm) and semi-axes (n, 3; longest first; nm) with the same second moments."""
+def _ellipsoids(
+    moments: pd.DataFrame, voxel: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ellipsoids with the same second moments: centres (n, 3; z, y, x; nm), semi-axes (n, 3; longest first; nm) and
+    their directions (n, 3, 3; components z, y, x of each in a column)."""
     n = len(moments)
     count = [int(v) for v in moments["voxels"]]
     covariance = np.zeros((n, 3, 3))
@@ -269,7 +360,10 @@ def _ellipsoids(moments: pd.DataFrame, voxel: np.ndarray) -> tuple[np.ndarray, n
         ]
         covariance[:, i, j] = covariance[:, j, i] = np.array(exact) * voxel[i] * voxel[j]
     covariance[:, range(3), range(3)] += voxel**2 / 12.0  # the extent of the voxels themselves
-    spread = np.linalg.eigvalsh(covariance)[:, ::-1] if n else np.zeros((0, 3))
+    spread, vectors = np.linalg.eigh(covariance)
+    spread, vectors = spread[:, ::-1], vectors[:, :, ::-1]
+    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=1)[:, None], axis=1)
+    vectors = vectors * np.where(largest < 0, -1.0, 1.0)
     sums = moments[[f"sum_{a}" for a in _AXES]].to_numpy(np.float64)
     centre = (sums / np.array(count, np.float64).reshape(-1, 1) + 0.5) * voxel
-    return centre, np.sqrt(5.0 * np.maximum(spread, 0.0))
+    return centre, np.sqrt(5.0 * np.maximum(spread, 0.0)), vectors

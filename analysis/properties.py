@@ -22,10 +22,12 @@ NUMBERS = (
     "volume_um3",
     "surface_um2",
     "sphericity",
+    "convexity",
     "equivalent_diameter_um",
     "inscribed_radius_um",
     "confidence",
     "nearest_nm",
+    "depth_nm",
     "neurites",
 )
 NOT_MEASURED = -1.0

@@ -40,22 +40,48 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("semi_axis_b_um", "float64", "um", "middle semi-axis of that ellipsoid"),
     Column("semi_axis_c_um", "float64", "um", "shortest semi-axis of that ellipsoid"),
+    *(
+        Column(
+            f"axis_{name}_{a}", "float64", "", f"{which} axis of that ellipsoid, unit vector, {a}"
+        )
+        for name, which in (("a", "longest"), ("c", "shortest"))
+        for a in "xyz"
+    ),
+    Column("elongation", "float64", "", "longest over middle semi-axis, 1 or more"),
+    Column("flatness", "float64", "", "middle over shortest semi-axis, 1 or more"),
+    Column("convexity", "float64", "", "volume over that of the convex hull, 0..1"),
     Column("inscribed_radius_um", "float64", "um", "radius of the largest ball inside"),
     *_position("inscribed_", "centre of the largest ball inside"),
     *_position("bb_start_", "lower corner of the bounding box"),
     *_position("bb_end_", "upper corner of the bounding box, exclusive"),
+    *(
+        Column(f"{a}_vx", "int64", "", f"centre of mass in voxels of the image's finest mip, {a}")
+        for a in "xyz"
+    ),
+    Column("grey_mean", "float64", "", "mean grey value of the image in it"),
+    Column("grey_spread", "float64", "", "standard deviation of those grey values"),
     Column("voxels", "int64", "", "voxels of the somas layer's finest mip"),
     Column("confidence", "float64", "", "mean probability that its voxels are soma, 0..1"),
     Column("n_seeds", "int64", "", "seeds that the localization found in it; 1 is usual"),
     Column(
         "neurites", "int64", "", "neurites that leave it; 1 is usual in insects, -1: not counted"
     ),
+    *(
+        Column(
+            f"neurite_{a}", "float64", "", f"where the longest neurite leaves it, unit vector, {a}"
+        )
+        for a in "xyz"
+    ),
     Column("nearest_nm", "float64", "nm", "distance to the centre of the nearest other soma"),
+    Column("neighbours_10um", "int64", "", "other somas whose centre is within 10 um"),
+    Column("depth_nm", "float64", "nm", "distance to the surface of the mask, if the run has one"),
+    Column("side", "int64", "", "1 or -1: side of the midline, if the run has one"),
     Column("touches_edge", "bool", "", "reaches the volume's edge, so it may be cut"),
     Column("crosses_seam", "bool", "", "was joined from pieces of several blocks"),
     Column("suspicious", "bool", "", "a guard kept stitching from joining it with something"),
 )
 _UNKNOWN: dict[str, float | bool] = {"bool": False, "int64": -1, "float64": np.nan, "uint64": 0}
+_UNKNOWN["side"] = 0  # whose -1 says something
 _DECIMALS = {"nm": 1, "um": 4, "um2": 4, "um3": 4, "": 4}
 CAVE_COLUMNS = (
     "id",
@@ -76,7 +102,7 @@ def soma_table(frame: pd.DataFrame) -> pd.DataFrame:
     """
     table = pd.DataFrame(index=frame.index)
     for column in COLUMNS:
-        unknown = _UNKNOWN[column.dtype]
+        unknown = _UNKNOWN.get(column.name, _UNKNOWN[column.dtype])
         if column.name not in frame:
             table[column.name] = np.full(len(frame), unknown, np.dtype(column.dtype))
             continue

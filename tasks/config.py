@@ -97,6 +97,20 @@ class Stitch(_Section):
     dual_ratio: Share = 0.3
 
 
+class Midline(_Section):
+    """A plane through the brain's middle: a point on it, and the direction of the side that counts as 1; x, y, z."""
+
+    point_nm: tuple[float, float, float]
+    normal: tuple[float, float, float]
+
+    @field_validator("normal")
+    @classmethod
+    def _points_somewhere(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not any(value):
+            raise ValueError("must not be 0 along all axes")
+        return value
+
+
 class Soma(_Section):
     """What counts as a soma."""
 
@@ -124,6 +138,7 @@ class RunConfig(_Section):
     image: str
     output: str
     mask: str | None = None
+    midline: Midline | None = None
     fill_missing: bool = False
     predict: Predict = Predict()
     locate: Locate = Locate()

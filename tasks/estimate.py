@@ -56,7 +56,7 @@ def estimate(run: Run) -> list[dict[str, Any]]:
         ("match", len(blocks), 2 * sum(pairs), labels, len(blocks)),
         ("relabel", len(blocks), cores, labels, chunks),
         ("downsample", len(blocks), cores, labels, chunks // 6),
-        ("measure", len(blocks), cores, labels, len(blocks)),
+        ("measure", len(blocks), cores, labels + 1, len(blocks)),
         ("shape", None, None, labels, None),
         ("mesh", meshes, cores, labels, meshes),
         ("mesh_merge", None, None, labels, None),

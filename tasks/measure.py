@@ -11,22 +11,28 @@ import pandas as pd
 
 from ..analysis.morphology import (
     block_moments,
+    convexity,
+    depths_below_surface,
     inscribed,
     merge_moments,
     nearest_neighbours,
+    neighbours_within,
     shapes,
+    sides_of_plane,
 )
 from .geometry import Box, vec3
 from .run import Run, Stage, flip
 from .stitch import RESOLVED
 from .store import RunStore
+from .tissue import Tissue
 
 _SHAPES = "measure/shapes.npz"
 _BATCH = 64  # somas a task
+_NEAR_NM = 10_000.0
 
 
 class MeasureStage(Stage):
-    """One task a block: the additive moments of the somas in its core, and of their surfaces."""
+    """One task a block: the additive moments of the somas in its core, of their surfaces and their grey values."""
 
     name = "measure"
     scratch = ("measure/blocks/",)
@@ -39,15 +45,23 @@ class MeasureStage(Stage):
             beside.update(grid.reaching(grid[index].core.grow((1, 1, 1))))
         return sorted(beside)
 
+    def read(self, index: int) -> Any:
+        core, around = self._boxes(index)
+        labels = self.run.somas.read(around)
+        there = labels[core.slices_zyx(around.lo)].any()
+        resolution = self.run.config.segment.resolution_nm
+        return labels, self.run.image.read(core, resolution) if there else None
+
     def work(self, index: int, data: Any) -> dict[str, Any]:
         bounds = self.run.segment_grid.bounds
-        core = self.run.segment_grid[index].core
-        around = core.grow((1, 1, 1)).intersect(bounds)
+        core, around = self._boxes(index)
+        labels, image = data
         moments = block_moments(
-            self.run.somas.read(around),
+            labels,
             core.slices_zyx(around.lo),
             flip(around.lo),
             (flip(bounds.lo), flip(bounds.hi)),
+            image,
         )
         put_frame(self.run.store, f"measure/blocks/{index}.npz", moments)
         return {"somas": len(moments)}
@@ -60,9 +74,14 @@ class MeasureStage(Stage):
         put_frame(store, _SHAPES, frame)
         return {"somas": len(frame)}
 
+    def _boxes(self, index: int) -> tuple[Box, Box]:
+        """A block's core, and what is read around it."""
+        core = self.run.segment_grid[index].core
+        return core, core.grow((1, 1, 1)).intersect(self.run.segment_grid.bounds)
+
 
 class ShapeStage(Stage):
-    """One task a batch of somas: the largest ball inside each."""
+    """One task a batch of somas: the largest ball inside each, and the convex hull around it."""
 
     name = "shape"
     scratch = ("measure/batches/",)
@@ -81,9 +100,9 @@ class ShapeStage(Stage):
             box, mask = crop(self.run, soma)
             radius, centre = inscribed(mask, flip(resolution))
             at = (np.array(flip(centre)) + box.lo + 0.5) * resolution
-            rows.append([radius, *at])
-        columns = ["inscribed_radius_um", *(f"inscribed_{a}_nm" for a in "xyz")]
-        frame = pd.DataFrame(np.array(rows).reshape(-1, 4), columns=columns)
+            rows.append([radius, *at, convexity(mask, flip(resolution))])
+        columns = ["inscribed_radius_um", *(f"inscribed_{a}_nm" for a in "xyz"), "convexity"]
+        frame = pd.DataFrame(np.array(rows).reshape(-1, len(columns)), columns=columns)
         put_frame(self.run.store, f"measure/batches/{index}.npz", frame)
         return {"somas": len(frame)}
 
@@ -96,7 +115,17 @@ def measured(run: Run) -> pd.DataFrame:
         if numbers and run.store.indices(f"measure/{folder}") >= set(numbers):
             parts = [get_frame(run.store, f"measure/{folder}/{i}.npz") for i in numbers]
             frame = pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1)
-    frame["nearest_nm"] = nearest_neighbours(frame[["x_nm", "y_nm", "z_nm"]].to_numpy())
+    xyz_nm = frame[["x_nm", "y_nm", "z_nm"]].to_numpy()
+    frame["nearest_nm"] = nearest_neighbours(xyz_nm)
+    frame["neighbours_10um"] = neighbours_within(xyz_nm, _NEAR_NM)
+    voxel = np.floor(xyz_nm / np.array(run.image.resolutions_nm[0])).astype(np.int64)
+    for axis, a in enumerate("xyz"):
+        frame[f"{a}_vx"] = voxel[:, axis]
+    if run.config.midline is not None:
+        plane = run.config.midline
+        frame["side"] = sides_of_plane(xyz_nm, plane.point_nm, plane.normal)
+    if run.config.mask is not None:
+        frame["depth_nm"] = depths_below_surface(xyz_nm, *Tissue(run).mask)
     columns = ["id", "confidence", "n_seeds", "crosses_seam", "suspicious"]
     resolved = get_frame(run.store, RESOLVED)[columns]
     return frame.merge(resolved, on="id", how="left", validate="one_to_one")

@@ -42,7 +42,7 @@ class SkeletonStage(Stage):
         return batches(self.frame)
 
     def work(self, index: int, data: Any) -> dict[str, Any]:
-        skeletons, counts = [], []
+        skeletons, rows = [], []
         for _, soma in batch(self.frame, index):
             centre = soma[[f"inscribed_{a}_nm" for a in "xyz"]].to_numpy(float)
             radius_nm = soma["inscribed_radius_um"] * 1000
@@ -53,11 +53,14 @@ class SkeletonStage(Stage):
             skeleton.id = int(soma["id"])
             skeleton.vertices += np.array([(o + 0.5) * r for o, r in zip(box.lo, resolution)], "f4")
             skeletons.append(skeleton)
-            counts.append(count_neurites(skeleton.vertices, skeleton.edges, centre, reach_nm))
+            found = neurites(skeleton.vertices, skeleton.edges, centre, reach_nm)
+            rows.append([len(found), *direction(skeleton.vertices, found, centre)])
         self.run.somas.write_skeletons(skeletons)
-        frame = pd.DataFrame({"neurites": np.array(counts, np.int64)})
+        columns = ["neurites", *(f"neurite_{a}" for a in "xyz")]
+        frame = pd.DataFrame(np.array(rows).reshape(-1, 4), columns=columns)
+        frame["neurites"] = frame["neurites"].astype(np.int64)
         put_frame(self.run.store, f"measure/neurites/{index}.npz", frame)
-        return {"somas": len(counts)}
+        return {"somas": len(rows)}
 
 
 def trace(
@@ -95,16 +98,30 @@ def trace(
     return Skeleton(middle[None].astype(np.float32), np.zeros((0, 2), np.uint32))
 
 
-def count_neurites(
+def neurites(
     vertices: np.ndarray, edges: np.ndarray, centre: np.ndarray, reach_nm: float
-) -> int:
+) -> list[np.ndarray]:
     """Branches of a skeleton that leave the soma: its parts further than `reach_nm` from the soma's middle.
 
     Args:
       vertices: n, 3; edges: m, 2 indices; centre of the largest ball inside the soma; all nm.
+    Returns:
+      The vertices of each, the branch with the most first.
     """
     outside = np.linalg.norm(vertices - centre, axis=1) > reach_nm
     kept = edges[outside[edges].all(axis=1)]
     graph = sparse.coo_matrix((np.ones(len(kept)), kept.T), shape=(len(vertices),) * 2)
     _, branch = sparse.csgraph.connected_components(graph, directed=False)
-    return len(np.unique(branch[outside]))
+    found = [np.flatnonzero(outside & (branch == b)) for b in np.unique(branch[outside])]
+    return sorted(found, key=len, reverse=True)
+
+
+def direction(
+    vertices: np.ndarray, branches: Sequence[np.ndarray], centre: np.ndarray
+) -> np.ndarray:
+    """Unit vector from the soma's middle to where its first branch leaves it; NaN without branches."""
+    if not len(branches):
+        return np.full(3, np.nan)
+    away = vertices[branches[0]] - centre
+    distance = np.linalg.norm(away, axis=1)
+    return np.asarray(away[distance.argmin()] / distance.min())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .geometry import Box, vec3
+from .resample import Nm3
 from .run import Run
 from .volume import ImageLayer, LabelLayer
 
@@ -28,6 +29,13 @@ class Tissue:
             labels = LabelLayer(mask)
             self._coarse_nm, self._whole = labels.resolution_nm, labels.bounds
             self._tissue = labels.read(self._whole) > 0
+
+    @property
+    def mask(self) -> tuple[np.ndarray, Nm3, Nm3]:
+        """The mask layer (bool, z, y, x), its voxels and its lower corner, x, y, z, nm."""
+        assert self._tissue is not None
+        first = tuple(v * r for v, r in zip(self._whole.lo, self._coarse_nm))
+        return self._tissue, self._coarse_nm, first  # type: ignore[return-value]
 
     def meets(self, box: Box, resolution_nm: Sequence[float]) -> bool:
         """Whether a box may hold tissue."""

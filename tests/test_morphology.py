@@ -13,25 +13,35 @@ from scipy.special import elliprg
 from flysoma.analysis.morphology import (
     MOMENTS,
     block_moments,
+    convexity,
+    depths_below_surface,
     inscribed,
     merge_moments,
     nearest_neighbours,
+    neighbours_within,
     shapes,
+    sides_of_plane,
 )
 
 VOXEL_NM = (40.0, 64.0, 64.0)
 
 
+def grey(shape):
+    """Grey values that differ from voxel to voxel."""
+    return (np.arange(np.prod(shape)).reshape(shape) * 7919 % 256).astype(np.uint8)
+
+
 def whole_moments(labels, origin=(0, 0, 0)):
     everything = tuple(slice(0, n) for n in labels.shape)
     bounds = origin, tuple(o + n for o, n in zip(origin, labels.shape))
-    return merge_moments([block_moments(labels, everything, origin, bounds)])
+    return merge_moments([block_moments(labels, everything, origin, bounds, grey(labels.shape))])
 
 
 def blockwise_moments(labels, cuts, origin=(0, 0, 0), lower_halo=0):
     """Cut at the given places of each axis; read one voxel beyond upper faces (and some below)."""
     spans = [list(zip([0, *at], [*at, n])) for at, n in zip(cuts, labels.shape)]
     bounds = origin, tuple(o + n for o, n in zip(origin, labels.shape))
+    image = grey(labels.shape)
     parts = []
     for z in spans[0]:
         for y in spans[1]:
@@ -40,7 +50,8 @@ def blockwise_moments(labels, cuts, origin=(0, 0, 0), lower_halo=0):
                 read = tuple(slice(a, b + 1) for a, (_, b) in zip(low, (z, y, x)))
                 core = tuple(slice(a - c, b - c) for c, (a, b) in zip(low, (z, y, x)))
                 start = tuple(o + c for o, c in zip(origin, low))
-                parts.append(block_moments(labels[read], core, start, bounds))
+                own = image[tuple(slice(a, b) for a, b in (z, y, x))]
+                parts.append(block_moments(labels[read], core, start, bounds, own))
     return parts
 
 
@@ -91,6 +102,49 @@ def test_axes_do_not_depend_on_orientation():
     row = shapes(whole_moments(mask), VOXEL_NM).iloc[0]
     axes = [row.semi_axis_a_um, row.semi_axis_b_um, row.semi_axis_c_um]
     assert axes == pytest.approx([1.5, 1.2, 1.0], rel=0.01)
+    assert [row.elongation, row.flatness] == pytest.approx([1.25, 1.2], rel=0.01)
+    for name, along in (("a", turn[2]), ("c", turn[0])):
+        found = np.array([row[f"axis_{name}_{a}"] for a in "zyx"])
+        assert abs(found @ along) > 0.999
+        assert found[np.abs(found).argmax()] > 0
+
+
+def test_grey_values_are_those_of_the_soma():
+    labels = np.zeros((20, 30, 25), np.uint32)
+    labels[3:15, 4:20, 5:21] = 3
+    labels[16:19, 2:9, 1:4] = 4
+    table = shapes(whole_moments(labels), VOXEL_NM).set_index("id")
+    for label in (3, 4):
+        inside = grey(labels.shape)[labels == label].astype(float)
+        assert table.loc[label, "grey_mean"] == pytest.approx(inside.mean(), rel=1e-12)
+        assert table.loc[label, "grey_spread"] == pytest.approx(inside.std(), rel=1e-9)
+    everything = tuple(slice(0, n) for n in labels.shape)
+    blind = block_moments(labels, everything, (0, 0, 0), ((0, 0, 0), labels.shape))
+    assert shapes(blind, VOXEL_NM)[["grey_mean", "grey_spread"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("radius_nm", [1500.0, 3000.0])
+def test_convexity_of_a_ball_a_box_and_a_dumbbell(radius_nm):
+    ball, _ = ellipsoid((radius_nm,) * 3)
+    assert convexity(ball > 0, VOXEL_NM) == pytest.approx(1, abs=0.02)
+    assert convexity(np.ones((20, 12, 9), bool), VOXEL_NM) == pytest.approx(1, abs=0.02)
+    two = np.concatenate([ball, ball], axis=2) > 0
+    r = radius_nm
+    apart = ball.shape[2] * VOXEL_NM[2]
+    hull = 4 / 3 * np.pi * r**3 + np.pi * r**2 * apart
+    assert convexity(two, VOXEL_NM) == pytest.approx(8 / 3 * np.pi * r**3 / hull, rel=0.02)
+    assert np.isnan(convexity(np.zeros((3, 3, 3), bool), VOXEL_NM))
+
+
+def test_depth_side_and_density():
+    tissue = np.zeros((10, 40, 10), bool)
+    tissue[:, 15:] = True  # y from 15 on
+    points = np.array([[2000.0, 20_000.0, 3000.0], [2000, 10_000, 3000], [2000, 33_500, 3000]])
+    depths = depths_below_surface(points, tissue, (1000.0, 1000.0, 1000.0), (0.0, 1000.0, 0.0))
+    assert depths == pytest.approx([4500, 0, 18_000], abs=501)
+    assert sides_of_plane(points, (0, 15_000, 0), (0, 1, 0)).tolist() == [1, -1, 1]
+    assert neighbours_within(points, 10_500).tolist() == [1, 1, 0]
+    assert neighbours_within(points[:0], 1).tolist() == []
 
 
 def test_box_has_exact_volume_extent_and_centre():

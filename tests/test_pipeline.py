@@ -20,7 +20,7 @@ from flysoma.analysis.viewer import find_browser
 from flysoma.tasks import coordinator, pipeline
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.run import Run
-from flysoma.tasks.skeleton import count_neurites, trace
+from flysoma.tasks.skeleton import direction, neurites, trace
 from flysoma.tasks.volume import LabelLayer, create_layer, write_array
 
 
@@ -136,7 +136,9 @@ def test_a_neurite_of_a_body_is_traced_and_counted():
     mask = body | (arm & (grid[2] > 30) & (grid[2] < 110))
     skeleton = trace(mask, (64, 64, 40), 1500.0, 2250.0)
     centre = np.array([30, 30, 45]) * RESOLUTION
-    assert count_neurites(skeleton.vertices, skeleton.edges, centre, 2250.0) == 1
+    found = neurites(skeleton.vertices, skeleton.edges, centre, 2250.0)
+    assert len(found) == 1
+    assert direction(skeleton.vertices, found, centre) @ (1, 0, 0) > 0.98
     assert abs(skeleton.cable_length() - 80 * 64) < 400
     lone = np.zeros((3, 3, 3), bool)
     lone[1, 1, 1] = True
@@ -148,7 +150,9 @@ def test_neurites_are_branches_that_leave_the_soma():
     arm = np.stack([steps, steps * 0, steps * 0], 1)
     vertices = np.concatenate([arm, -arm, arm[:12, [1, 0, 2]]])
     edges = np.array([(i, i + 1) for i in range(len(vertices) - 1) if vertices[i + 1].any()])
-    assert count_neurites(vertices, edges, np.zeros(3), 1500.0) == 2
+    found = neurites(vertices, edges, np.zeros(3), 1500.0)
+    assert len(found) == 2 and len(found[0]) >= len(found[1])
+    assert np.isnan(direction(vertices, [], np.zeros(3))).all()
 
 
 def test_the_corners_of_a_packed_body_are_no_neurites():
@@ -166,6 +170,10 @@ def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
     assert np.abs(found - sorted(CENTRES)).max() < 0.1
     assert table["crosses_seam"].all() and not table["suspicious"].any()
     assert (table["n_seeds"] == 1).all()
+    assert table["convexity"].min() > 0.97 and table["elongation"].max() < 1.03
+    assert (table["grey_mean"] > 205).all() and (table["grey_spread"] < 10).all()
+    places = table[["x_vx", "y_vx", "z_vx"]].to_numpy() - OFFSET
+    assert np.abs(places[:, ::-1] - sorted(CENTRES)).max() <= 1
     assert (undisturbed / "report/overview.png").stat().st_size > 10_000
     assert "<html" in (undisturbed / "report/index.html").read_text()[:100]
 
