@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import TasksFailed, UserError
 from .attempts import failure_path, failures
 from .lock import coordinator_lock
-from .pipeline import STAGES, check_stage, make_stage, state_path
+from .pipeline import EXTRAS, STAGES, check_stage, make_stage, state_path
 from .queues import Queue, open_queue
 from .run import Run, Stage
 from .worker import do_task
@@ -130,7 +130,7 @@ def clean(run: Run, dry_run: bool = False) -> dict[str, int]:
     if not (run.store.get_json(state_path(last)) or {}).get("finished"):
         raise UserError(f"{run.path} is not finished (stage {last} is not): it needs what is there")
     gone = {}
-    for folder in (*(path for stage in STAGES for path in stage.scratch), *_RECORDS):
+    for folder in (*(path for stage in (*STAGES, *EXTRAS) for path in stage.scratch), *_RECORDS):
         names = run.store.names(folder)
         gone[folder] = len(names)
         if not dry_run:

@@ -20,13 +20,13 @@ from ..analysis.morphology import (
     shapes,
     sides_of_plane,
 )
-from .geometry import Box, vec3
+from .geometry import Box, Vec3, vec3
 from .run import Run, Stage, flip
 from .stitch import RESOLVED
 from .store import RunStore
 from .tissue import Tissue
 
-_SHAPES = "measure/shapes.npz"
+SHAPES = "measure/shapes.npz"
 _BATCH = 64  # somas a task
 _NEAR_NM = 10_000.0
 
@@ -71,7 +71,7 @@ class MeasureStage(Stage):
         paths = (f"measure/blocks/{index}.npz" for index in self.plan())
         parts = [pd.DataFrame(arrays) for arrays in store.get_many_arrays(paths)]
         frame = shapes(merge_moments(parts), flip(self.run.config.segment.resolution_nm))
-        put_frame(store, _SHAPES, frame)
+        put_frame(store, SHAPES, frame)
         return {"somas": len(frame)}
 
     def _boxes(self, index: int) -> tuple[Box, Box]:
@@ -88,7 +88,7 @@ class ShapeStage(Stage):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        return get_frame(self.run.store, _SHAPES)
+        return get_frame(self.run.store, SHAPES)
 
     def plan(self) -> Sequence[int]:
         return batches(self.frame)
@@ -109,7 +109,7 @@ class ShapeStage(Stage):
 
 def measured(run: Run) -> pd.DataFrame:
     """All that has been measured so far, one row a soma."""
-    frame = get_frame(run.store, _SHAPES)
+    frame = get_frame(run.store, SHAPES)
     numbers = batches(frame)
     for folder in ("batches", "neurites"):
         if numbers and run.store.indices(f"measure/{folder}") >= set(numbers):
@@ -141,8 +141,8 @@ def batch(frame: pd.DataFrame, index: int) -> Iterator[tuple[Any, pd.Series]]:
     return frame.iloc[index * _BATCH : (index + 1) * _BATCH].iterrows()
 
 
-def crop(run: Run, soma: pd.Series) -> tuple[Box, np.ndarray]:
-    """The box of a soma with a voxel around it, and where in it the soma is (bool z, y, x)."""
+def crop(run: Run, soma: pd.Series, more: Vec3 = (1, 1, 1)) -> tuple[Box, np.ndarray]:
+    """The box of a soma with so many voxels around it, and where in it the soma is (bool z, y, x)."""
     lo, hi = (
         vec3(
             np.rint(
@@ -151,7 +151,7 @@ def crop(run: Run, soma: pd.Series) -> tuple[Box, np.ndarray]:
         )
         for end in ("start", "end")
     )
-    box = Box(lo, hi).grow((1, 1, 1)).intersect(run.segment_grid.bounds)
+    box = Box(lo, hi).grow(more).intersect(run.segment_grid.bounds)
     return box, run.somas.read(box) == np.uint64(soma["id"])
 
 

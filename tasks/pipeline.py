@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import UserError
 from .attempts import failures, index_of
 from .config import RunConfig, parse_config
 from .finish import DownsampleStage, MeshMergeStage, MeshStage
+from .link import LinkStage
 from .locate import LocateStage
 from .measure import MeasureStage, ShapeStage
 from .predict import PredictStage
@@ -37,14 +39,16 @@ STAGES: list[type[Stage]] = [
     SkeletonStage,
     PublishStage,
 ]
+EXTRAS: list[type[Stage]] = [LinkStage]  # with a command of their own
 _RECENT_S = 600.0  # of which a stage's rate is told
 _STRAGGLERS = 10
 
 
 def make_stage(name: str, run: Run) -> Stage:
     """A stage of a run, by its name."""
-    check_stage(name)
-    return next(stage for stage in STAGES if stage.name == name)(run)
+    known = [*STAGES, *EXTRAS]
+    check_stage(name, known)
+    return next(stage for stage in known if stage.name == name)(run)
 
 
 def state_path(stage: str) -> str:
@@ -52,9 +56,9 @@ def state_path(stage: str) -> str:
     return f"stages/{stage}.json"
 
 
-def check_stage(name: str | None) -> None:
+def check_stage(name: str | None, stages: Sequence[type[Stage]] = STAGES) -> None:
     """Raise UserError when there is no stage of that name; None is fine."""
-    names = [stage.name for stage in STAGES]
+    names = [stage.name for stage in stages]
     if name is not None and name not in names:
         raise UserError(f"no stage '{name}'; there are: {', '.join(names)}")
 

@@ -145,6 +145,30 @@ class LabelLayer:
     def read(self, box: Box) -> np.ndarray:
         return _download(self._volume, box)
 
+    def sample(self, box: Box, resolution_nm: Nm3) -> np.ndarray:
+        """Labels at the middles of a box's voxels at another resolution; 0 outside of the layer."""
+        scales = self._volume.info["scales"]
+        fine = [
+            mip
+            for mip, scale in enumerate(scales)
+            if all(r <= w * 1.0001 for r, w in zip(scale["resolution"], resolution_nm))
+        ]
+        mip = max(fine, default=0)
+        whole = _scale_box(scales[mip])
+        places = []
+        for axis, w in enumerate(resolution_nm):
+            middles = (np.arange(box.lo[axis], box.hi[axis]) + 0.5) * w
+            places.append(np.floor(middles / scales[mip]["resolution"][axis]).astype(int))
+        source = Box(vec3([p[0] for p in places]), vec3([p[-1] + 1 for p in places]))
+        inside = [(p >= a) & (p < b) for p, a, b in zip(places, whole.lo, whole.hi)]
+        found = np.zeros(box.size[::-1], self._volume.dtype)
+        if all(axis.any() for axis in inside):
+            source = source.intersect(whole)
+            labels = _download(_at_mip(self._volume, mip), source)
+            near = [p[i] - a for p, i, a in zip(places, inside, source.lo)][::-1]
+            found[np.ix_(*inside[::-1])] = labels[np.ix_(*near)]
+        return found
+
     def write(self, box: Box, labels: np.ndarray) -> None:
         """Write a chunk-aligned box; labels z, y, x."""
         self._volume[_bbox(box)] = labels.astype(self._volume.dtype).T[..., np.newaxis]
