@@ -24,6 +24,7 @@ COMMANDS = {
     "retry": "fleet:retry",
     "clean": "fleet:clean",
     "view": "view",
+    "publish": "publish",
     "link": "link",
     "predict": "predict",
     "evaluate": "evaluate",

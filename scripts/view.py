@@ -12,6 +12,7 @@ from ..analysis import viewer
 from ..tasks.run import Run
 from ..tasks.stitch import RESOLVED
 from ..tasks.store import local_folder
+from ..tasks.volume import LabelLayer
 
 _SHOWN = 300  # somas whose meshes are there from the start
 
@@ -27,13 +28,13 @@ def command(path: str, link: str | None, screenshot: str | None, port: int) -> N
     """Open RUN: image, somas with meshes, centroids."""
     run = Run.open(path)
     if link is not None:
-        click.echo(viewer.link(_state(run, "", ""), link))
+        click.echo(viewer.link(view_state(run, run.somas, "", ""), link))
         return
     with ExitStack() as stack:
         folders = [f for f in map(local_folder, (run.path, run.config.image)) if f is not None]
         root = os.path.commonpath(folders) if folders else ""
         served = stack.enter_context(viewer.serve(root)).url if root else ""
-        opened = viewer.open_viewer(_state(run, root, served), port)
+        opened = viewer.open_viewer(view_state(run, run.somas, root, served), port)
         if screenshot is not None:
             viewer.screenshot(opened, screenshot)
             click.echo(screenshot)
@@ -44,8 +45,9 @@ def command(path: str, link: str | None, screenshot: str | None, port: int) -> N
             time.sleep(3600)
 
 
-def _state(run: Run, root: str, served: str) -> dict[str, object]:
-    bounds, resolution = run.segment_grid.bounds, run.config.segment.resolution_nm
+def view_state(run: Run, somas: LabelLayer, root: str, served: str) -> dict[str, object]:
+    """Neuroglancer's state for a run; `somas` is its layer, or one like it that can be read now."""
+    bounds, resolution = somas.bounds, somas.resolution_nm
     low, high = (
         tuple(v * r for v, r in zip(corner, resolution)) for corner in (bounds.lo, bounds.hi)
     )

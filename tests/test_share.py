@@ -1,0 +1,102 @@
+"""`flysoma publish`: everything arrives, once, with checksums; what is not finished is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import boto3
+import pandas as pd
+import pytest
+from cloudfiles import CloudFiles
+from five_balls import digest, flysoma, make_volume, write_config
+from object_stores import AWS, moto
+
+from flysoma.tasks.run import Run
+from flysoma.tasks.share import cors_commands
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    volume = make_volume(tmp_path_factory.mktemp("share"))
+    done = flysoma("run", write_config(volume, "run", 128), "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    return volume[0] / "run"
+
+
+def sums(folder):
+    listed = (
+        line.split("  ", 1) for line in (folder / "checksums.sha256").read_text().splitlines()
+    )
+    return {name: value for value, name in listed}
+
+
+def test_a_folder_holds_all_with_checksums_and_can_be_viewed(finished, tmp_path):
+    there = tmp_path / "there"
+    done = flysoma("publish", str(finished), str(there), "--licence", "CC-BY-4.0")
+    assert done.returncode == 0, done.stderr
+    for name, value in sums(there).items():
+        assert hashlib.sha256((there / name).read_bytes()).hexdigest() == value
+    for folder in ("somas", "centroids", "tables", "report"):
+        assert digest(there / folder) == digest(finished / folder)
+    about = json.loads((there / "provenance.json").read_text())
+    assert about["licence"] == "CC-BY-4.0" and about["somas"] == 5 and not about["unfinished"]
+    assert set(about["weights_sha256"]) == {"locate", "segment"} and about["image_info_sha256"]
+    assert "5 cell bodies" in (there / "README.md").read_text()
+    assert Run.open(str(there)).somas.bounds == Run.open(str(finished)).somas.bounds
+
+
+def test_it_goes_on_where_it_stopped_and_changes_nothing(finished, tmp_path):
+    first, there = tmp_path / "first", tmp_path / "there"
+    assert flysoma("publish", str(finished), str(first)).returncode == 0
+    assert flysoma("publish", str(finished), str(there)).returncode == 0
+    (there / "somas/info").unlink()  # and what was noted says that it is there
+    for name in ("provenance.json", "README.md", "tables/somas.csv"):
+        (there / name).unlink()
+    assert flysoma("publish", str(finished), str(there)).returncode == 0
+    assert sums(there) == sums(first)
+    again = flysoma("publish", str(finished), str(there))
+    small = len(digest(finished / "tables")) + len(digest(finished / "report")) + 2
+    assert f", {small} of them copied now" in again.stdout
+    assert sums(there) == sums(first)
+
+
+def test_what_is_not_finished_is_refused_unless_forced(finished, tmp_path):
+    state = finished / "stages/publish.json"
+    kept = state.read_text()
+    state.write_text(json.dumps(json.loads(kept) | {"finished": False}))
+    try:
+        refused = flysoma("publish", str(finished), str(tmp_path / "there"))
+        forced = flysoma("publish", str(finished), str(tmp_path / "there"), "--force")
+    finally:
+        state.write_text(kept)
+    assert refused.returncode == 2 and "not finished: publish to do" in refused.stderr
+    assert not (tmp_path / "there/tables").exists() or forced.returncode == 0
+    assert forced.returncode == 0 and "not finished: publish" in forced.stderr
+    assert "Not finished" in (tmp_path / "there/README.md").read_text()
+    inside = flysoma("publish", str(finished), str(finished / "somas"))
+    assert inside.returncode == 2 and "lie in each other" in inside.stderr
+
+
+def test_a_bucket_gets_it_compressed_and_pandas_reads_it(finished, monkeypatch):
+    for name, value in AWS.items():
+        monkeypatch.setenv(name, value)
+    with moto() as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        done = flysoma("publish", str(finished), "s3://bucket/brain")
+        assert done.returncode == 0, done.stderr
+        assert "aws s3api put-bucket-cors --bucket bucket" in done.stdout
+        assert digest("s3://bucket/brain/somas") == digest(finished / "somas")
+        table = CloudFiles("s3://bucket/brain/tables", progress=False).get("somas.parquet")
+        assert table == (finished / "tables/somas.parquet").read_bytes()
+        chunk = next(n for n in digest(finished / "somas") if n.startswith("64_64_40/"))
+        head = boto3.client("s3").head_object(Bucket="bucket", Key=f"brain/somas/{chunk}")
+        assert head["ContentEncoding"] == "gzip"
+        assert len(pd.read_parquet(finished / "tables/somas.parquet")) == 5
+
+
+def test_every_kind_of_bucket_has_its_way_to_let_browsers_in():
+    assert "--cors-file" in cors_commands("gs://bucket/a/b")
+    assert json.loads(cors_commands("s3://bucket/a").split("'")[1])["CORSRules"]
+    assert cors_commands("file:///folder") is None
