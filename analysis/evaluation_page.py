@@ -53,7 +53,9 @@ def evaluation_page(
         figures = "\n".join(
             picture(
                 f"{number}. {describe(case, voxel_nm, offset_nm)}",
-                overview_figure(_sections(case, pred, truth, voxel_nm, image), columns=3, dpi=_DPI),
+                overview_figure(
+                    case_sections(case, pred, truth, voxel_nm, image), columns=3, dpi=_DPI
+                ),
             )
             for number, case in enumerate(worst, start=1)
         )
@@ -81,9 +83,10 @@ def describe(case: Case, voxel_nm: Voxel, offset_nm: Voxel = (0.0, 0.0, 0.0)) ->
     )
 
 
-def _sections(
+def case_sections(
     case: Case, pred: Labels, truth: Labels, voxel_nm: Voxel, image: ReadImage | None
 ) -> list[Section]:
+    """Three sections through the middle of a case, with what is around it."""
     room = [round(_ROOM_NM / v) for v in voxel_nm]
     a = [max(0, p - r) for p, r in zip(case.box[0], room)]
     b = [min(n, p + r) for n, p, r in zip(truth.shape, case.box[1], room)]

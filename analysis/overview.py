@@ -43,7 +43,12 @@ class Section:
 
 
 def overview_figure(
-    sections: Sequence[Section], *, title: str = "", columns: int = 2, dpi: int = _DPI
+    sections: Sequence[Section],
+    *,
+    title: str = "",
+    columns: int = 2,
+    dpi: int = _DPI,
+    names: tuple[str, str] = ("found (one colour a soma)", "truth"),
 ) -> bytes:
     """PNG of the sections in a grid, 16 inches wide, each with a scale bar and the number of somas that it cuts.
 
@@ -74,7 +79,7 @@ def overview_figure(
         if not sections:
             figure.text(0.5, 0.5, "no sections", color=_INK, size=14, ha="center", va="center")
         if foot_in > 0.2:
-            _legend(figure)
+            _legend(figure, names)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", facecolor=_PAPER, metadata={"Software": None})
     return buffer.getvalue()
@@ -145,10 +150,10 @@ def _scale_bar(axes: Axes, columns: int, rows: int, pixel_nm: tuple[float, float
     text.set_bbox({"facecolor": "black", "alpha": 0.45, "pad": 1.5, "linewidth": 0})
 
 
-def _legend(figure: Figure) -> None:
+def _legend(figure: Figure, names: tuple[str, str]) -> None:
     handles = [
-        Line2D([], [], color=label_colour(1), lw=1.6, label="found (one colour a soma)"),
-        Line2D([], [], color="white", lw=0.9, ls=(0, (2.5, 2.5)), label="truth"),
+        Line2D([], [], color=label_colour(1), lw=1.6, label=names[0]),
+        Line2D([], [], color="white", lw=0.9, ls=(0, (2.5, 2.5)), label=names[1]),
     ]
     legend = figure.legend(
         handles=handles, loc="lower left", ncols=2, frameon=False, labelcolor=_INK

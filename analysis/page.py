@@ -40,11 +40,14 @@ def pairs(values: Mapping[str, Any]) -> str:
     return f"<dl>{rows}</dl>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text under a head; wide ones scroll."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], targets: Sequence[str] = ()) -> str:
+    """Rows of text under a head; wide ones scroll. `targets`: where the first cell of each row leads, if anywhere."""
     top = "".join(f"<th>{escape(name)}</th>" for name in head)
+    cells = [[escape(value) for value in row] for row in rows]
+    for row, target in zip(cells, targets):
+        row[0] = f'<a href="{escape(target)}">{row[0]}</a>'
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in cells
     )
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 

@@ -62,6 +62,7 @@ class Layers:
       centroids: the annotation layer, or None.
       bounds_nm: lower and upper corner of the volume, x, y, z.
       image_range: grey values shown as black and white.
+      beside: another segmentation of the same volume, shown too, or None.
       selected: segments whose meshes the 3D panel shows from the start; in sections only they are coloured.
         Empty: all are coloured, and a double click shows a mesh.
     """
@@ -70,6 +71,7 @@ class Layers:
     bounds_nm: tuple[Nm3, Nm3]
     image: str | None = None
     centroids: str | None = None
+    beside: str | None = None
     image_range: tuple[int, int] = (0, 255)
     selected: Sequence[int] = ()
 
@@ -226,6 +228,8 @@ def _layers(layers: Layers) -> list[dict[str, Any]]:
             "hideSegmentZero": True,
         }
     )
+    if layers.beside:
+        shown.append({"type": "segmentation", "name": "beside", "source": layers.beside})
     if layers.centroids:
         shown.append({**link_layer(layers.centroids, "somas"), "projectionAnnotationSpacing": 10})
     return shown

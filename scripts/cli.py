@@ -28,6 +28,7 @@ COMMANDS = {
     "link": "link",
     "predict": "predict",
     "evaluate": "evaluate",
+    "compare": "compare",
     "train": "train_command",
     "bench": "bench.command",
 }

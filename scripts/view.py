@@ -23,18 +23,29 @@ _SHOWN = 300  # somas whose meshes are there from the start
     "--link", metavar="URL", help="Print a link for the neuroglancer served there; buckets only."
 )
 @click.option("--screenshot", metavar="FILE", type=click.Path(), help="Write a PNG and stop.")
+@click.option("--at", nargs=3, type=float, help="Centre of the view in nm, X Y Z.")
+@click.option("--beside", metavar="RUN", help="Another run on the same volume, to show too.")
 @click.option("--port", default=0, help="Port of the viewer; default: any free one.")
-def command(path: str, link: str | None, screenshot: str | None, port: int) -> None:
+def command(
+    path: str,
+    link: str | None,
+    screenshot: str | None,
+    at: tuple[float, float, float] | None,
+    beside: str | None,
+    port: int,
+) -> None:
     """Open RUN: image, somas with meshes, centroids."""
     run = Run.open(path)
+    other = None if beside is None else Run.open(beside)
     if link is not None:
-        click.echo(viewer.link(view_state(run, run.somas, "", ""), link))
+        click.echo(viewer.link(view_state(run, run.somas, "", "", at, other), link))
         return
     with ExitStack() as stack:
-        folders = [f for f in map(local_folder, (run.path, run.config.image)) if f is not None]
+        paths = [run.path, run.config.image, *([other.path] if other else [])]
+        folders = [f for f in map(local_folder, paths) if f is not None]
         root = os.path.commonpath(folders) if folders else ""
         served = stack.enter_context(viewer.serve(root)).url if root else ""
-        opened = viewer.open_viewer(view_state(run, run.somas, root, served), port)
+        opened = viewer.open_viewer(view_state(run, run.somas, root, served, at, other), port)
         if screenshot is not None:
             viewer.screenshot(opened, screenshot)
             click.echo(screenshot)
@@ -45,8 +56,21 @@ def command(path: str, link: str | None, screenshot: str | None, port: int) -> N
             time.sleep(3600)
 
 
-def view_state(run: Run, somas: LabelLayer, root: str, served: str) -> dict[str, object]:
-    """Neuroglancer's state for a run; `somas` is its layer, or one like it that can be read now."""
+def view_state(
+    run: Run,
+    somas: LabelLayer,
+    root: str,
+    served: str,
+    position_nm: tuple[float, float, float] | None = None,
+    beside: Run | None = None,
+) -> dict[str, object]:
+    """Neuroglancer's state for a run; `somas` is its layer, or one like it that can be read now.
+
+    Args:
+      root, served: as of `viewer.source_url`.
+      position_nm: centre of the view; by default the volume's.
+      beside: another run on the same volume, shown too.
+    """
     bounds, resolution = somas.bounds, somas.resolution_nm
     low, high = (
         tuple(v * r for v, r in zip(corner, resolution)) for corner in (bounds.lo, bounds.hi)
@@ -57,6 +81,7 @@ def view_state(run: Run, somas: LabelLayer, root: str, served: str) -> dict[str,
         bounds_nm=(low, high),  # type: ignore[arg-type]
         image=viewer.source_url(run.config.image, root, served),
         centroids=viewer.source_url(f"{run.path}/centroids", root, served),
+        beside=None if beside is None else viewer.source_url(beside.somas_path, root, served),
         selected=() if found is None else found["id"][:_SHOWN].tolist(),
     )
-    return viewer.viewer_state(layers)
+    return viewer.viewer_state(layers, position_nm=position_nm)
