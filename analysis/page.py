@@ -79,6 +79,8 @@ a { color: var(--accent); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.4rem; margin: 1rem 0; }
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
+.checks b { display: inline-block; min-width: 4.5rem; font-weight: 600; }
+.checks b.warn { color: var(--warn); }
 figure { margin: 1.2rem 0; }
 figure img { width: 100%; height: auto; display: block; border-radius: 3px; }
 figcaption { color: var(--soft); font-size: .88rem; margin-top: .45rem; }

@@ -11,15 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .checks import LOOK, check_somas
+from .figures import all_plots
 from .overview import Section, overview_figure
 from .page import escape, page, pairs, picture, section, table
-from .plots import (
-    plot_confidence,
-    plot_maps,
-    plot_neighbours,
-    plot_sphericity,
-    plot_volumes,
-)
+from .plots import Plot, inline
+from .seams import NO_SEAMS
 from .tables import soma_table
 
 __all__ = ["Section", "overview_figure", "report_page"]
@@ -32,7 +29,10 @@ _METHOD = (
 
 
 def report_page(
-    frame: pd.DataFrame, summary: Mapping[str, Any], figures: Mapping[str, bytes]
+    frame: pd.DataFrame,
+    summary: Mapping[str, Any],
+    figures: Mapping[str, bytes],
+    suspects: Mapping[str, bytes] | None = None,
 ) -> str:
     """index.html of a run's report.
 
@@ -40,20 +40,22 @@ def report_page(
       frame: the table of somas; see `tables.COLUMNS`. May be empty.
       summary: what else is known of the run; each key may be absent:
         title (str); lead (str, one sentence below it); facts (name to text, shown as a list);
-        bounds_nm ((x, y, z), (x, y, z)) of the volume; open (str, the command that opens the result);
+        bounds_nm ((x, y, z), (x, y, z)) of the volume; seams (`seams.Seams`);
+        open (str, the command that opens the result);
         link (str, a neuroglancer URL); scores (str, a text table, when there is a truth);
         stages (list of dicts with the same keys, such as stage, tasks, seconds);
         provenance (name to text); config (str, YAML); files (name to relative link).
       figures: caption to PNG.
+      suspects: caption to PNG, of suspicious somas.
     """
     somas = soma_table(frame)
     title = str(summary.get("title", "Somas"))
     sections = [
         _header(title, somas, summary),
         *(picture(caption, data) for caption, data in figures.items()),
-        section("Where they are", _maps(somas, summary)),
-        section("How they are", _measures(somas)),
-        section("To look at", _suspicious(somas)),
+        section("Is it right?", _checks(somas, summary)),
+        *_plots(report_plots(somas, summary)),
+        section("To look at", _suspicious(somas, suspects or {})),
         _scores(summary),
         section("Time", _stages(summary.get("stages", []))),
         _provenance(summary),
@@ -97,30 +99,44 @@ def _tiles(somas: pd.DataFrame) -> str:
     return f'<div class="tiles">{cells}</div>'
 
 
-def _maps(somas: pd.DataFrame, summary: Mapping[str, Any]) -> str:
-    bounds = summary.get("bounds_nm")
-    if bounds is None:
-        places = somas[["x_nm", "y_nm", "z_nm"]].to_numpy(np.float64)
-        if len(places) == 0:
-            return "<p>No somas, so no map.</p>"
-        room = 5000.0
-        bounds = tuple(places.min(axis=0) - room), tuple(places.max(axis=0) + room)
-    caption = "Three projections of the volume; circles have the somas' size. y runs downward."
-    return f"<figure>{plot_maps(somas, bounds)}<figcaption>{caption}</figcaption></figure>"
+def report_plots(somas: pd.DataFrame, summary: Mapping[str, Any]) -> list[Plot]:
+    """The figures of a report, in their order; arguments as for `report_page`."""
+    return all_plots(soma_table(somas), _bounds(somas, summary), summary.get("seams", NO_SEAMS))
 
 
-def _measures(somas: pd.DataFrame) -> str:
-    plots = (
-        (plot_volumes(somas), "Volume."),
-        (plot_neighbours(somas), "Distance between a soma's centre and the nearest other one."),
-        (plot_sphericity(somas), "Sphericity against volume; suspicious somas stand out in red."),
-        (plot_confidence(somas), "Mean certainty of the network over each soma."),
+def _bounds(somas: pd.DataFrame, summary: Mapping[str, Any]) -> Any:
+    """The volume, or what is around the somas where it is not known."""
+    if summary.get("bounds_nm") is not None:
+        return summary["bounds_nm"]
+    places = somas[["x_nm", "y_nm", "z_nm"]].to_numpy(np.float64)
+    if len(places) == 0:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    room = 5000.0
+    return tuple(places.min(axis=0) - room), tuple(places.max(axis=0) + room)
+
+
+def _checks(somas: pd.DataFrame, summary: Mapping[str, Any]) -> str:
+    checks = check_somas(somas, _bounds(somas, summary), summary.get("seams", NO_SEAMS))
+    rows = "".join(
+        f'<dt>{escape(c.question)}</dt><dd><b class="{"warn" if c.verdict == LOOK else ""}">'
+        f"{escape(c.verdict)}</b> {escape(c.why)}</dd>"
+        for c in checks
     )
-    figures = "".join(f"<figure>{p}<figcaption>{escape(c)}</figcaption></figure>" for p, c in plots)
-    return f'<div class="pairs">{figures}</div>'
+    return f'<dl class="checks">{rows}</dl>'
 
 
-def _suspicious(somas: pd.DataFrame) -> str:
+def _plots(plots: Sequence[Plot]) -> list[str]:
+    shown = [
+        f"<figure>{inline(plot)}<figcaption>{escape(plot.caption)}</figcaption></figure>"
+        for plot in plots
+    ]
+    return [
+        section("Where they are", shown[0]),
+        section("How they are", f'<div class="pairs">{"".join(shown[1:])}</div>'),
+    ]
+
+
+def _suspicious(somas: pd.DataFrame, pictures: Mapping[str, bytes]) -> str:
     odd = somas[somas["suspicious"]].sort_values("volume_um3", ascending=False)
     if len(odd) == 0:
         return "<p>No soma is suspicious: no guard had to keep stitching from joining anything.</p>"
@@ -138,7 +154,8 @@ def _suspicious(somas: pd.DataFrame) -> str:
     head = ("id", "position (nm, x y z)", "volume (µm³)", "sphericity", "confidence", "at edge")
     more = f"<p>The largest {_LISTED} of {len(odd):,}; the table has all.</p>"
     lead = "<p>A guard kept stitching from joining these with a neighbour; look at them first.</p>"
-    return lead + table(head, rows) + (more if len(odd) > _LISTED else "")
+    shown = "".join(picture(caption, data) for caption, data in pictures.items())
+    return lead + table(head, rows) + (more if len(odd) > _LISTED else "") + shown
 
 
 def _scores(summary: Mapping[str, Any]) -> str:

@@ -6,10 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from ..analysis.annotations import annotation_files
 from ..analysis.overview import Section, overview_figure
+from ..analysis.plots import plot_files
 from ..analysis.properties import segment_properties
-from ..analysis.report import report_page
+from ..analysis.report import report_page, report_plots
+from ..analysis.seams import Seams
 from ..analysis.tables import table_files
 from .geometry import Box, vec3
 from .measure import measured
@@ -18,6 +23,9 @@ from .volume import LabelLayer
 
 _SECTIONS = 4
 _PICTURE_VX = 1024  # edge of what is shown of a section
+_SUSPECTS = 12  # with a picture
+_ROOM_NM = 1500.0  # around one of them
+_SUSPECT_DPI = 60
 
 
 class PublishStage(Stage):
@@ -45,7 +53,13 @@ class PublishStage(Stage):
         run.somas.set_info(segment_properties="segment_properties")
         picture = overview_figure(sections(run))
         store.put("report/overview.png", picture, "image/png")
-        page = report_page(frame, _summary(run, (low, high)), {"Sections with outlines": picture})
+        summary = _summary(run, (low, high))
+        for plot in report_plots(frame, summary):
+            for name, data in plot_files(plot).items():
+                store.put(f"report/figures/{name}", data)
+        page = report_page(
+            frame, summary, {"Sections with outlines": picture}, suspects(run, frame)
+        )
         store.put("report/index.html", page.encode(), "text/html")
         return {"somas": len(frame)}
 
@@ -77,18 +91,76 @@ def sections(run: Run, truth: LabelLayer | None = None) -> list[Section]:
     return shown
 
 
-def _summary(run: Run, bounds_nm: Any) -> dict[str, Any]:
-    from .pipeline import STAGES  # which imports this stage
+def suspects(run: Run, frame: pd.DataFrame) -> dict[str, bytes]:
+    """Three sections through each of the largest somas that are suspicious: caption to PNG."""
+    bounds, resolution = run.segment_grid.bounds, run.somas.resolution_nm
+    odd = frame[frame["suspicious"].to_numpy(bool)].sort_values(
+        ["volume_um3", "id"], ascending=[False, True]
+    )
+    found = {}
+    for row in odd.head(_SUSPECTS).itertuples():
+        middle = [int(getattr(row, f"{a}_nm") / r) for a, r in zip("xyz", resolution)]
+        lo, hi = (
+            [getattr(row, f"bb_{end}_{a}_nm") / r for a, r in zip("xyz", resolution)]
+            for end in ("start", "end")
+        )
+        room = [_ROOM_NM / r for r in resolution]
+        box = Box(
+            vec3([int(a - r) for a, r in zip(lo, room)]),
+            vec3([int(b + r) for b, r in zip(hi, room)]),
+        ).intersect(bounds)
+        shown = []
+        for axis, a in enumerate("zyx"):
+            at = 2 - axis  # of x, y, z
+            first = vec3([m if i == at else v for i, (m, v) in enumerate(zip(middle, box.lo))])
+            past = vec3([m + 1 if i == at else v for i, (m, v) in enumerate(zip(middle, box.hi))])
+            plane = Box(first, past).intersect(bounds)
+            across = [r for i, r in enumerate(resolution[::-1]) if i != axis]
+            shown.append(
+                Section(
+                    f"{a} = {middle[at] * resolution[at] / 1000:.1f} um",
+                    run.image.read(plane, resolution).take(0, axis),
+                    run.somas.read(plane).take(0, axis),
+                    (across[0], across[1]),
+                )
+            )
+        caption = f"soma {row.id}, {row.volume_um3:.0f} um3"
+        found[caption] = overview_figure(shown, columns=3, dpi=_SUSPECT_DPI)
+    return found
 
-    stages = []
-    for name in (stage.name for stage in STAGES if stage is not PublishStage):
-        receipts = run.store.get_jsons(run.store.names(f"receipts/{name}/"))
-        seconds = sum(receipt["seconds"] for receipt in receipts.values())
-        stages.append({"stage": name, "tasks": len(receipts), "seconds": round(seconds, 1)})
+
+def _summary(run: Run, bounds_nm: Any) -> dict[str, Any]:
+    from .pipeline import STAGES, status  # which imports this stage
+
+    before = {stage.name for stage in STAGES if stage is not PublishStage}
+    stages = [
+        {
+            "stage": row["stage"],
+            "tasks": row["done"],
+            "hours": row["task_hours"],
+            "cost": row["cost"],
+        }
+        for row in status(run)
+        if row["stage"] in before
+    ]
+    for row in stages:
+        row["hours"] = "" if row["hours"] is None else f"{row['hours']:.4f}"
+        if not any(run.config.prices.model_dump().values()):
+            del row["cost"]
+    grid = run.segment_grid
+    edges = [
+        np.array(sorted({b.core.hi[axis] for b in grid} - {grid.bounds.hi[axis]}), float)
+        for axis in range(3)
+    ]
+    resolution, block = run.config.segment.resolution_nm, run.config.segment.block_vx
     manifest = run.store.get_json("manifest.json")
     return {
         "title": "Somas",
         "bounds_nm": bounds_nm,
+        "seams": Seams(
+            (edges[0] * resolution[0], edges[1] * resolution[1], edges[2] * resolution[2]),
+            (block[0] * resolution[0], block[1] * resolution[1], block[2] * resolution[2]),
+        ),
         "stages": stages,
         "provenance": {
             **manifest["versions"],

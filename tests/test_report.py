@@ -7,12 +7,16 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from soma_rows import make_somas
 
+from flysoma.analysis.checks import GOOD, LOOK, UNKNOWN, check_somas
 from flysoma.analysis.overview import label_colour, outlines
-from flysoma.analysis.report import Section, overview_figure, report_page
+from flysoma.analysis.plots import plot_files
+from flysoma.analysis.report import Section, overview_figure, report_page, report_plots
+from flysoma.analysis.seams import NO_SEAMS, Seams, face_distances
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 BOUNDS = ((0, 0, 0), (60e3, 50e3, 40e3))
@@ -120,7 +124,7 @@ def test_a_long_list_of_suspicious_somas_is_cut_and_says_so():
 
 def test_plots_take_the_pages_colours():
     page = report_page(make_somas(30), SUMMARY, {})
-    assert page.count('<svg class="plot"') == 5
+    assert page.count('<svg class="plot"') == 7
     assert "currentColor" in page and "var(--accent)" in page
     assert "#010203" not in page and "#070809" not in page
     assert "prefers-color-scheme: dark" in page and "@media print" in page
@@ -183,3 +187,73 @@ def test_outlines_lie_on_the_border_of_each_label():
     assert line.min(axis=0) == pytest.approx([7.5, 4.5], abs=0.6)
     assert line.max(axis=0) == pytest.approx([19.5, 14.5], abs=0.6)
     assert set(outlines(np.full((4, 4), 9))) == {9} and outlines(np.zeros((4, 4), int)) == {}
+
+
+def figures_of(somas, **summary):
+    return report_plots(somas, {"bounds_nm": BOUNDS} | summary)
+
+
+def seams(*at):
+    return Seams(tuple(np.array(a, float) for a in at), (20e3, 20e3, 20e3))
+
+
+def test_figures_are_files_for_a_paper_too():
+    somas = make_somas(60)
+    somas["depth_nm"] = somas["z_nm"]
+    plots = figures_of(somas, seams=seams([20e3, 40e3], [20e3], []))
+    names = [plot.name for plot in plots]
+    assert {"maps", "depth", "seams", "blocks", "neurites"} <= set(names) and len(names) == 10
+    for plot in plots:
+        files = plot_files(plot)
+        assert files == plot_files(plot)
+        assert files[f"{plot.name}.pdf"].startswith(b"%PDF")
+        svg = files[f"{plot.name}.svg"].decode()
+        assert "currentColor" not in svg and "#010203" not in svg
+        table = pd.read_csv(io.BytesIO(files[f"{plot.name}.csv"]))
+        assert len(table.columns) >= 1
+    blocks = next(plot for plot in plots if plot.name == "blocks")
+    assert blocks.data["somas"].sum() == 60 and len(blocks.data) == 6
+
+
+def verdicts(somas, at=NO_SEAMS):
+    return {c.question.split()[1]: c.verdict for c in check_somas(somas, BOUNDS, at)}
+
+
+def test_checks_of_a_good_table_and_of_none():
+    somas = make_somas(300)
+    assert set(verdicts(somas).values()) == {GOOD}
+    few = verdicts(make_somas(3))
+    assert few.pop("nothing") == GOOD and set(few.values()) == {UNKNOWN}  # there is no seam
+    assert LOOK not in verdicts(make_somas(0)).values()
+
+
+def test_each_check_sees_what_it_is_for():
+    good = make_somas(300)
+
+    def look(somas, at=NO_SEAMS):
+        return [c.question for c in check_somas(somas, BOUNDS, at) if c.verdict == LOOK]
+
+    crowded = good.assign(nearest_nm=good["nearest_nm"] / 10)
+    assert look(crowded) == ["Is the number of somas plausible?"]
+    sizes = good.assign(volume_um3=np.where(np.arange(300) % 3 == 0, 900.0, good["volume_um3"]))
+    assert "Are sizes of one kind?" in look(sizes)
+    crumbs = good.assign(volume_um3=np.where(np.arange(300) % 5 == 0, 3.0, good["volume_um3"]))
+    assert "Are there few fragments?" in look(crumbs)
+    many = good.assign(neurites=2)
+    assert look(many) == ["Has each soma one neurite?"]
+    at = seams(np.arange(1, 3) * 20e3, [], [])
+    assert look(good, at) == []
+    cut = good.copy()
+    near = np.abs(cut["bb_end_x_nm"] - 20e3) < 4000
+    cut.loc[near, "bb_end_x_nm"] = 20e3
+    assert look(cut, at) == ["Is nothing cut at the seams between blocks?"]
+
+
+def test_distances_to_seams_are_those_to_the_nearest():
+    somas = make_somas(200)
+    at = np.array([15e3, 22e3, 48e3])
+    found = face_distances(somas, Seams((at, at[:0], at[:0]), (1e4, 1e4, 1e4)))
+    whole = somas[~somas["touches_edge"]]
+    ends = np.concatenate([whole["bb_start_x_nm"], whole["bb_end_x_nm"]])
+    assert found == pytest.approx(np.abs(ends[:, None] - at).min(axis=1))
+    assert len(face_distances(somas, seams([], [], []))) == 0
