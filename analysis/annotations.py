@@ -1,4 +1,4 @@
-"""Somas as a neuroglancer annotation layer: an ellipsoid each, linked to its segment, for any number of somas.
+"""Neuroglancer annotation layers for any number of annotations: of somas, an ellipsoid each, linked to its segment.
 
 Format: precomputed annotations, version 1, unsharded. Neuroglancer draws from the spatial index, level by
 level, as far as the zoom allows. Level 0 is one cell over the volume. In each level every annotation that is
@@ -9,7 +9,8 @@ even sample; the rest go to the smaller cells of the next level.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,10 +55,31 @@ void main() {
 """
 
 
+@dataclass(frozen=True)
+class Annotations:
+    """The annotations of a layer, one a row.
+
+    Attributes:
+      kind: neuroglancer's name of their type.
+      records: as they are encoded.
+      ids: of each.
+      box_nm: centre and half the extent (both n, 3; x, y, z) of the box around each.
+      properties: id, type and description of each property, as the info has them.
+      related: name of the relationship to a segment that has the annotation's id, or none.
+    """
+
+    kind: str
+    records: np.ndarray
+    ids: np.ndarray
+    box_nm: tuple[np.ndarray, np.ndarray]
+    properties: Sequence[dict[str, str]]
+    related: str | None = None
+
+
 def annotation_files(
     frame: pd.DataFrame, lower_nm: Nm3, upper_nm: Nm3, *, limit: int = 1000, seed: int = 0
 ) -> dict[str, bytes]:
-    """Relative path to content of a whole annotation layer; the same arguments give the same bytes.
+    """Relative path to content of a layer of somas; the same arguments give the same bytes.
 
     Args:
       frame: the table of somas; see `tables.COLUMNS`. May be empty.
@@ -66,21 +88,39 @@ def annotation_files(
       seed: of the random order and the random choice of levels.
     """
     table = soma_table(frame)
-    ids = table["id"].to_numpy(np.uint64)
     records = _records(table)
+    numbers = [{"id": n, "type": "float32", "description": d} for n, d in PROPERTIES.items()]
+    flags = [{"id": n, "type": "uint8", "description": d} for n, d in _FLAGS.items()]
+    somas = Annotations(
+        "ellipsoid",
+        records,
+        table["id"].to_numpy(np.uint64),
+        (records["centre"].astype(np.float64), records["radii"].astype(np.float64)),
+        [*numbers, *flags],
+        RELATIONSHIP,
+    )
+    return layer_files(somas, lower_nm, upper_nm, limit=limit, seed=seed)
+
+
+def layer_files(
+    layer: Annotations, lower_nm: Nm3, upper_nm: Nm3, *, limit: int = 1000, seed: int = 0
+) -> dict[str, bytes]:
+    """Relative path to content of a whole layer; arguments as for `annotation_files`."""
     files = {}
-    for i, number in enumerate(ids.tolist()):
+    for i, number in enumerate(layer.ids.tolist()):
         one = slice(i, i + 1)
-        link = np.array(1, "<u4").tobytes() + ids[one].astype("<u8").tobytes()
-        files[f"by_id/{number}"] = records[one].tobytes() + link
-        files[f"{RELATIONSHIP}/{number}"] = _list(records[one], ids[one])
+        files[f"by_id/{number}"] = layer.records[one].tobytes()
+        if layer.related:
+            segment = layer.ids[one].astype("<u8").tobytes()
+            files[f"by_id/{number}"] += np.array(1, "<u4").tobytes() + segment
+            files[f"{layer.related}/{number}"] = _list(layer.records[one], layer.ids[one])
     levels = []
     lower, upper = np.array(lower_nm, np.float64), np.array(upper_nm, np.float64)
-    for place, level in enumerate(_levels(records, lower, upper, limit, seed)):
+    for place, level in enumerate(_levels(layer.box_nm, lower, upper, limit, seed)):
         grid, cells = level
         for cell, members in cells.items():
             key = "_".join(str(c) for c in cell)
-            files[f"spatial{place}/{key}"] = _list(records[members], ids[members])
+            files[f"spatial{place}/{key}"] = _list(layer.records[members], layer.ids[members])
         most = max((len(m) for m in cells.values()), default=0)
         levels.append(
             {
@@ -90,21 +130,22 @@ def annotation_files(
                 "limit": max(most, 1),
             }
         )
-    files["info"] = json.dumps(_info(lower_nm, upper_nm, levels)).encode()
+    files["info"] = json.dumps(_info(layer, lower_nm, upper_nm, levels)).encode()
     return files
 
 
-def _info(lower: Nm3, upper: Nm3, levels: list[dict[str, Any]]) -> dict[str, Any]:
-    numbers = [{"id": n, "type": "float32", "description": d} for n, d in PROPERTIES.items()]
-    flags = [{"id": n, "type": "uint8", "description": d} for n, d in _FLAGS.items()]
+def _info(
+    layer: Annotations, lower: Nm3, upper: Nm3, levels: list[dict[str, Any]]
+) -> dict[str, Any]:
+    related = [{"id": layer.related, "key": layer.related}] if layer.related else []
     return {
         "@type": "neuroglancer_annotations_v1",
         "dimensions": {a: [1e-9, "m"] for a in "xyz"},
         "lower_bound": [float(v) for v in lower],
         "upper_bound": [float(v) for v in upper],
-        "annotation_type": "ellipsoid",
-        "properties": [*numbers, *flags],
-        "relationships": [{"id": RELATIONSHIP, "key": RELATIONSHIP}],
+        "annotation_type": layer.kind,
+        "properties": list(layer.properties),
+        "relationships": related,
         "by_id": {"key": "by_id"},
         "spatial": levels,
     }
@@ -135,18 +176,22 @@ def _list(records: np.ndarray, ids: np.ndarray) -> bytes:
 
 
 def _levels(
-    records: np.ndarray, lower: np.ndarray, upper: np.ndarray, limit: int, seed: int
+    box_nm: tuple[np.ndarray, np.ndarray],
+    lower: np.ndarray,
+    upper: np.ndarray,
+    limit: int,
+    seed: int,
 ) -> Iterator[tuple[np.ndarray, dict[tuple[int, ...], np.ndarray]]]:
     """(cells along x, y, z; members of each cell that has any) of each level of the spatial index.
 
-    An ellipsoid that reaches into several cells is a member of each; members are in random order.
+    What reaches into several cells is a member of each; members are in random order.
     """
     random = np.random.default_rng(seed)
-    left = random.permutation(len(records))
+    left = random.permutation(len(box_nm[0]))
     grid = np.ones(3, np.int64)
     for level in range(_MAX_LEVELS):
         size = (upper - lower) / grid
-        first, last = _reach(records[left], lower, size, grid)
+        first, last = _reach(box_nm[0][left], box_nm[1][left], lower, size, grid)
         who, cell = _spread(first, last)
         codes = np.ravel_multi_index(tuple(cell.T), tuple(grid)) if len(who) else who
         most = int(np.bincount(codes).max()) if len(who) else 0
@@ -175,12 +220,11 @@ def _halve(size: np.ndarray) -> np.ndarray:
 
 
 def _reach(
-    records: np.ndarray, lower: np.ndarray, size: np.ndarray, grid: np.ndarray
+    centre: np.ndarray, half: np.ndarray, lower: np.ndarray, size: np.ndarray, grid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First and last cell that the box around each ellipsoid meets, clamped to the grid."""
-    centre, radii = records["centre"].astype(np.float64), records["radii"].astype(np.float64)
-    first = np.floor((centre - radii - lower) / size).astype(np.int64)
-    last = np.floor((centre + radii - lower) / size).astype(np.int64)
+    """First and last cell that each box meets, clamped to the grid."""
+    first = np.floor((centre - half - lower) / size).astype(np.int64)
+    last = np.floor((centre + half - lower) / size).astype(np.int64)
     return np.clip(first, 0, grid - 1), np.clip(last, 0, grid - 1)
 
 

@@ -15,7 +15,15 @@ from .seams import NO_SEAMS, Seams, chance_share, face_distances
 
 Bounds = tuple[tuple[float, float, float], tuple[float, float, float]]
 
-HEMIBRAIN_NEAREST_UM = 3.71  # median nearest neighbour of the hemibrain's somas
+HEMIBRAIN_NEAREST_UM = (
+    3.71  # median nearest neighbour of the hemibrain's 17,236 known somas (neuPrint)
+)
+# share of them a um, in steps of 0.25 um from 1.5 um on
+_HEMIBRAIN = (
+    *(0.0, 0.0, 0.003, 0.031, 0.086, 0.215, 0.418, 0.633, 0.707, 0.582, 0.421, 0.285, 0.196),
+    *(0.132, 0.089, 0.064, 0.036, 0.021, 0.018, 0.01, 0.009, 0.007, 0.006, 0.005, 0.003, 0.002),
+)
+_HEMIBRAIN_FROM_UM, _HEMIBRAIN_STEP_UM = 1.5, 0.25
 _WIDTH_IN = 7.6
 _SIZES = LinearSegmentedColormap.from_list("size", ["#4a6fe3", "#22a699", "#e5a32f"])
 _SIZE_RANGE = Normalize(2.0, 8.0, clip=True)  # um, of a soma's diameter
@@ -104,9 +112,15 @@ def plot_neighbours(somas: pd.DataFrame) -> Plot:
         axes = figure.add_subplot()
         edges = np.linspace(0, top, _bins(len(values)))
         histogram(axes, np.minimum(values, top), edges, "µm", "nearest other soma (µm)")
+        at = _HEMIBRAIN_FROM_UM + _HEMIBRAIN_STEP_UM * (np.arange(len(_HEMIBRAIN)) + 0.5)
+        curve = np.array(_HEMIBRAIN) * len(values) * (edges[1] - edges[0])
+        axes.plot(at, curve, color=INK, lw=1)
+        axes.set_ylim(0, max(axes.get_ylim()[1], 1.3 * curve.max()))
         mark(axes, HEMIBRAIN_NEAREST_UM, f"hemibrain {HEMIBRAIN_NEAREST_UM}", INK, other=True)
 
-    caption = "Distance between a soma's centre and the nearest other one."
+    caption = (
+        "Distance between a soma's centre and the nearest other one; the line: in the hemibrain."
+    )
     return Plot("neighbours", caption, draw, somas[["id", "nearest_nm"]])
 
 

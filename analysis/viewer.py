@@ -19,6 +19,7 @@ from urllib.parse import quote
 from ..errors import UserError
 from .annotations import link_layer
 from .layer_server import LayerServer, serve
+from .quality import quality_layer
 
 if TYPE_CHECKING:
     import neuroglancer
@@ -62,6 +63,7 @@ class Layers:
       centroids: the annotation layer, or None.
       bounds_nm: lower and upper corner of the volume, x, y, z.
       image_range: grey values shown as black and white.
+      quality: the annotation layer of blocks, hidden at first, or None.
       beside: another segmentation of the same volume, shown too, or None.
       selected: segments whose meshes the 3D panel shows from the start; in sections only they are coloured.
         Empty: all are coloured, and a double click shows a mesh.
@@ -71,6 +73,7 @@ class Layers:
     bounds_nm: tuple[Nm3, Nm3]
     image: str | None = None
     centroids: str | None = None
+    quality: str | None = None
     beside: str | None = None
     image_range: tuple[int, int] = (0, 255)
     selected: Sequence[int] = ()
@@ -232,4 +235,6 @@ def _layers(layers: Layers) -> list[dict[str, Any]]:
         shown.append({"type": "segmentation", "name": "beside", "source": layers.beside})
     if layers.centroids:
         shown.append({**link_layer(layers.centroids, "somas"), "projectionAnnotationSpacing": 10})
+    if layers.quality:
+        shown.append(quality_layer(layers.quality))
     return shown

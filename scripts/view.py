@@ -76,11 +76,13 @@ def view_state(
         tuple(v * r for v, r in zip(corner, resolution)) for corner in (bounds.lo, bounds.hi)
     )
     found = run.store.get_arrays(RESOLVED)
+    judged = run.store.get("quality/info") is not None
     layers = viewer.Layers(
         somas=viewer.source_url(run.somas_path, root, served),
         bounds_nm=(low, high),  # type: ignore[arg-type]
         image=viewer.source_url(run.config.image, root, served),
         centroids=viewer.source_url(f"{run.path}/centroids", root, served),
+        quality=viewer.source_url(f"{run.path}/quality", root, served) if judged else None,
         beside=None if beside is None else viewer.source_url(beside.somas_path, root, served),
         selected=() if found is None else found["id"][:_SHOWN].tolist(),
     )

@@ -64,7 +64,8 @@ class MeasureStage(Stage):
             image,
         )
         put_frame(self.run.store, f"measure/blocks/{index}.npz", moments)
-        return {"somas": len(moments)}
+        missing = -1.0 if image is None else round(float((image == 0).mean()), 6)
+        return {"somas": len(moments), "missing": missing}
 
     def finish(self) -> dict[str, Any]:
         store = self.run.store

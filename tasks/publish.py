@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,12 @@ from ..analysis.annotations import annotation_files
 from ..analysis.overview import Section, overview_figure
 from ..analysis.plots import plot_files
 from ..analysis.properties import segment_properties
+from ..analysis.quality import PROPERTIES as QUALITY
+from ..analysis.quality import quality_files
 from ..analysis.report import report_page, report_plots
 from ..analysis.seams import Seams
 from ..analysis.tables import table_files
+from .attempts import index_of
 from .geometry import Box, vec3
 from .measure import measured
 from .run import Run, Stage
@@ -48,6 +52,8 @@ class PublishStage(Stage):
         )
         for name, data in annotation_files(frame, low, high).items():  # type: ignore[arg-type]
             store.put(f"centroids/{name}", data)
+        for name, data in quality_files(_blocks(run, frame), low, high).items():  # type: ignore[arg-type]
+            store.put(f"quality/{name}", data)
         properties = json.dumps(segment_properties(frame)).encode()
         store.put("somas/segment_properties/info", properties, "application/json")
         run.somas.set_info(segment_properties="segment_properties")
@@ -89,6 +95,26 @@ def sections(run: Run, truth: LabelLayer | None = None) -> list[Section]:
             )
         )
     return shown
+
+
+def _blocks(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
+    """What is known of every block that was segmented; see `quality.quality_files`."""
+    grid, resolution = run.segment_grid, np.array(run.config.segment.resolution_nm)
+    count: Counter[int] = Counter()
+    for place in np.floor(frame[["x_nm", "y_nm", "z_nm"]].to_numpy() / resolution).astype(int):
+        count.update(grid.reaching(Box(vec3(place.tolist()), vec3((place + 1).tolist()))))
+    of_stage: dict[str, dict[int, Any]] = {}
+    for stage in ("match", "measure"):
+        receipts = run.store.get_jsons(run.store.names(f"receipts/{stage}/"))
+        of_stage[stage] = {index_of(path): r["counters"] for path, r in receipts.items()}
+    rows = []
+    for index, counters in sorted(of_stage["match"].items()):
+        core = grid[index].core
+        row = [index, *(core.lo * resolution), *(core.hi * resolution), count[index]]
+        missing = of_stage["measure"].get(index, {}).get("missing", -1.0)
+        rows.append([*row, counters.get("disagreements", 0), missing])
+    columns = [f"{edge}_{a}_nm" for edge in ("start", "end") for a in "xyz"]
+    return pd.DataFrame(rows, columns=["index", *columns, *QUALITY])
 
 
 def suspects(run: Run, frame: pd.DataFrame) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ from .pipeline import STAGES, state_path
 from .run import Run
 from .store import RunStore, local_folder
 
-_LARGE = ("somas/", "centroids/")
+_LARGE = ("somas/", "centroids/", "quality/")
 _SMALL = ("tables/", "report/", "config.yaml", "manifest.json")
 _BATCH = 500  # objects
 _NOTES = ".published/"
@@ -182,6 +182,7 @@ Open it {opened}.
 | --- | --- |
 | `somas/` | neuroglancer precomputed segmentation with meshes, skeletons and properties |
 | `centroids/` | an ellipsoid for each soma, precomputed annotations |
+| `quality/` | a box for each block: somas, disagreements at its seams, missing image |
 | `tables/somas.parquet`, `.csv` | a row for each soma; `tables/columns.json` says what each column means |
 | `tables/cave_nucleus_detection.csv` | the same with the names of CAVE's table |
 | `report/index.html` | figures |

@@ -87,7 +87,13 @@ class MatchStage(Stage):
         names = ("a", "b", "overlap_um3", "ratio", "joins")
         merged = {n: np.concatenate([p[n] for p in found]) for n in names} if found else {}
         self.run.store.put_arrays(f"stitch/pairs/{index}.npz", merged)
-        return {"pairs": len(merged.get("a", ())), "joining": int(sum(merged.get("joins", ())))}
+        joins = merged.get("joins", np.zeros(0, bool))
+        large = merged.get("overlap_um3", np.zeros(0)) > self.run.config.stitch.min_overlap_um3
+        return {
+            "pairs": len(joins),
+            "joining": int(joins.sum()),
+            "disagreements": int((large & ~joins).sum()),
+        }
 
     def _slab(self, path: str) -> np.ndarray:
         data = self.run.store.get(path)

@@ -6,10 +6,12 @@ import json
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 from soma_rows import make_somas
 
 from flysoma.analysis.annotations import annotation_files, link_layer
+from flysoma.analysis.quality import quality_files
 
 LOWER, UPPER = (0.0, 0.0, 0.0), (60e3, 50e3, 40e3)
 
@@ -154,3 +156,34 @@ def test_the_layer_names_its_segments_and_draws_with_every_property_it_uses():
     names = {p["id"] for p in info["properties"]}
     used = {w.split("(")[0] for w in layer["shader"].split("prop_")[1:]}
     assert used <= names
+
+
+def test_a_box_for_each_block_with_what_is_known_of_it(tmp_path):
+    rows = []
+    for index, (x, y) in enumerate([(0, 0), (30e3, 0), (0, 25e3), (30e3, 25e3)]):
+        rows.append([index, x, y, 0, x + 30e3, y + 25e3, 40e3, 7 * index, index % 2, 0.25 * index])
+    corners = [f"{edge}_{a}_nm" for edge in ("start", "end") for a in "xyz"]
+    blocks = pd.DataFrame(rows, columns=["index", *corners, "somas", "disagreements", "missing"])
+    files = quality_files(blocks, LOWER, UPPER)
+    info = json.loads(files["info"])
+    assert info["annotation_type"] == "axis_aligned_bounding_box" and info["relationships"] == []
+    data = files["spatial0/0_0_0"]
+    count = int.from_bytes(data[:8], "little")
+    assert count == 4 and len(data) == 8 + 4 * (36 + 8)
+    record = np.dtype([("box", "<f4", 6), ("n", "<u4", 2), ("missing", "<f4")])
+    found = np.frombuffer(data[8 : 8 + 4 * 36], record)
+    ids = np.frombuffer(data[8 + 4 * 36 :], "<u8")
+    for row, number in zip(found, ids.tolist()):
+        expected = rows[number - 1]
+        assert row["box"].tolist() == expected[1:7]
+        assert [*row["n"].tolist(), row["missing"]] == expected[7:]
+        assert files[f"by_id/{number}"] == row.tobytes()
+    assert files == quality_files(blocks, LOWER, UPPER)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(content)
+    from neuroglancer.read_precomputed_annotations import AnnotationReader
+
+    reader = AnnotationReader(f"file://{tmp_path}/")
+    assert reader.by_id[3].props == [14, 0, 0.5]
+    assert list(quality_files(blocks[:0], LOWER, UPPER)) == ["spatial0/0_0_0", "info"]

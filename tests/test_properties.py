@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from jsonschema import ValidationError, validate
 from soma_rows import make_somas
 
 from flysoma.analysis.properties import TAGS, segment_properties
@@ -49,6 +50,49 @@ def test_every_column_is_explained():
     for column in COLUMNS:
         if column.unit:
             assert column.name.endswith("_" + column.unit)
+
+
+POSITION = {"type": "string", "pattern": r"^\[-?\d+, -?\d+, -?\d+\]$"}
+CAVE_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": r"^[1-9]\d*$"},
+        "valid": {"const": "t"},
+        "volume": {"type": "string", "pattern": r"^\d+(\.\d+)?$"},
+        **dict.fromkeys(("pt_position", "bb_start_position", "bb_end_position"), POSITION),
+        **dict.fromkeys(
+            ("pt_supervoxel_id", "pt_root_id"), {"type": "string", "pattern": r"^\d+$"}
+        ),
+    },
+    "required": list(CAVE_COLUMNS),
+    "additionalProperties": False,
+}
+CELLS = {
+    "uint64": r"^\d+$",
+    "int64": r"^-?\d+$",
+    "float64": r"^(-?\d+(\.\d+)?(e-?\d+)?)?$",
+    "bool": "^(True|False)$",
+}
+
+
+def test_rows_of_the_tables_fit_their_schemas():
+    files = table_files(make_somas(40))
+    columns = json.loads(files["columns.json"])
+    schema = {
+        "type": "object",
+        "properties": {
+            c["name"]: {"type": "string", "pattern": CELLS[c["dtype"]]} for c in columns
+        },
+        "required": [c["name"] for c in columns],
+        "additionalProperties": False,
+    }
+    for name, rules in (("somas.csv", schema), ("cave_nucleus_detection.csv", CAVE_SCHEMA)):
+        rows = list(csv.DictReader(io.StringIO(files[name].decode())))
+        assert len(rows) == 40
+        for row in rows:
+            validate(row, rules)
+    with pytest.raises(ValidationError):
+        validate(rows[0] | {"pt_position": "1 2 3"}, CAVE_SCHEMA)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])
