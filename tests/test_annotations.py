@@ -185,5 +185,5 @@ def test_a_box_for_each_block_with_what_is_known_of_it(tmp_path):
     from neuroglancer.read_precomputed_annotations import AnnotationReader
 
     reader = AnnotationReader(f"file://{tmp_path}/")
-    assert reader.by_id[3].props == [14, 0, 0.5]
+    assert [float(value) for value in reader.by_id[3].props] == [14, 0, 0.5]
     assert list(quality_files(blocks[:0], LOWER, UPPER)) == ["spatial0/0_0_0", "info"]
