@@ -59,6 +59,22 @@ def test_every_link_leads_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+def test_every_error_that_is_explained_is_one():
+    """What the first column of a table says in quotes stands in the code, but for what varies."""
+    source = "".join(
+        path.read_text()
+        for folder in ("tasks", "scripts", "analysis", "models")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    source = re.sub(r'"\s*\n\s*f?"', "", source)
+    page = ROOT / "docs/troubleshooting.md"
+    told = re.findall(r"^\| `([^`]+)` \|", page.read_text(), re.M)
+    assert len(told) > 15
+    for message in told:
+        for piece in message.split("..."):
+            assert piece.strip() in source, message
+
+
 def parts(command):
     """The commands of a group."""
     return getattr(command, "commands", {}).values()
