@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from ..errors import UserError
@@ -46,9 +45,8 @@ _STRAGGLERS = 10
 
 def make_stage(name: str, run: Run) -> Stage:
     """A stage of a run, by its name."""
-    known = [*STAGES, *EXTRAS]
-    check_stage(name, known)
-    return next(stage for stage in known if stage.name == name)(run)
+    check_stage(name, extras=True)
+    return next(stage for stage in (*STAGES, *EXTRAS) if stage.name == name)(run)
 
 
 def state_path(stage: str) -> str:
@@ -56,9 +54,9 @@ def state_path(stage: str) -> str:
     return f"stages/{stage}.json"
 
 
-def check_stage(name: str | None, stages: Sequence[type[Stage]] = STAGES) -> None:
-    """Raise UserError when there is no stage of that name; None is fine."""
-    names = [stage.name for stage in stages]
+def check_stage(name: str | None, extras: bool = False) -> None:
+    """Raise UserError when there is no stage of that name, one of EXTRAS if asked for; None is fine."""
+    names = [stage.name for stage in (*STAGES, *(EXTRAS if extras else ()))]
     if name is not None and name not in names:
         raise UserError(f"no stage '{name}'; there are: {', '.join(names)}")
 

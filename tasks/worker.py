@@ -21,7 +21,7 @@ from ..errors import UserError
 from . import attempts
 from .memory import forget_peak, peak_gb, resident_gb
 from .metrics import Metrics
-from .pipeline import EXTRAS, STAGES, check_stage, make_stage, state_path
+from .pipeline import check_stage, make_stage, state_path
 from .queues import Lease, Queue, open_queue
 from .run import Run, Stage
 from .store import RunStore
@@ -234,7 +234,7 @@ class _Worker:
         """A job for a lease whose task is still to be done; any other message is taken out of the queue."""
         name, index = lease.stage, lease.index
         try:
-            check_stage(name, [*STAGES, *EXTRAS])
+            check_stage(name, extras=True)
             store = _store(lease.run)
             state = _state(lease.run, name, int(time.monotonic() / _STATE_S))
             if state is None:

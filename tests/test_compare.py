@@ -6,20 +6,18 @@ import shutil
 
 import pandas as pd
 import pytest
-from five_balls import flysoma, make_volume, write_config
+from five_balls import flysoma
 from test_report import read
 
-from flysoma.analysis.comparison import comparison_page
+from flysoma.analysis.comparison import comparison_page, comparison_table
+from flysoma.analysis.evaluation import ArrayLabels, evaluate
 from flysoma.tasks.run import Run
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, undisturbed):
     """A run, and one without its first ball, with two balls as one, and with something of its own."""
-    volume = make_volume(tmp_path_factory.mktemp("compare"))
-    done = flysoma("run", write_config(volume, "a", 128), "--workers", "1", "--until", "relabel")
-    assert done.returncode == 0, done.stderr
-    a, b = volume[0] / "a", volume[0] / "b"
+    a, b = undisturbed, tmp_path_factory.mktemp("compare") / "b"
     shutil.copytree(a, b)
     run = Run.open(str(b))
     labels = run.somas.read(run.somas.bounds)
@@ -56,9 +54,6 @@ def test_a_run_agrees_with_itself(runs):
 
 
 def test_cases_in_buckets_are_links(runs):
-    from flysoma.analysis.comparison import comparison_table
-    from flysoma.analysis.evaluation import ArrayLabels, evaluate
-
     both = []
     for path in runs:
         somas = Run.open(str(path)).somas

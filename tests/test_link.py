@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
-from five_balls import OFFSET, RESOLUTION, flysoma, make_volume, true_labels, write_config
+from five_balls import OFFSET, RESOLUTION, flysoma, true_labels
 
 from flysoma.analysis.links import LINK_COLUMNS, NEURON_COLUMNS, neurons, votes
 from flysoma.tasks.geometry import Box
@@ -67,12 +69,10 @@ def test_labels_are_sampled_at_the_middles_of_coarser_and_finer_voxels(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def linked(tmp_path_factory):
+def linked(tmp_path_factory, undisturbed):
     """A finished run, and a segmentation in which balls 1 and 2 are one neuron and ball 5 is in none."""
     folder = tmp_path_factory.mktemp("link")
-    volume = make_volume(folder)
-    config = write_config(volume, "run", 128)
-    assert flysoma("run", config, "--workers", "1").returncode == 0
+    shutil.copytree(undisturbed, folder / "run")
     truth = true_labels().repeat(2, 1).repeat(2, 2).astype(np.uint64)
     ids = np.array([0, 1 << 60, 1 << 60, 300, 400, 0], np.uint64)
     lo = (2 * OFFSET[0], 2 * OFFSET[1], OFFSET[2])

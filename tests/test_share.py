@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 
 import boto3
 import pandas as pd
 import pytest
 from cloudfiles import CloudFiles
-from five_balls import digest, flysoma, make_volume, write_config
+from five_balls import digest, flysoma
 from object_stores import AWS, moto
 
 from flysoma.tasks.run import Run
@@ -17,11 +18,10 @@ from flysoma.tasks.share import cors_commands
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    volume = make_volume(tmp_path_factory.mktemp("share"))
-    done = flysoma("run", write_config(volume, "run", 128), "--workers", "1")
-    assert done.returncode == 0, done.stderr
-    return volume[0] / "run"
+def finished(tmp_path_factory, undisturbed):
+    path = tmp_path_factory.mktemp("share") / "run"
+    shutil.copytree(undisturbed, path)
+    return path
 
 
 def sums(folder):
@@ -83,15 +83,16 @@ def test_a_bucket_gets_it_compressed_and_pandas_reads_it(finished, monkeypatch):
         monkeypatch.setenv(name, value)
     with moto() as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        boto3.client("s3").create_bucket(Bucket="bucket")
-        done = flysoma("publish", str(finished), "s3://bucket/brain")
+        # a bucket of its own: cloud-files keeps connections by bucket, and another test had another server
+        boto3.client("s3").create_bucket(Bucket="shared")
+        done = flysoma("publish", str(finished), "s3://shared/brain")
         assert done.returncode == 0, done.stderr
-        assert "aws s3api put-bucket-cors --bucket bucket" in done.stdout
-        assert digest("s3://bucket/brain/somas") == digest(finished / "somas")
-        table = CloudFiles("s3://bucket/brain/tables", progress=False).get("somas.parquet")
+        assert "aws s3api put-bucket-cors --bucket shared" in done.stdout
+        assert digest("s3://shared/brain/somas") == digest(finished / "somas")
+        table = CloudFiles("s3://shared/brain/tables", progress=False).get("somas.parquet")
         assert table == (finished / "tables/somas.parquet").read_bytes()
         chunk = next(n for n in digest(finished / "somas") if n.startswith("64_64_40/"))
-        head = boto3.client("s3").head_object(Bucket="bucket", Key=f"brain/somas/{chunk}")
+        head = boto3.client("s3").head_object(Bucket="shared", Key=f"brain/somas/{chunk}")
         assert head["ContentEncoding"] == "gzip"
         assert len(pd.read_parquet(finished / "tables/somas.parquet")) == 5
 
