@@ -20,7 +20,7 @@ from flysoma.analysis.viewer import find_browser
 from flysoma.tasks import coordinator, pipeline
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.run import Run
-from flysoma.tasks.skeleton import direction, neurites, trace
+from flysoma.tasks.skeleton import direction, halved, neurites, trace
 from flysoma.tasks.volume import LabelLayer, create_layer, write_array
 
 
@@ -143,6 +143,26 @@ def test_a_neurite_of_a_body_is_traced_and_counted():
     lone = np.zeros((3, 3, 3), bool)
     lone[1, 1, 1] = True
     assert len(trace(lone, (64, 64, 40), 40.0, 60.0).vertices) == 1
+
+
+@pytest.mark.parametrize("radius_nm", [100.0, 250.0])
+def test_a_thin_neurite_in_any_direction_is_found_at_half_the_resolution(radius_nm):
+    rng = np.random.default_rng(round(radius_nm))
+    shape, voxel = (170, 104, 104), np.array([40.0, 64, 64])
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1) * voxel
+    centre = np.array(shape) * voxel / 2
+    for _ in range(3):
+        along = rng.normal(size=3)
+        along /= np.linalg.norm(along)
+        away = grid - centre
+        far = away @ along
+        arm = ((away**2).sum(-1) - far**2 < radius_nm**2) & (far > 0) & (far < 3200)
+        mask = arm | ((away**2).sum(-1) < 1500**2)
+        skeleton = trace(halved(mask), (128, 128, 80), 1500.0, 2250.0)
+        vertices = skeleton.vertices + np.float32([32, 32, 20])
+        found = neurites(vertices, skeleton.edges, centre[::-1], 2250.0)
+        assert len(found) == 1
+        assert direction(vertices, found, centre[::-1]) @ along[::-1] > 0.98
 
 
 def test_neurites_are_branches_that_leave_the_soma():
