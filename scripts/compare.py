@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
 
 from ..analysis import viewer
-from ..analysis.comparison import agreement, comparison_page, comparison_table
+from ..analysis.comparison import Look, agreement, comparison_page, comparison_table
 from ..analysis.evaluation import evaluate
 from ..errors import UserError
 from ..tasks.run import Run
@@ -52,7 +51,7 @@ def command(run_a: str, run_b: str, table: Path | None, report: Path | None) -> 
             min_truth_um3=0,
             progress=lambda done, of: bars("blocks", done, of),
         )
-    rows = comparison_table(found, voxel_nm, offset_nm, partial(_look, a, b))  # type: ignore[arg-type]
+    rows = comparison_table(found, voxel_nm, offset_nm, _looks(a, b))  # type: ignore[arg-type]
     click.echo(agreement(found))
     for row in rows.head(_LISTED).itertuples():
         click.echo(f"{row.kind:30} A {row.ids_a or '-':12} B {row.ids_b or '-':12} {row.look}")
@@ -72,9 +71,16 @@ def command(run_a: str, run_b: str, table: Path | None, report: Path | None) -> 
         report.write_text(text)
 
 
-def _look(a: Run, b: Run, position_nm: tuple[float, float, float]) -> str:
+def _looks(a: Run, b: Run) -> Look:
     """What shows a place in both runs: a link where both are in buckets, a command otherwise."""
+    state = None
     with contextlib.suppress(UserError):
-        return viewer.link(view_state(a, a.somas, "", "", position_nm, b))
-    at = " ".join(f"{v:.0f}" for v in position_nm)
-    return f"flysoma view {a.path} --beside {b.path} --at {at}"
+        state = view_state(a, beside=b)
+
+    def look(position_nm: tuple[float, float, float]) -> str:
+        if state is not None:
+            return viewer.link(state | {"position": list(position_nm)})
+        at = " ".join(f"{v:.0f}" for v in position_nm)
+        return f"flysoma view {a.path} --beside {b.path} --at {at}"
+
+    return look

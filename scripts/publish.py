@@ -34,7 +34,7 @@ def command(path: str, target: str, licence: str, force: bool, base: str) -> Non
     copy = Run(run.config.model_copy(update={"output": place}))
     link = None
     with contextlib.suppress(UserError):  # a folder, or an image on this disk
-        link = viewer.link(view_state(copy, run.somas, "", ""), base)
+        link = viewer.link(view_state(copy, like=run), base)
     with Bars() as bars:
         done = share(run, place, licence, force, link, lambda n, all_: bars("publishing", n, all_))
     click.echo(

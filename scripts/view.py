@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
+from typing import Any
 
 import click
 
@@ -12,7 +13,6 @@ from ..analysis import viewer
 from ..tasks.run import Run
 from ..tasks.stitch import RESOLVED
 from ..tasks.store import local_folder
-from ..tasks.volume import LabelLayer
 
 _SHOWN = 300  # somas whose meshes are there from the start
 
@@ -38,14 +38,14 @@ def command(
     run = Run.open(path)
     other = None if beside is None else Run.open(beside)
     if link is not None:
-        click.echo(viewer.link(view_state(run, run.somas, "", "", at, other), link))
+        click.echo(viewer.link(view_state(run, "", "", at, other), link))
         return
     with ExitStack() as stack:
         paths = [run.path, run.config.image, *([other.path] if other else [])]
         folders = [f for f in map(local_folder, paths) if f is not None]
         root = os.path.commonpath(folders) if folders else ""
         served = stack.enter_context(viewer.serve(root)).url if root else ""
-        opened = viewer.open_viewer(view_state(run, run.somas, root, served, at, other), port)
+        opened = viewer.open_viewer(view_state(run, root, served, at, other), port)
         if screenshot is not None:
             viewer.screenshot(opened, screenshot)
             click.echo(screenshot)
@@ -58,25 +58,27 @@ def command(
 
 def view_state(
     run: Run,
-    somas: LabelLayer,
-    root: str,
-    served: str,
+    root: str = "",
+    served: str = "",
     position_nm: tuple[float, float, float] | None = None,
     beside: Run | None = None,
-) -> dict[str, object]:
-    """Neuroglancer's state for a run; `somas` is its layer, or one like it that can be read now.
+    like: Run | None = None,
+) -> dict[str, Any]:
+    """Neuroglancer's state for a run.
 
     Args:
       root, served: as of `viewer.source_url`.
       position_nm: centre of the view; by default the volume's.
       beside: another run on the same volume, shown too.
+      like: where the run's files are now, if they are only on their way to its own place.
     """
-    bounds, resolution = somas.bounds, somas.resolution_nm
+    there = like or run
+    bounds, resolution = there.somas.bounds, there.somas.resolution_nm
     low, high = (
         tuple(v * r for v, r in zip(corner, resolution)) for corner in (bounds.lo, bounds.hi)
     )
-    found = run.store.get_arrays(RESOLVED)
-    judged = run.store.get("quality/info") is not None
+    found = there.store.get_arrays(RESOLVED)
+    judged = there.store.get("quality/info") is not None
     layers = viewer.Layers(
         somas=viewer.source_url(run.somas_path, root, served),
         bounds_nm=(low, high),  # type: ignore[arg-type]
