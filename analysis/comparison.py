@@ -15,12 +15,13 @@ from .evaluation_page import WORST, ReadImage, case_sections, position_nm
 from .overview import overview_figure
 from .page import escape, page, picture, section, table
 
+SAME_IOU = 0.9  # outlines that have so much in common are the same
 KINDS = {
     "missed": "only in B",
     "false": "only in A",
     "merge": "one in A, several in B",
     "split": "several in A, one in B",
-    "border": "in both, with another outline",
+    "border": f"in both, with another outline (IoU under {SAME_IOU:g})",
 }
 _DPI = 60
 Look = Callable[[tuple[float, float, float]], str]

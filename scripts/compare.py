@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 
 from ..analysis import viewer
-from ..analysis.comparison import Look, agreement, comparison_page, comparison_table
+from ..analysis.comparison import SAME_IOU, Look, agreement, comparison_page, comparison_table
 from ..analysis.evaluation import evaluate
 from ..errors import UserError
 from ..tasks.run import Run
@@ -51,6 +52,8 @@ def command(run_a: str, run_b: str, table: Path | None, report: Path | None) -> 
             min_truth_um3=0,
             progress=lambda done, of: bars("blocks", done, of),
         )
+    cases = [c for c in found.cases if c.kind != "border" or c.iou < SAME_IOU]
+    found = replace(found, cases=cases)
     rows = comparison_table(found, voxel_nm, offset_nm, _looks(a, b))  # type: ignore[arg-type]
     click.echo(agreement(found))
     for row in rows.head(_LISTED).itertuples():
