@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .evaluation import Case, Evaluation, Labels, Voxel, Zyx
-from .overview import Section, overview_figure
+from .overview import Section, overview_figure, three_sections
 from .page import escape, page, picture, section, table
 
 ReadImage = Callable[[Zyx, Zyx], np.ndarray]
@@ -93,17 +93,4 @@ def case_sections(
     lo, hi = (a[0], a[1], a[2]), (b[0], b[1], b[2])
     arrays = [part.read(lo, hi) for part in (pred, truth)]
     grey = np.full(arrays[0].shape, _PAPER, np.uint8) if image is None else image(lo, hi)
-    found = []
-    for axis, name in enumerate("zyx"):
-        at = min(max(case.centre[axis] - lo[axis], 0), grey.shape[axis] - 1)
-        across = [v for other, v in enumerate(voxel_nm) if other != axis]
-        found.append(
-            Section(
-                f"{name} = {(lo[axis] + at) * voxel_nm[axis] * 1e-3:.1f} µm",
-                grey.take(at, axis),
-                arrays[0].take(at, axis),
-                (across[0], across[1]),
-                arrays[1].take(at, axis),
-            )
-        )
-    return found
+    return three_sections(grey, arrays[0], lo, case.centre, voxel_nm, arrays[1])

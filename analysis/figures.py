@@ -15,10 +15,9 @@ from .seams import NO_SEAMS, Seams, chance_share, face_distances
 
 Bounds = tuple[tuple[float, float, float], tuple[float, float, float]]
 
-HEMIBRAIN_NEAREST_UM = (
-    3.71  # median nearest neighbour of the hemibrain's 17,236 known somas (neuPrint)
-)
-# share of them a um, in steps of 0.25 um from 1.5 um on
+# nearest neighbours of the hemibrain's 17,236 known somas (neuPrint): their median, and the share of them a um, in
+# steps of 0.25 um from 1.5 um on
+HEMIBRAIN_NEAREST_UM = 3.71
 _HEMIBRAIN = (
     *(0.0, 0.0, 0.003, 0.031, 0.086, 0.215, 0.418, 0.633, 0.707, 0.582, 0.421, 0.285, 0.196),
     *(0.132, 0.089, 0.064, 0.036, 0.021, 0.018, 0.01, 0.009, 0.007, 0.006, 0.005, 0.003, 0.002),

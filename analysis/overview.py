@@ -85,6 +85,36 @@ def overview_figure(
     return buffer.getvalue()
 
 
+def three_sections(
+    image: np.ndarray,
+    labels: np.ndarray,
+    first: Sequence[int],
+    centre: Sequence[int],
+    voxel_nm: Sequence[float],
+    truth: np.ndarray | None = None,
+) -> list[Section]:
+    """Sections across z, y and x through a place in a box. Everything is z, y, x.
+
+    Args:
+      image, labels, truth: of the box; `first` is its first voxel.
+      centre: voxel of the place, moved into the box where it lies outside.
+    """
+    found = []
+    for axis, name in enumerate("zyx"):
+        at = min(max(centre[axis] - first[axis], 0), labels.shape[axis] - 1)
+        across = [v for other, v in enumerate(voxel_nm) if other != axis]
+        found.append(
+            Section(
+                f"{name} = {(first[axis] + at) * voxel_nm[axis] * 1e-3:.1f} µm",
+                image.take(at, axis),
+                labels.take(at, axis),
+                (across[0], across[1]),
+                None if truth is None else truth.take(at, axis),
+            )
+        )
+    return found
+
+
 def label_colour(label: int) -> tuple[float, float, float]:
     """A bright colour for a label; neighbouring numbers look different."""
     hue = (label * _GOLDEN) % 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,6 @@ from .volume import LabelLayer
 
 _SOURCE = "link/source.json"
 _AROUND_NM = 1000.0  # by which a soma's box is grown
-_NAMES = [column.name for column in LINK_COLUMNS]
 
 
 class LinkStage(Stage):
@@ -43,33 +42,27 @@ class LinkStage(Stage):
 
     def work(self, index: int, data: Any) -> dict[str, Any]:
         resolution = self.run.somas.resolution_nm
-        rows = [pd.DataFrame({name: [] for name in _NAMES})]
+        rows = []
         for _, soma in batch(self.frame, index):
             box, mask = crop(self.run, soma, voxels(_AROUND_NM, resolution))
             found = votes(mask, self.segmentation.sample(box, resolution))
             found.insert(0, "id", np.uint64(soma["id"]))
             rows.append(found)
-        filled = [row for row in rows if len(row)] or rows
-        links = pd.concat(filled, ignore_index=True).astype(
-            {column.name: column.dtype for column in LINK_COLUMNS}
-        )
+        links = _together(rows)
         put_frame(self.run.store, f"link/batches/{index}.npz", links)
-        return {"somas": len(rows) - 1, "joins": int(links["joins"].sum())}
+        return {"somas": len(rows), "joins": int(links["joins"].sum())}
 
     def finish(self) -> dict[str, Any]:
         store = self.run.store
-        parts = [get_frame(store, f"link/batches/{index}.npz") for index in self.plan()]
-        none = pd.DataFrame({c.name: np.zeros(0, c.dtype) for c in LINK_COLUMNS})
-        links = pd.concat(parts, ignore_index=True) if parts else none
+        links = _together(get_frame(store, f"link/batches/{index}.npz") for index in self.plan())
         of_soma = neurons(links, self.frame["id"].to_numpy())
-        table = store.get("tables/somas.parquet")
-        assert table is not None, "link planned before the run was published"
-        somas = pd.read_parquet(io.BytesIO(table))
+        written = store.get("tables/somas.parquet")
+        assert written is not None, "link planned before the run was published"
+        somas = pd.read_parquet(io.BytesIO(written))
         cave = cave_table(somas)
         cave["pt_root_id"] = of_soma["segment_id"].to_numpy()
-        source = store.get_json(_SOURCE)
         about = {
-            "segmentation": source,
+            "segmentation": store.get_json(_SOURCE),
             "links": [asdict(column) for column in LINK_COLUMNS],
             "neurons": [asdict(column) for column in NEURON_COLUMNS],
         }
@@ -85,6 +78,13 @@ class LinkStage(Stage):
             "shared": int((of_soma["conflict"] == "shared").sum()),
             "several_segments": int((of_soma["segments"] > 1).sum()),
         }
+
+
+def _together(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Tables with LINK_COLUMNS as one, of their types even when there is no row."""
+    none = pd.DataFrame({column.name: np.zeros(0, column.dtype) for column in LINK_COLUMNS})
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True)[list(none)].astype(none.dtypes) if filled else none
 
 
 def choose_segmentation(run: Run, cloudpath: str) -> None:

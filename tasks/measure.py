@@ -116,6 +116,14 @@ def measured(run: Run) -> pd.DataFrame:
         if numbers and run.store.indices(f"measure/{folder}") >= set(numbers):
             parts = [get_frame(run.store, f"measure/{folder}/{i}.npz") for i in numbers]
             frame = pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1)
+    columns = ["id", "confidence", "n_seeds", "crosses_seam", "suspicious"]
+    resolved = get_frame(run.store, RESOLVED)[columns]
+    return frame.merge(resolved, on="id", how="left", validate="one_to_one")
+
+
+def placed(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of somas, with how each lies among the others and in the brain."""
+    frame = frame.copy()
     xyz_nm = frame[["x_nm", "y_nm", "z_nm"]].to_numpy()
     frame["nearest_nm"] = nearest_neighbours(xyz_nm)
     frame["neighbours_10um"] = neighbours_within(xyz_nm, _NEAR_NM)
@@ -127,9 +135,7 @@ def measured(run: Run) -> pd.DataFrame:
         frame["side"] = sides_of_plane(xyz_nm, plane.point_nm, plane.normal)
     if run.config.mask is not None:
         frame["depth_nm"] = depths_below_surface(xyz_nm, *Tissue(run).mask)
-    columns = ["id", "confidence", "n_seeds", "crosses_seam", "suspicious"]
-    resolved = get_frame(run.store, RESOLVED)[columns]
-    return frame.merge(resolved, on="id", how="left", validate="one_to_one")
+    return frame
 
 
 def batches(frame: pd.DataFrame) -> range:
@@ -142,8 +148,8 @@ def batch(frame: pd.DataFrame, index: int) -> Iterator[tuple[Any, pd.Series]]:
     return frame.iloc[index * _BATCH : (index + 1) * _BATCH].iterrows()
 
 
-def crop(run: Run, soma: pd.Series, more: Vec3 = (1, 1, 1)) -> tuple[Box, np.ndarray]:
-    """The box of a soma with so many voxels around it, and where in it the soma is (bool z, y, x)."""
+def soma_box(run: Run, soma: pd.Series, more: Vec3) -> Box:
+    """The box of a soma with so many voxels around it."""
     lo, hi = (
         vec3(
             np.rint(
@@ -152,7 +158,12 @@ def crop(run: Run, soma: pd.Series, more: Vec3 = (1, 1, 1)) -> tuple[Box, np.nda
         )
         for end in ("start", "end")
     )
-    box = Box(lo, hi).grow(more).intersect(run.segment_grid.bounds)
+    return Box(lo, hi).grow(more).intersect(run.segment_grid.bounds)
+
+
+def crop(run: Run, soma: pd.Series, more: Vec3 = (1, 1, 1)) -> tuple[Box, np.ndarray]:
+    """The box of a soma with so many voxels around it, and where in it the soma is (bool z, y, x)."""
+    box = soma_box(run, soma, more)
     return box, run.somas.read(box) == np.uint64(soma["id"])
 
 

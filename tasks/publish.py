@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..analysis.annotations import annotation_files
-from ..analysis.overview import Section, overview_figure
+from ..analysis.overview import Section, overview_figure, three_sections
 from ..analysis.plots import plot_files
 from ..analysis.properties import segment_properties
 from ..analysis.quality import PROPERTIES as QUALITY
@@ -21,8 +21,8 @@ from ..analysis.seams import Seams
 from ..analysis.tables import table_files
 from .attempts import index_of
 from .geometry import Box, vec3
-from .measure import measured
-from .run import Run, Stage
+from .measure import measured, placed, soma_box
+from .run import Run, Stage, flip, voxels
 from .volume import LabelLayer
 
 _SECTIONS = 4
@@ -42,7 +42,7 @@ class PublishStage(Stage):
 
     def work(self, index: int, data: Any) -> dict[str, Any]:
         run, store = self.run, self.run.store
-        frame = measured(run)
+        frame = placed(run, measured(run))
         for name, data in table_files(frame).items():
             store.put(f"tables/{name}", data)
         resolution = run.config.segment.resolution_nm
@@ -119,38 +119,22 @@ def _blocks(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
 
 def suspects(run: Run, frame: pd.DataFrame) -> dict[str, bytes]:
     """Three sections through each of the largest somas that are suspicious: caption to PNG."""
-    bounds, resolution = run.segment_grid.bounds, run.somas.resolution_nm
+    resolution = run.somas.resolution_nm
     odd = frame[frame["suspicious"].to_numpy(bool)].sort_values(
         ["volume_um3", "id"], ascending=[False, True]
     )
     found = {}
-    for row in odd.head(_SUSPECTS).itertuples():
-        middle = [int(getattr(row, f"{a}_nm") / r) for a, r in zip("xyz", resolution)]
-        lo, hi = (
-            [getattr(row, f"bb_{end}_{a}_nm") / r for a, r in zip("xyz", resolution)]
-            for end in ("start", "end")
+    for _, soma in odd.head(_SUSPECTS).iterrows():
+        box = soma_box(run, soma, voxels(_ROOM_NM, resolution))
+        middle = [int(soma[f"{a}_nm"] / r) for a, r in zip("xyz", resolution)]
+        shown = three_sections(
+            run.image.read(box, resolution),
+            run.somas.read(box),
+            flip(box.lo),
+            flip(middle),
+            flip(resolution),
         )
-        room = [_ROOM_NM / r for r in resolution]
-        box = Box(
-            vec3([int(a - r) for a, r in zip(lo, room)]),
-            vec3([int(b + r) for b, r in zip(hi, room)]),
-        ).intersect(bounds)
-        shown = []
-        for axis, a in enumerate("zyx"):
-            at = 2 - axis  # of x, y, z
-            first = vec3([m if i == at else v for i, (m, v) in enumerate(zip(middle, box.lo))])
-            past = vec3([m + 1 if i == at else v for i, (m, v) in enumerate(zip(middle, box.hi))])
-            plane = Box(first, past).intersect(bounds)
-            across = [r for i, r in enumerate(resolution[::-1]) if i != axis]
-            shown.append(
-                Section(
-                    f"{a} = {middle[at] * resolution[at] / 1000:.1f} um",
-                    run.image.read(plane, resolution).take(0, axis),
-                    run.somas.read(plane).take(0, axis),
-                    (across[0], across[1]),
-                )
-            )
-        caption = f"soma {row.id}, {row.volume_um3:.0f} um3"
+        caption = f"soma {int(soma['id'])}, {soma['volume_um3']:.0f} um3"
         found[caption] = overview_figure(shown, columns=3, dpi=_SUSPECT_DPI)
     return found
 

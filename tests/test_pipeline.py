@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from cloudfiles import CloudFiles
 from five_balls import CENTRES, OFFSET, RADIUS_NM, RESOLUTION, digest, flysoma, somas, write_config
 
 from flysoma.analysis.viewer import find_browser
 from flysoma.tasks import coordinator, pipeline
 from flysoma.tasks.geometry import Box
+from flysoma.tasks.publish import suspects
 from flysoma.tasks.run import Run
 from flysoma.tasks.skeleton import direction, halved, neurites, trace
 from flysoma.tasks.volume import LabelLayer, create_layer, write_array
@@ -194,6 +196,12 @@ def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
     assert (table["grey_mean"] > 205).all() and (table["grey_spread"] < 10).all()
     places = table[["x_vx", "y_vx", "z_vx"]].to_numpy() - OFFSET
     assert np.abs(places[:, ::-1] - sorted(CENTRES)).max() <= 1
+    blocks = CloudFiles(f"file://{undisturbed}/quality").get("spatial0/0_0_0")
+    count = int.from_bytes(blocks[:8], "little")
+    somas_of = np.frombuffer(blocks[8 : 8 + 36 * count], "<i4").reshape(count, 9)[:, 6]
+    assert somas_of.sum() == 5
+    pictures = suspects(Run.open(str(undisturbed)), table.assign(suspicious=table["id"] < 3))
+    assert sorted(pictures) == ["soma 1, 9 um3", "soma 2, 9 um3"]
     assert (undisturbed / "report/overview.png").stat().st_size > 10_000
     assert "<html" in (undisturbed / "report/index.html").read_text()[:100]
 
