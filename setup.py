@@ -103,9 +103,9 @@ setup(
         "flysoma.scripts.bench",
     ],
     package_data={
+        "flysoma": ["examples/*.yaml", "examples/fafb_tissue/**"],
         "flysoma.models": ["weights/*"],
         "flysoma.analysis": ["data/*", "templates/*"],
-        "flysoma.scripts": ["data/*"],
     },
     include_package_data=False,
     cmdclass={"build_py": BuildPackage},

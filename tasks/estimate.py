@@ -85,7 +85,7 @@ def _predict_row(run: Run, seen: list[Box]) -> dict[str, Any]:
     ]
     bounds = run.segment_grid.bounds
     read = [box.grow(margin).intersect(bounds) for box in seen]
-    source = sum(run.image.source_voxels(box, resolution_nm) for box in read)
+    fetched = [run.image.fetched(box, resolution_nm) for box in read]
     voxels_in = sum(box.voxels for box in seen)
     tiles = len(seen) * math.prod(run.config.predict.block_tiles)
     return {
@@ -93,9 +93,9 @@ def _predict_row(run: Run, seen: list[Box]) -> dict[str, Any]:
         "tasks": len(seen),
         "dropped": len(run.tiles.grid) - len(seen),
         "voxels": voxels_in,
-        "gb": source / 1e9,
+        "gb": sum(voxels for _, voxels in fetched) / 1e9,
         "gb_out": _FIELD_BYTES * voxels_in / 1e9,
-        "reads": -(-source // run.image.chunk_voxels(resolution_nm)),
+        "reads": sum(chunks for chunks, _ in fetched),
         "writes": 2 * tiles + _RECORDS * len(seen),
     }
 
@@ -140,8 +140,8 @@ def _as_in(probe: Run, rows: list[dict[str, Any]]) -> dict[str, float]:
     for row in rows:
         state = probe.store.get_json(state_path(row["stage"])) or {}
         if state.get("finished"):
-            more = row["voxels"] / there[row["stage"]]["voxels"] if row["voxels"] else blocks
-            found[row["stage"]] = state["task_seconds"] * more
+            seen = there[row["stage"]]["voxels"]  # none in a stage by somas, nor in match with one block
+            found[row["stage"]] = state["task_seconds"] * (row["voxels"] / seen if seen else blocks)
     return found
 
 

@@ -91,15 +91,18 @@ class ImageLayer:
         """Resolution and box of the coarsest mip."""
         return self.resolutions_nm[-1], _scale_box(self._scales[-1])
 
-    def source_voxels(self, box: Box, resolution_nm: Nm3) -> int:
-        """Voxels of the source mip that reading a box touches."""
-        scale = self._scales[self.source_mip(resolution_nm)]
-        ratio = [w / r for w, r in zip(resolution_nm, scale["resolution"])]
-        return round(box.voxels * math.prod(ratio))
-
-    def chunk_voxels(self, resolution_nm: Nm3) -> int:
-        """Voxels of a chunk of the source mip, the pieces in which it is read."""
-        return math.prod(self._scales[self.source_mip(resolution_nm)]["chunk_sizes"][0])
+    def fetched(self, box: Box, resolution_nm: Nm3) -> tuple[int, int]:
+        """Chunks of the source mip that reading a box asks for, and the voxels in them."""
+        mip = self.source_mip(resolution_nm)
+        whole, step = _scale_box(self._scales[mip]), self._scales[mip]["chunk_sizes"][0]
+        source = covered(box, resolution_nm, self.resolutions_nm[mip], whole)
+        first = [(a - o) // s for a, o, s in zip(source.lo, whole.lo, step)]
+        past = [-(-(b - o) // s) for b, o, s in zip(source.hi, whole.lo, step)]
+        chunks = Box(
+            *(vec3([o + i * s for o, i, s in zip(whole.lo, end, step)]) for end in (first, past))
+        )
+        count = math.prod(b - a for a, b in zip(first, past))
+        return count, chunks.intersect(whole).voxels
 
     @cached_property
     def info_text(self) -> str:

@@ -17,6 +17,7 @@ import torch
 from ..progress import Bars
 from .rivals import chosen
 from .speed_block import block_rows
+from .speed_brain import brain_rows
 from .speed_network import network_rows
 from .speed_pipeline import pipeline_rows
 from .speed_stitch import stitch_rows
@@ -27,6 +28,7 @@ PARTS: dict[str, Callable[[Timing], Iterator[Row]]] = {
     "block": block_rows,
     "pipeline": pipeline_rows,
     "stitch": stitch_rows,
+    "brain": brain_rows,
 }
 _PACKAGES = ("flysoma", "torch", "openvino", "numpy", "cloud-volume")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...models.engines import BATCH, engines, has_bf16, start_engine
@@ -53,14 +54,21 @@ def _engines(timing: Timing, weights: str, ceilings: dict[str, float]) -> Iterat
     phantom = make_phantom(spec.window, spec.voxel_nm, _SEED, "typical", scene="rind")
     images = torch.from_numpy(phantom.image).expand(BATCH[timing.device], 1, *spec.window)
     fed = spec.feed(images.float().to(timing.device))
+    module = network.module.to(timing.device)
     with FlopCounterMode(display=False) as counter:
-        wanted = network.module.to(timing.device)(fed).argmax(1)
+        wanted = module(fed).argmax(1)
     gflop = counter.get_total_flops() * 1e-9
+    convolutions = _convolutions(module, fed)
     for engine in engines(timing.device):
         run = start_engine(engine, network, timing.device)
         found = timing.seconds(f"{weights} {engine}", lambda: run(fed))  # noqa: B023
         rates = tuple(gflop / s for s in found)
-        ceiling = ceilings["float32" if engine.endswith("float32") else "bf16"]
+        wide = engine.endswith("float32")
+        ceiling = ceilings["float32" if wide else "bf16"]
+        least = sum(
+            max(1e-9 * flop / ceiling, 1e-9 * (4 if wide else 2) * values / ceilings["copy"])
+            for flop, values in convolutions
+        )
         yield Row(
             f"{weights} {engine}",
             "GFLOP/s",
@@ -68,9 +76,29 @@ def _engines(timing: Timing, weights: str, ceilings: dict[str, float]) -> Iterat
             {
                 "Mvoxel/s": 1e-6 * images.numel() / float(np.median(found)),
                 "of the product": float(np.median(rates)) / ceiling,
+                "of the roofline": least / float(np.median(found)),
                 "same class as float32": _agreement(run(fed), wanted),
             },
         )
+
+
+def _convolutions(module: nn.Module, fed: Tensor) -> list[tuple[float, int]]:
+    """Of each convolution: operations, and values that it reads and writes.
+
+    The roofline is the time that they alone need on this device, each as fast as the matrix product or the copy
+    lets it be, whichever takes longer; all else a network does is taken to cost nothing.
+    """
+    found: list[tuple[float, int]] = []
+
+    def note(conv: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        values = inputs[0].numel() + output.numel() + conv.weight.numel()
+        found.append((2.0 * output.numel() * conv.weight[0].numel(), values))
+
+    hooks = [m.register_forward_hook(note) for m in module.modules() if isinstance(m, nn.Conv3d)]
+    module(fed)
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def _agreement(logits: Tensor, wanted: Tensor) -> str:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,27 +56,32 @@ def pipeline_rows(timing: Timing, edges: tuple[int, ...] = (2, 3, 4)) -> Iterato
             width = [(0, EDGE * max(0, edge - _UNIT))] * 3
             brain = np.pad(image, width, mode="symmetric")[(slice(EDGE * edge),) * 3]
             ingest_array(brain, NewLayer(f"{folder}/{edge}", VOXEL[::-1]))
-        alone: list[Taken] = []
-        for edge, workers in [*((edge, 1) for edge in edges), (edges[-1], 2)]:
-            told = f"{edge**3} blocks, {workers} {'worker' if workers == 1 else 'workers'}"
-            found = []
-            for number in range(timing.repeats):
-                timing.bars(told, number, timing.repeats)
-                found.append(_run(folder, edge, workers, f"{edge}-{workers}-{number}"))
-            timing.bars(told, timing.repeats, timing.repeats)
-            yield _row(told, edge, workers, found, alone)
-            alone = found
+        cases = [*((edge, 1) for edge in edges), (edges[-1], 2)]
+        found: dict[tuple[int, int], list[Taken]] = {case: [] for case in cases}
+        for number in range(timing.repeats):  # in turns: a machine that grows slower is so for all
+            for place, (edge, workers) in enumerate(cases):
+                timing.bars("runs", number * len(cases) + place, timing.repeats * len(cases))
+                config = small_blocks(f"{folder}/{edge}", f"{folder}/run-{edge}-{workers}-{number}")
+                found[edge, workers].append(run_apart(config, workers))
+        timing.bars("runs", timing.repeats * len(cases), timing.repeats * len(cases))
+        for edge, workers in cases:
+            yield _row(edge, workers, found[edge, workers], found[edge, 1])
+        yield _straight({edge: found[edge, 1] for edge in edges})
 
 
-def _run(folder: Path, edge: int, workers: int, name: str) -> Taken:
-    """One run, in processes of its own."""
-    config = RunConfig(
-        image=f"{folder}/{edge}",
-        output=f"{folder}/run-{name}",
+def small_blocks(image: str, output: str) -> RunConfig:
+    """Blocks of which a small phantom holds many."""
+    return RunConfig(
+        image=image,
+        output=output,
         predict=Predict(window_vx=(192, 192, 160), block_tiles=(1, 1, 1)),
         segment=Segment(block_vx=(EDGE, EDGE, EDGE)),
     )
-    asked = folder / f"{name}.yaml"
+
+
+def run_apart(config: RunConfig, workers: int) -> Taken:
+    """One run, in processes of its own, a thread each."""
+    asked = Path(f"{config.output.removeprefix('file://')}.yaml")
     asked.write_text(config.to_yaml())
     command = [sys.executable, "-m", "flysoma.scripts.cli", "run", str(asked)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -106,25 +111,41 @@ def _receipts(run: Run, stage: str) -> list[dict[str, Any]]:
     return list(run.store.get_jsons(run.store.names(f"receipts/{stage}/")).values())
 
 
-def _row(name: str, edge: int, workers: int, found: list[Taken], alone: list[Taken]) -> Row:
-    """Speed, and how it compares with what came before: fewer blocks, or one worker."""
+def _row(edge: int, workers: int, found: list[Taken], alone: list[Taken]) -> Row:
+    """Speed, and how it compares with that of one worker."""
     voxels = (EDGE * edge) ** 3 / 1e6
-
-    def median(values: Any) -> float:
-        return float(np.median(list(values)))
-
-    def task_s(taken: Taken) -> float:
-        return sum(taken.task_s.values())
-
     notes = {
-        "s": median(t.wall_s for t in found),
-        "network busy in predict": median(t.network_s / t.predict_s / workers for t in found),
-        "s a task not worked": median((workers * t.wall_s - t.work_s) / t.tasks for t in found),
-        "task-seconds a block": median(task_s(t) / edge**3 for t in found),
-        "a million voxels read to segment": median(1e6 * task_s(t) / t.seen for t in found),
+        "s": _median(t.wall_s for t in found),
+        "network busy in predict": _median(t.network_s / t.predict_s / workers for t in found),
+        "s a task not worked": _median((workers * t.wall_s - t.work_s) / t.tasks for t in found),
+        "task-seconds a block": _median(_task_s(t) / edge**3 for t in found),
+        "a million voxels read to segment": _median(1e6 * _task_s(t) / t.seen for t in found),
     }
     if workers > 1:
-        notes["efficiency"] = median(t.wall_s for t in alone) / notes["s"] / workers
+        notes["efficiency"] = _median(
+            one.wall_s / both.wall_s / workers for one, both in zip(alone, found)
+        )
     for stage in found[0].task_s:
-        notes[f"part of {stage}"] = median(t.task_s[stage] / task_s(t) for t in found)
+        notes[f"part of {stage}"] = _median(t.task_s[stage] / _task_s(t) for t in found)
+    name = f"{edge**3} blocks, {workers} {'worker' if workers == 1 else 'workers'}"
     return Row(name, "Mvoxel/s", tuple(voxels / t.wall_s for t in found), notes)
+
+
+def _straight(alone: dict[int, list[Taken]]) -> Row:
+    """Whether cost grows with the number of blocks: what a run costs at once and what each block adds, a round each."""
+    blocks = np.array([edge**3 for edge in alone])
+    rounds = np.array([[_task_s(t) for t in some] for some in zip(*alone.values())])
+    fits = [np.polyfit(blocks, costs, 1, w=1 / costs) for costs in rounds]
+    middle = np.median(rounds, axis=0)
+    slope, start = np.polyfit(blocks, middle, 1, w=1 / middle)
+    off = np.abs(start + slope * blocks - middle) / middle
+    notes = {"at once, s": float(start), "most off a straight line": float(off.max())}
+    return Row("each block adds", "s", tuple(float(fit[0]) for fit in fits), notes)
+
+
+def _task_s(taken: Taken) -> float:
+    return sum(taken.task_s.values())
+
+
+def _median(values: Iterable[float]) -> float:
+    return float(np.median(list(values)))
