@@ -28,6 +28,7 @@ __all__ = [
     "PUBLIC_VIEWER",
     "Layers",
     "LayerServer",
+    "browser",
     "link",
     "open_viewer",
     "screenshot",
@@ -151,7 +152,7 @@ def screenshot(
 
     Raises UserError when chromium or its driver is not installed, or nothing is drawn within `wait_s` seconds.
     """
-    with _browser(size) as driver:
+    with browser(size) as driver:
         with viewer.txn() as state:
             state.selected_layer.visible = False  # the side panel
         driver.get(viewer.get_viewer_url())
@@ -178,7 +179,11 @@ def find_browser() -> tuple[str, str] | None:
 
 
 @contextmanager
-def _browser(size: tuple[int, int]) -> Iterator[Any]:
+def browser(size: tuple[int, int]) -> Iterator[Any]:
+    """selenium's driver of a headless chromium, which remembers what pages say on their console.
+
+    Raises UserError when chromium, its driver or selenium is not installed.
+    """
     paths = find_browser()
     if paths is None:
         raise UserError(
@@ -196,6 +201,7 @@ def _browser(size: tuple[int, int]) -> Iterator[Any]:
     options.binary_location = paths[0]
     for flag in (*_BROWSER_FLAGS, f"--window-size={size[0]},{size[1] + 100}"):
         options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(executable_path=paths[1])
     try:
         driver = webdriver.Chrome(options=options, service=service)

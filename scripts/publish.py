@@ -9,7 +9,7 @@ import click
 from ..analysis import viewer
 from ..errors import UserError
 from ..tasks.run import Run
-from ..tasks.share import cors_commands, share
+from ..tasks.share import Terms, cors_commands, share
 from ..tasks.store import normalize_cloudpath
 from .progress import Bars
 from .view import view_state
@@ -23,9 +23,16 @@ from .view import view_state
 )
 @click.option("--force", is_flag=True, help="Publish a run that is not finished.")
 @click.option(
+    "--sharded/--unsharded",
+    default=None,
+    help="Pack chunks, meshes and annotations into few large objects; default: when there are over 100,000.",
+)
+@click.option(
     "--viewer", "base", default=viewer.PUBLIC_VIEWER, show_default=True, help="A neuroglancer."
 )
-def command(path: str, target: str, licence: str, force: bool, base: str) -> None:
+def command(
+    path: str, target: str, licence: str, force: bool, sharded: bool | None, base: str
+) -> None:
     """Copy RUN's somas, tables and report to CLOUDPATH, with checksums and provenance; goes on where it stopped."""
     run = Run.open(path)
     place = normalize_cloudpath(target)
@@ -36,7 +43,8 @@ def command(path: str, target: str, licence: str, force: bool, base: str) -> Non
     with contextlib.suppress(UserError):  # a folder, or an image on this disk
         link = viewer.link(view_state(copy, like=run), base)
     with Bars() as bars:
-        done = share(run, place, licence, force, link, lambda n, all_: bars("publishing", n, all_))
+        terms = Terms(licence, force, link, sharded)
+        done = share(run, place, terms, lambda n, all_: bars("publishing", n, all_))
     click.echo(
         f"{done.objects} objects, {done.bytes / 1e9:.3f} GB at {place}, {done.copied} of them copied now"
     )

@@ -140,7 +140,9 @@ def _as_in(probe: Run, rows: list[dict[str, Any]]) -> dict[str, float]:
     for row in rows:
         state = probe.store.get_json(state_path(row["stage"])) or {}
         if state.get("finished"):
-            seen = there[row["stage"]]["voxels"]  # none in a stage by somas, nor in match with one block
+            seen = there[row["stage"]][
+                "voxels"
+            ]  # none in a stage by somas, nor in match with one block
             found[row["stage"]] = state["task_seconds"] * (row["voxels"] / seen if seen else blocks)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,17 +43,14 @@ class PublishStage(Stage):
     def work(self, index: int, data: Any) -> dict[str, Any]:
         run, store = self.run, self.run.store
         frame = placed(run, measured(run))
-        for name, data in table_files(frame).items():
-            store.put(f"tables/{name}", data)
+        self._put("tables", table_files(frame))
         resolution = run.config.segment.resolution_nm
         bounds = run.segment_grid.bounds
         low, high = (
             tuple(v * r for v, r in zip(corner, resolution)) for corner in (bounds.lo, bounds.hi)
         )
-        for name, data in annotation_files(frame, low, high).items():  # type: ignore[arg-type]
-            store.put(f"centroids/{name}", data)
-        for name, data in quality_files(_blocks(run, frame), low, high).items():  # type: ignore[arg-type]
-            store.put(f"quality/{name}", data)
+        self._put("centroids", annotation_files(frame, low, high))  # type: ignore[arg-type]
+        self._put("quality", quality_files(_blocks(run, frame), low, high))  # type: ignore[arg-type]
         properties = json.dumps(segment_properties(frame)).encode()
         store.put("somas/segment_properties/info", properties, "application/json")
         run.somas.set_info(segment_properties="segment_properties")
@@ -61,13 +58,15 @@ class PublishStage(Stage):
         store.put("report/overview.png", picture, "image/png")
         summary = _summary(run, (low, high))
         for plot in report_plots(frame, summary):
-            for name, data in plot_files(plot).items():
-                store.put(f"report/figures/{name}", data)
+            self._put("report/figures", plot_files(plot))
         page = report_page(
             frame, summary, {"Sections with outlines": picture}, suspects(run, frame)
         )
         store.put("report/index.html", page.encode(), "text/html")
         return {"somas": len(frame)}
+
+    def _put(self, folder: str, files: Mapping[str, bytes]) -> None:
+        self.run.store.put_many({f"{folder}/{name}": data for name, data in files.items()})
 
 
 def sections(run: Run, truth: LabelLayer | None = None) -> list[Section]:

@@ -1,15 +1,17 @@
 """Copy what a finished run publishes to a place where others read it, with all that they need to trust and use it.
 
-Objects are copied as they are stored, compressed or not. Chunks, meshes and annotations never change once a run is
-finished, so what was copied is noted in `.published/` by batches, and another try goes on from there.
+Objects are copied as they are stored, compressed or not, or packed into shards. Chunks, meshes and annotations never
+change once a run is finished, so what was copied is noted in `.published/` by portions, and another try goes on there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cloudfiles import CloudFiles
@@ -18,12 +20,16 @@ from ..analysis.viewer import PUBLIC_VIEWER
 from ..errors import UserError
 from .pipeline import STAGES, state_path
 from .run import Run
+from .shards import Pack, packs
 from .store import RunStore, local_folder
 
 _LARGE = ("somas/", "centroids/", "quality/")
 _SMALL = ("tables/", "report/", "config.yaml", "manifest.json")
 _BATCH = 500  # objects
+_MANY = 100_000  # objects that are packed into shards without being asked
 _NOTES = ".published/"
+_FRAGMENT = re.compile(r"/mesh/.*(:|\.spatial$)")  # what meshes were merged from
+Sum = tuple[str, str, int]  # name, sha256 and bytes of what was written
 _CORS = [
     {
         "origin": ["*"],
@@ -35,8 +41,26 @@ _CORS = [
 
 
 @dataclass(frozen=True)
+class Terms:
+    """How a run is published.
+
+    Attributes:
+      licence: of the data.
+      force: even when the run is not finished.
+      link: opens the result in neuroglancer, if anybody can; goes into the README.
+      sharded: whether chunks, meshes and annotations are packed into shards; None: when there are many.
+    """
+
+    licence: str
+    force: bool = False
+    link: str | None = None
+    sharded: bool | None = None
+
+
+@dataclass(frozen=True)
 class Shared:
-    """What was published: objects and bytes in all, how many were copied now, and stages that were not finished."""
+    """What was published: objects and bytes in all, how many of the run's were copied now, and stages that were not
+    finished."""
 
     objects: int
     bytes: int
@@ -44,51 +68,68 @@ class Shared:
     unfinished: list[str]
 
 
-def share(
-    run: Run,
-    target: str,
-    licence: str,
-    force: bool,
-    link: str | None,
-    progress: Callable[[int, int], None],
-) -> Shared:
+@dataclass(frozen=True)
+class _Portion:
+    """Objects of a run that are copied together: their names, the names that they get, and how it is done."""
+
+    names: Sequence[str]
+    makes: Sequence[str]
+    copy: Callable[[], Sequence[Sum]]
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256("\n".join([*self.makes, *self.names]).encode()).hexdigest()[:32]
+
+
+def share(run: Run, target: str, terms: Terms, progress: Callable[[int, int], None]) -> Shared:
     """Copy a run's somas, centroids, tables and report to a cloudpath, and write README and provenance there.
 
     Args:
-      link: opens the result in neuroglancer, if anybody can; goes into the README.
       progress: called with objects done and in all.
-    Raises UserError when the run is not finished, unless forced.
+    Raises UserError when the run is not finished, unless forced, and where it was published in another form.
     """
     unfinished = [s.name for s in STAGES if not _state(run, s.name).get("finished")]
-    if unfinished and not force:
+    if unfinished and not terms.force:
         raise UserError(
             f"{run.path} is not finished: {', '.join(unfinished)} to do; go on with 'flysoma run "
             f"{run.path}/config.yaml', or publish what there is with --force"
         )
     there = RunStore(target)
-    names = [name for folder in _LARGE for name in run.store.names(folder)]
+    names = [
+        name for folder in _LARGE for name in run.store.names(folder) if not _FRAGMENT.search(name)
+    ]
     small = [name for prefix in _SMALL for name in run.store.names(prefix)]
-    total, done, copied = len(names) + len(small), 0, 0
+    sharded = len(names) > _MANY if terms.sharded is None else terms.sharded
+    before = there.get_json("provenance.json")
+    if before and before.get("sharded", False) != sharded:
+        raise UserError(
+            f"{target} holds this {'in shards' if before['sharded'] else 'without shards'} already; "
+            "choose another place, or the same form with --sharded or --unsharded"
+        )
+    portions, infos = _portions(run, target, names, sharded)
+    total = len(names) + len(small)
     present = {name for folder in _LARGE for name in there.names(folder)}
-    sums: list[Sequence[Any]] = []  # name, sha256, bytes
-    for key, batch in _batches(names):
-        noted = there.get_json(f"{_NOTES}{key}.json")
-        if noted is None or not present.issuperset(batch):
-            noted = _copy(run.path, target, batch)
-            there.put_json(f"{_NOTES}{key}.json", noted)
-            copied += len(batch)
+    sums: list[Sequence[Any]] = []
+    done = copied = 0
+    for portion in portions:
+        noted = there.get_json(f"{_NOTES}{portion.key}.json")
+        if noted is None or not present.issuperset(portion.makes):
+            noted = portion.copy()
+            there.put_json(f"{_NOTES}{portion.key}.json", noted)
+            copied += len(portion.names)
         sums += noted
-        done += len(batch)
+        done += len(portion.names)
         progress(done, total)
+    sums += [_put(there, name, data) for name, data in infos.items()]
     sums += _copy(run.path, target, small)
     progress(total, total)
-    about = _provenance(run, licence, unfinished)
-    there.put("README.md", _readme(run, target, about, link).encode(), "text/markdown")
+    about = _provenance(run, terms.licence, unfinished) | {"sharded": sharded}
+    there.put("README.md", _readme(run, target, about, terms.link).encode(), "text/markdown")
     there.put_json("cors.json", _CORS)
     listed = "".join(f"{digest}  {name}\n" for name, digest, _ in sorted(map(tuple, sums)))
     there.put("checksums.sha256", listed.encode(), "text/plain")
     there.put_json("provenance.json", about)  # last: where it is, everything is
-    return Shared(total, sum(size for *_, size in sums), copied + len(small), unfinished)
+    return Shared(len(sums), sum(size for *_, size in sums), copied + len(small), unfinished)
 
 
 def cors_commands(target: str) -> str | None:
@@ -111,19 +152,50 @@ def cors_commands(target: str) -> str | None:
     return None
 
 
-def _batches(names: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
-    """Objects in batches, each with a name that says which they are."""
-    for start in range(0, len(names), _BATCH):
-        batch = names[start : start + _BATCH]
-        yield hashlib.sha256("\n".join(batch).encode()).hexdigest()[:32], batch
+def _portions(
+    run: Run, target: str, names: Sequence[str], sharded: bool
+) -> tuple[list[_Portion], dict[str, bytes]]:
+    """What is copied together, and the infos that are others than the run's."""
+    found, infos, packed = [], {}, set()
+    if sharded:
+        shelves, infos = packs(run.store, names)
+        for pack in shelves:
+            for shard, keys in pack.shards():
+                own = [name for key in keys for name in pack.objects[key]]
+                packed.update(own)
+                copy = partial(_pack, run.path, target, pack, shard, keys)
+                found.append(_Portion(own, [shard], copy))
+    alone = [name for name in names if name not in packed and name not in infos]
+    for start in range(0, len(alone), _BATCH):
+        batch = alone[start : start + _BATCH]
+        found.append(_Portion(batch, batch, partial(_copy, run.path, target, batch)))
+    return found, infos
 
 
-def _copy(source: str, target: str, names: Sequence[str]) -> list[tuple[str, str, int]]:
-    """Copy objects as they are stored; name, sha256 and bytes of each."""
+def _pack(source: str, target: str, pack: Pack, shard: str, keys: Sequence[int]) -> list[Sum]:
+    """Make one shard of many objects."""
+    names = [name for key in keys for name in pack.objects[key]]
+    found = CloudFiles(source, progress=False).get(names)
+    content = {item["path"]: item["content"] for item in found}
+    _check_there(source, content)
+    return [_put(RunStore(target), shard, pack.shard(keys, content))]
+
+
+def _put(there: RunStore, name: str, data: bytes) -> Sum:
+    there.put(name, data)
+    return name, hashlib.sha256(data).hexdigest(), len(data)
+
+
+def _check_there(source: str, content: Mapping[str, bytes | None]) -> None:
+    lost = next((name for name, data in content.items() if data is None), None)
+    if lost is not None:
+        raise UserError(f"{source}/{lost} is gone; make it anew before it is published")
+
+
+def _copy(source: str, target: str, names: Sequence[str]) -> list[Sum]:
+    """Copy objects as they are stored."""
     found = CloudFiles(source, progress=False).get(list(names), raw=True) if names else []
-    lost = [item["path"] for item in found if item["content"] is None]
-    if lost:
-        raise UserError(f"{source}/{lost[0]} is gone; make it anew before it is published")
+    _check_there(source, {item["path"]: item["content"] for item in found})
     there = CloudFiles(target, progress=False)
     try:
         there.puts(found, raw=True)

@@ -62,10 +62,19 @@ class RunStore:
 
     def put(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> None:
         """Write one object whole; raises UserError when the place cannot be written."""
+        self.put_many({path: data}, content_type)
+
+    def put_many(
+        self, objects: Mapping[str, bytes], content_type: str = "application/octet-stream"
+    ) -> None:
+        """Write objects, each whole; into a bucket many at a time."""
+        path = next(iter(objects), "")
         try:
             if self._folder is None:
-                self._files.put(path, data, content_type=content_type, cache_control="no-cache")
-            else:
+                named = list(objects.items())
+                self._files.puts(named, content_type=content_type, cache_control="no-cache")
+                return
+            for path, data in objects.items():
                 _write_whole(os.path.join(self._folder, path), data)
         except OSError as err:
             raise UserError(

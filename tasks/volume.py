@@ -1,4 +1,4 @@
-"""Image and label layers: the only importer of cloudvolume. Mip choice, resampling, x y z to z y x.
+"""Image and label layers, as cloudvolume reads and writes them. Mip choice, resampling, x y z to z y x.
 
 Boxes are in voxels x, y, z of the resolution that is named; arrays that come out are z, y, x.
 A voxel i of a working resolution w covers i*w to (i+1)*w nm, counted from the space's zero, so the same

@@ -17,7 +17,6 @@ import yaml
 from cloudfiles import CloudFiles
 from five_balls import CENTRES, OFFSET, RADIUS_NM, RESOLUTION, digest, flysoma, somas, write_config
 
-from flysoma.analysis.viewer import find_browser
 from flysoma.tasks import coordinator, pipeline
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.publish import suspects
@@ -204,14 +203,6 @@ def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
     assert sorted(pictures) == ["soma 1, 9 um3", "soma 2, 9 um3"]
     assert (undisturbed / "report/overview.png").stat().st_size > 10_000
     assert "<html" in (undisturbed / "report/index.html").read_text()[:100]
-
-
-@pytest.mark.browser
-@pytest.mark.skipif(find_browser() is None, reason="chromium and chromedriver are not installed")
-def test_a_run_is_drawn_by_a_browser(undisturbed, tmp_path):
-    done = flysoma("view", str(undisturbed), "--screenshot", str(tmp_path / "view.png"))
-    assert done.returncode == 0, done.stderr  # a mesh that is not there would be waited for
-    assert (tmp_path / "view.png").stat().st_size > 20_000
 
 
 def test_status_counts_what_is_done(undisturbed):

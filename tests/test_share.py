@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 
 import boto3
+import numpy as np
 import pandas as pd
 import pytest
+import tensorstore as ts
 from cloudfiles import CloudFiles
+from cloudvolume import CloudVolume
 from five_balls import digest, flysoma
 from object_stores import AWS, moto
 
@@ -31,6 +35,11 @@ def sums(folder):
     return {name: value for value, name in listed}
 
 
+def published(folder):
+    """All of a layer but what its meshes were merged from."""
+    return {n: d for n, d in digest(folder).items() if ":" not in n and ".spatial" not in n}
+
+
 def test_a_folder_holds_all_with_checksums_and_can_be_viewed(finished, tmp_path):
     there = tmp_path / "there"
     done = flysoma("publish", str(finished), str(there), "--licence", "CC-BY-4.0")
@@ -38,7 +47,7 @@ def test_a_folder_holds_all_with_checksums_and_can_be_viewed(finished, tmp_path)
     for name, value in sums(there).items():
         assert hashlib.sha256((there / name).read_bytes()).hexdigest() == value
     for folder in ("somas", "centroids", "tables", "report"):
-        assert digest(there / folder) == digest(finished / folder)
+        assert digest(there / folder) == published(finished / folder)
     about = json.loads((there / "provenance.json").read_text())
     assert about["licence"] == "CC-BY-4.0" and about["somas"] == 5 and not about["unfinished"]
     assert set(about["weights_sha256"]) == {"locate", "segment"} and about["image_info_sha256"]
@@ -59,6 +68,43 @@ def test_it_goes_on_where_it_stopped_and_changes_nothing(finished, tmp_path):
     small = len(digest(finished / "tables")) + len(digest(finished / "report")) + 2
     assert f", {small} of them copied now" in again.stdout
     assert sums(there) == sums(first)
+
+
+def layer_of(path):
+    return CloudVolume(f"file://{path}/somas", progress=False, fill_missing=True)
+
+
+def test_shards_hold_the_same_in_fewer_objects(finished, tmp_path):
+    """Read by cloud-volume (voxels, meshes, skeletons) and by tensorstore, as neuroglancer would (annotations)."""
+    there, again = tmp_path / "there", tmp_path / "again"
+    for place in (there, again):
+        done = flysoma("publish", str(finished), str(place), "--sharded")
+        assert done.returncode == 0, done.stderr
+    assert sums(there) == sums(again)
+    names = list(sums(there))
+    assert not [n for n in names if re.search(r"\d\.gz$|mesh/\d+$|by_id/\d+$", n)]
+    plain, packed = layer_of(finished), layer_of(there)
+    for mip in plain.available_mips:
+        plain.mip = packed.mip = mip
+        assert packed.image.is_sharded(mip) and np.array_equal(plain[:], packed[:])
+    for number in range(1, 6):
+        old, new = (layer.mesh.get(number)[number] for layer in (plain, packed))
+        assert np.array_equal(old.vertices, new.vertices) and np.array_equal(old.faces, new.faces)
+        assert plain.skeleton.get(number) == packed.skeleton.get(number)
+    info = json.loads((there / "centroids/info").read_text())
+    spec, key = info["by_id"]["sharding"], info["by_id"]["key"]
+    store = ts.KvStore.open(
+        {
+            "driver": "neuroglancer_uint64_sharded",
+            "metadata": spec,
+            "base": f"file://{there}/centroids/{key}/",
+        }
+    ).result()
+    for number in range(1, 6):
+        told = store.read(np.array(number, ">u8").tobytes()).result().value
+        assert told == (finished / f"centroids/by_id/{number}").read_bytes()
+    mixed = flysoma("publish", str(finished), str(there), "--unsharded")
+    assert mixed.returncode == 2 and "in shards already" in mixed.stderr
 
 
 def test_what_is_not_finished_is_refused_unless_forced(finished, tmp_path):
@@ -88,7 +134,7 @@ def test_a_bucket_gets_it_compressed_and_pandas_reads_it(finished, monkeypatch):
         done = flysoma("publish", str(finished), "s3://shared/brain")
         assert done.returncode == 0, done.stderr
         assert "aws s3api put-bucket-cors --bucket shared" in done.stdout
-        assert digest("s3://shared/brain/somas") == digest(finished / "somas")
+        assert digest("s3://shared/brain/somas") == published(finished / "somas")
         table = CloudFiles("s3://shared/brain/tables", progress=False).get("somas.parquet")
         assert table == (finished / "tables/somas.parquet").read_bytes()
         chunk = next(n for n in digest(finished / "somas") if n.startswith("64_64_40/"))

@@ -1,18 +1,28 @@
 """The speed benchmark: what is watched is counted once, and rows say what was done."""
 
 import json
+import shutil
 import threading
 import time
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
+import torch
 from click.testing import CliRunner
 
-from flysoma.scripts.bench import speed, speed_pipeline, speed_stitch
+from flysoma.models.unet import SomaNet
+from flysoma.scripts.bench import speed, speed_brain, speed_network, speed_pipeline, speed_stitch
 from flysoma.scripts.bench.clock import clocked
-from flysoma.scripts.bench.timing import Row
+from flysoma.scripts.bench.timing import Row, Timing
 from flysoma.scripts.cli import cli
 from flysoma.tasks import pipeline
+from flysoma.tasks.config import RunConfig
+from flysoma.tasks.estimate import add_prices, estimate
+from flysoma.tasks.geometry import Box
 from flysoma.tasks.run import Run
+from flysoma.tasks.store import local_folder
+from flysoma.tasks.volume import create_layer, write_array
 
 
 def test_seconds_are_those_of_the_innermost_function_in_every_thread():
@@ -37,6 +47,14 @@ def test_rows_tell_the_median_and_the_spread():
     assert row.median == 2.0 and "1 to 3" in row.format() and "of 0.25" in row.format()
 
 
+def test_the_roofline_counts_every_convolution():
+    net = SomaNet(stem=(1, 2, 2), widths=(32, 64), pools=((2, 2, 2),))
+    found = speed_network._convolutions(net, torch.zeros(1, 1, 4, 8, 8))
+    voxels = 4 * 4 * 4
+    assert found[0] == (2 * voxels * 32 * 4 * 27, voxels * (4 + 32) + 32 * 4 * 27)
+    assert len(found) == 1 + 2 * 2 + 2 + 2 + 1
+
+
 def test_stitching_is_measured_on_a_brain_of_any_size(tmp_path, monkeypatch):
     brain = speed_stitch.Brain(somas=30, labels=100, blocks=40, pairs=500)
     monkeypatch.setitem(
@@ -57,6 +75,45 @@ def test_what_a_run_took_is_what_its_tasks_say(undisturbed):
     assert 0 < found.network_s < found.task_s["predict"] and found.predict_s < found.wall_s
     assert found.work_s < sum(found.task_s.values()) < found.wall_s * 3  # phases overlap
     assert found.seen > 137 * 131 * 141
+
+
+def test_cost_that_grows_with_the_blocks_is_a_straight_line():
+    def taken(cost):
+        return speed_pipeline.Taken(1.0, 1.0, 1.0, {"segment": cost}, 1.0, 1, 1)
+
+    runs = {edge: [taken(c * (5 + 2 * edge**3)) for c in (1, 1.1, 0.9)] for edge in (2, 3, 4)}
+    row = speed_pipeline._straight(runs)
+    assert row.median == pytest.approx(2) and row.notes["at once, s"] == pytest.approx(5)
+    assert row.notes["most off a straight line"] < 1e-6
+    runs[3] = [taken(1.2 * (5 + 2 * 27))] * 3
+    assert 0.05 < speed_pipeline._straight(runs).notes["most off a straight line"] < 0.2
+
+
+def test_a_brain_is_projected_from_a_run_here(undisturbed, monkeypatch):
+    """877 blocks of tiles hold tissue, each read with what its windows see around it, in whole chunks."""
+
+    def done_before(config, workers):
+        shutil.copytree(undisturbed, local_folder(config.output))
+
+    monkeypatch.setattr(speed_brain, "run_apart", done_before)
+    timing = Timing("cpu", 1, lambda *_: None)
+    predict, rest, money = speed_brain.brain_rows(timing, (8, 16, 16))
+    assert predict.notes["tasks"] == 877 and 399 < predict.notes["Gvoxel"] < 400
+    assert 1.2 < predict.notes["voxels read for one"] < 1.7
+    assert predict.median > 0 and rest.median > 0 and money.median > 0
+
+
+def test_a_probe_of_one_block_tells_what_faces_take_too(tmp_path):
+    """It has no faces: they count as its blocks do."""
+    create_layer(f"{tmp_path}/em", "image", "uint8", (64, 64, 40), Box((0, 0, 0), (100, 90, 80)))
+    write_array(f"{tmp_path}/em", np.full((80, 90, 100), 9, np.uint8))
+    asked = RunConfig(image=f"{tmp_path}/em", output=f"{tmp_path}/run")
+    probe, rows = Run(asked), estimate(Run(asked))
+    for row in rows:
+        state = {"finished": True, "task_seconds": 36.0}
+        probe.store.put_json(pipeline.state_path(row["stage"]), state)
+    add_prices(Run(asked), rows, probe)
+    assert {row["hours"] for row in rows} == {0.01}
 
 
 def test_what_is_no_part_is_one_line():

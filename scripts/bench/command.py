@@ -8,6 +8,7 @@ from .accuracy import command as accuracy
 from .coordinator import command as coordinator
 from .fleet import command as fleet
 from .nuclei import command as nuclei
+from .outputs import command as outputs
 from .speed import command as speed
 
 
@@ -21,3 +22,4 @@ command.add_command(nuclei)
 command.add_command(speed)
 command.add_command(fleet)
 command.add_command(coordinator)
+command.add_command(outputs)
