@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from .store import RunStore, local_folder
 _LARGE = ("somas/", "centroids/", "quality/")
 _SMALL = ("tables/", "report/", "config.yaml", "manifest.json")
 _BATCH = 500  # objects
+_AT_ONCE = 4  # portions that are copied at the same time
 _MANY = 100_000  # objects that are packed into shards without being asked
 _NOTES = ".published/"
 _FRAGMENT = re.compile(r"/mesh/.*(:|\.spatial$)")  # what meshes were merged from
@@ -109,17 +111,24 @@ def share(run: Run, target: str, terms: Terms, progress: Callable[[int, int], No
     portions, infos = _portions(run, target, names, sharded)
     total = len(names) + len(small)
     present = {name for folder in _LARGE for name in there.names(folder)}
+
+    def bring(portion: _Portion) -> tuple[int, Sequence[Sum]]:
+        """How many objects had to be copied, and what is there of them now."""
+        note = f"{_NOTES}{portion.key}.json"
+        noted = there.get_json(note)
+        if noted is not None and present.issuperset(portion.makes):
+            return 0, noted
+        noted = portion.copy()
+        there.put_json(note, noted)
+        return len(portion.names), noted
+
     sums: list[Sequence[Any]] = []
     done = copied = 0
-    for portion in portions:
-        noted = there.get_json(f"{_NOTES}{portion.key}.json")
-        if noted is None or not present.issuperset(portion.makes):
-            noted = portion.copy()
-            there.put_json(f"{_NOTES}{portion.key}.json", noted)
-            copied += len(portion.names)
-        sums += noted
-        done += len(portion.names)
-        progress(done, total)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for portion, (new, noted) in zip(portions, pool.map(bring, portions)):
+            sums += noted
+            done, copied = done + len(portion.names), copied + new
+            progress(done, total)
     sums += [_put(there, name, data) for name, data in infos.items()]
     sums += _copy(run.path, target, small)
     progress(total, total)

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from flysoma.analysis.points import PointScores, score_points
 from flysoma.analysis.touching import kept_apart, touching_pairs
+from flysoma.analysis.viewer import find_browser
 from flysoma.models.weights import load_network
 from flysoma.scripts.bench import accuracy, rivals
 from flysoma.scripts.bench.published import (
@@ -21,6 +22,7 @@ from flysoma.scripts.bench.published import (
 from flysoma.scripts.cli import cli
 
 VOXEL = (40.0, 64.0, 64.0)
+NEEDS_BROWSER = pytest.mark.skipif(find_browser() is None, reason="chromium is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +180,15 @@ def test_the_nuclei_of_a_volume_judge_every_way(weights, tmp_path):
     (tmp_path / "nuclei.csv").write_text("x_nm,y_nm,z_nm\n1,2,3\n1,,x\n")
     refused = CliRunner().invoke(cli, words)
     assert "nucleus 2 has a position that is no number" in str(refused.exception)
+
+
+@pytest.mark.parametrize("words", [[], pytest.param(["--draw"], marks=NEEDS_BROWSER)])
+def test_outputs_of_any_number_of_somas_are_measured(words):
+    done = CliRunner().invoke(
+        cli, ["bench", "outputs", "--somas", "50", "--json", *words], catch_exceptions=False
+    )
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["annotations"]["notes"]["files"] == 2 * 50 + 2  # by id, by soma, one cell, info
+    assert rows["tables"]["notes"]["files"] == 4 and rows["report"]["notes"]["MB"] > 0.1
+    assert all(row["values"][0] > 0 for row in rows.values())
+    assert ("drawn, everything" in rows) == bool(words)
