@@ -87,7 +87,7 @@ def test_every_option_that_is_named_exists():
         for name in COMMANDS
         for command in (cli.get_command(None, name), *parts(cli.get_command(None, name)))
         for parameter in command.params
-        for option in parameter.opts
+        for option in (*parameter.opts, *parameter.secondary_opts)
     }
     known |= {"--version", "--help"}
     for page in PAGES:
