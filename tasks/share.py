@@ -105,7 +105,7 @@ def share(run: Run, target: str, terms: Terms, progress: Callable[[int, int], No
     before = there.get_json("provenance.json")
     if before and before.get("sharded", False) != sharded:
         raise UserError(
-            f"{target} holds this {'in shards' if before['sharded'] else 'without shards'} already; "
+            f"{target} holds this {'in shards' if before.get('sharded') else 'without shards'} already; "
             "choose another place, or the same form with --sharded or --unsharded"
         )
     portions, infos = _portions(run, target, names, sharded)
