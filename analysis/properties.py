@@ -36,7 +36,8 @@ NOT_MEASURED = -1.0
 def segment_properties(frame: pd.DataFrame) -> dict[str, Any]:
     """The info of a precomputed `segment_properties` folder, ready for JSON.
 
-    JSON knows no NaN: a number that was not measured is -1, one that no soma has is left out.
+    JSON knows no NaN: a number that was not measured is -1. What is the same for all somas is left out: there is
+    nothing to sort by, and neuroglancer's histogram of it fails.
     """
     table = soma_table(frame)
     meanings = {c.name: (c.meaning, c.unit) for c in COLUMNS}
@@ -52,10 +53,10 @@ def segment_properties(frame: pd.DataFrame) -> dict[str, Any]:
     ]
     for name in NUMBERS:
         values = table[name].to_numpy(np.float64)
-        if len(values) and (np.isnan(values) | (values == NOT_MEASURED)).all():
+        numbers = np.where(np.isnan(values), NOT_MEASURED, values).astype(np.float32)
+        if len(np.unique(numbers)) < 2:
             continue
         meaning, unit = meanings[name]
-        numbers = np.where(np.isnan(values), NOT_MEASURED, values).astype(np.float32)
         properties.append(
             {
                 "id": name,
