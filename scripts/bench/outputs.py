@@ -33,6 +33,7 @@ _CORE = (128, 256, 256)
 _NM_A_SOMA = (
     11_000.0  # edge of the cube that each has for itself in a fly's brain, neuropil and all
 )
+_COARSE = 64
 _ZOOMS_UM = (None, 200.0, 50.0)  # what the view shows; None: everything
 
 
@@ -127,9 +128,10 @@ def _report(frame: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, bytes]:
 
 def _drawn(folder: Path, volume: tuple[tuple[float, ...], tuple[float, ...]]) -> Iterator[Row]:
     """How long neuroglancer takes until all that it shows is there, from far to near."""
-    size = vec3([n // r + 1 for n, r in zip(volume[1], VOXEL_NM[::-1])])
+    coarse = [r * _COARSE for r in VOXEL_NM[::-1]]  # as a run's mips are, from afar
+    size = vec3([n // r + 1 for n, r in zip(volume[1], coarse)])
     somas = f"{folder}/somas"
-    create_layer(somas, "segmentation", "uint64", VOXEL_NM[::-1], Box((0, 0, 0), size))
+    create_layer(somas, "segmentation", "uint64", coarse, Box((0, 0, 0), size))
     LabelLayer(somas).set_info(segment_properties="segment_properties")
     with viewer.serve(folder) as server, viewer.browser((1600, 1000)) as driver:
         layers = viewer.Layers(
