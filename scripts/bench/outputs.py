@@ -30,10 +30,8 @@ from .timing import Row
 
 VOXEL_NM = (40.0, 64.0, 64.0)
 _CORE = (128, 256, 256)
-_NM_A_SOMA = (
-    11_000.0  # edge of the cube that each has for itself in a fly's brain, neuropil and all
-)
-_COARSE = 64
+_NM_A_SOMA = 11_000.0  # edge of the cube that each has for itself, a brain's neuropil and all
+_COARSE = 64  # voxels in one of what stands in for the somas
 _ZOOMS_UM = (None, 200.0, 50.0)  # what the view shows; None: everything
 
 
@@ -107,7 +105,6 @@ def _filled(frame: pd.DataFrame) -> pd.DataFrame:
         shift = rng.random(len(frame)) * edge - frame[f"{a}_nm"]
         for name in (f"{a}_nm", f"bb_start_{a}_nm", f"bb_end_{a}_nm"):
             frame[name] += shift
-        frame[[f"bb_start_{a}_nm", f"bb_end_{a}_nm"]] += edge * 0.01
     for column in COLUMNS:
         if column.name not in frame:
             some = rng.random(len(frame))
