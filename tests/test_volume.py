@@ -34,6 +34,17 @@ def test_the_layer_reads_back_in_z_y_x(layer):
     assert (image.read(box, (32, 32, 40)) == array[9:29, 3:63, 3:33]).all()
 
 
+def test_what_a_box_fetches_are_whole_chunks(layer):
+    """A volume of 3 x 2 x 1 chunks of 64, the last along each axis cut off by the volume's end."""
+    path, _ = layer((150, 100, 40), offset=(7, -3, 11))
+    image = ImageLayer(path)
+    at = (32, 32, 40)
+    assert image.fetched(Box((7, -3, 11), (157, 97, 51)), at) == (6, 150 * 100 * 40)
+    assert image.fetched(Box((70, 0, 20), (71, 61, 21)), at) == (1, 64 * 64 * 40)
+    assert image.fetched(Box((70, 0, 20), (72, 62, 21)), at) == (4, 128 * 100 * 40)
+    assert image.fetched(Box((35, 0, 11), (36, 1, 12)), (64, 64, 40)) == (2, 128 * 64 * 40)
+
+
 def test_an_integer_factor_gives_the_area_mean(layer):
     path, array = layer((64, 48, 20))
     found = ImageLayer(path).read(Box((0, 0, 0), (32, 24, 20)), (64, 64, 40))
