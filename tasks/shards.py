@@ -52,6 +52,10 @@ class Pack:
             keys.setdefault(spec.compute_shard_location(key).shard_number, []).append(key)
         return ((f"{self.folder}{number}.shard", some) for number, some in sorted(keys.items()))
 
+    def names(self, keys: Iterable[int]) -> list[str]:
+        """The objects behind some keys."""
+        return [name for key in keys for name in self.objects[key]]
+
     def shard(self, keys: Sequence[int], content: Mapping[str, bytes]) -> bytes:
         """A shard of some keys, from the unpacked content of their objects."""
         spec = ShardingSpecification.from_dict(self.sharding)

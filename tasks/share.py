@@ -30,6 +30,7 @@ _BATCH = 500  # objects
 _AT_ONCE = 4  # portions that are copied at the same time
 _MANY = 100_000  # objects that are packed into shards without being asked
 _NOTES = ".published/"
+_FORM = f"{_NOTES}form.json"
 _FRAGMENT = re.compile(r"/mesh/.*(:|\.spatial$)")  # what meshes were merged from
 Sum = tuple[str, str, int]  # name, sha256 and bytes of what was written
 _CORS = [
@@ -101,13 +102,7 @@ def share(run: Run, target: str, terms: Terms, progress: Callable[[int, int], No
         name for folder in _LARGE for name in run.store.names(folder) if not _FRAGMENT.search(name)
     ]
     small = [name for prefix in _SMALL for name in run.store.names(prefix)]
-    sharded = len(names) > _MANY if terms.sharded is None else terms.sharded
-    before = there.get_json("provenance.json")
-    if before and before.get("sharded", False) != sharded:
-        raise UserError(
-            f"{target} holds this {'in shards' if before.get('sharded') else 'without shards'} already; "
-            "choose another place, or the same form with --sharded or --unsharded"
-        )
+    sharded = _form(there, len(names) > _MANY, terms.sharded)
     portions, infos = _portions(run, target, names, sharded)
     total = len(names) + len(small)
     present = {name for folder in _LARGE for name in there.names(folder)}
@@ -141,6 +136,21 @@ def share(run: Run, target: str, terms: Terms, progress: Callable[[int, int], No
     return Shared(len(sums), sum(size for *_, size in sums), copied + len(small), unfinished)
 
 
+def _form(there: RunStore, many: bool, asked: bool | None) -> bool:
+    """Whether shards are made: as was begun there, else as was asked, else where there is much. A place has one form."""
+    begun = there.get_json(_FORM)
+    sharded = many if asked is None else asked
+    if begun is None:
+        there.put_json(_FORM, {"sharded": sharded})
+        return sharded
+    if asked not in (None, begun["sharded"]):
+        raise UserError(
+            f"{there.cloudpath} holds this {'in shards' if begun['sharded'] else 'without shards'} already; "
+            "choose another place, or the same form with --sharded or --unsharded"
+        )
+    return bool(begun["sharded"])
+
+
 def cors_commands(target: str) -> str | None:
     """What lets browsers elsewhere read a bucket; None for a folder."""
     protocol, _, rest = target.partition("://")
@@ -170,7 +180,7 @@ def _portions(
         shelves, infos = packs(run.store, names)
         for pack in shelves:
             for shard, keys in pack.shards():
-                own = [name for key in keys for name in pack.objects[key]]
+                own = pack.names(keys)
                 packed.update(own)
                 copy = partial(_pack, run.path, target, pack, shard, keys)
                 found.append(_Portion(own, [shard], copy))
@@ -183,8 +193,7 @@ def _portions(
 
 def _pack(source: str, target: str, pack: Pack, shard: str, keys: Sequence[int]) -> list[Sum]:
     """Make one shard of many objects."""
-    names = [name for key in keys for name in pack.objects[key]]
-    found = CloudFiles(source, progress=False).get(names)
+    found = CloudFiles(source, progress=False).get(pack.names(keys))
     content = {item["path"]: item["content"] for item in found}
     _check_there(source, content)
     return [_put(RunStore(target), shard, pack.shard(keys, content))]

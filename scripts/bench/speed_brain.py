@@ -62,8 +62,5 @@ def _rows(found: list[dict[str, dict[str, Any]]]) -> Iterator[Row]:
     notes = {"TB read": sum(row["gb"] or 0.0 for row in rest[0]) / 1e3}
     yield Row("projected, other stages", "core h", hours, notes)
     money = tuple(sum(row["money"] for row in each.values()) for each in found)
-    yield Row("projected, all", "money", money, {"TB written": _written(found[0])})
-
-
-def _written(rows: dict[str, dict[str, Any]]) -> float:
-    return sum(row["gb_out"] or 0.0 for row in rows.values()) / 1e3
+    written = sum(row["gb_out"] or 0.0 for row in found[0].values()) / 1e3
+    yield Row("projected, all", "money", money, {"TB written": written})

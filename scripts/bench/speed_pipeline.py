@@ -61,7 +61,9 @@ def pipeline_rows(timing: Timing, edges: tuple[int, ...] = (2, 3, 4)) -> Iterato
         for number in range(timing.repeats):  # in turns: a machine that grows slower is so for all
             for place, (edge, workers) in enumerate(cases):
                 timing.bars("runs", number * len(cases) + place, timing.repeats * len(cases))
-                config = small_blocks(f"{folder}/{edge}", f"{folder}/run-{edge}-{workers}-{number}")
+                config = _small_blocks(
+                    f"{folder}/{edge}", f"{folder}/run-{edge}-{workers}-{number}"
+                )
                 found[edge, workers].append(run_apart(config, workers))
         timing.bars("runs", timing.repeats * len(cases), timing.repeats * len(cases))
         for edge, workers in cases:
@@ -69,7 +71,7 @@ def pipeline_rows(timing: Timing, edges: tuple[int, ...] = (2, 3, 4)) -> Iterato
         yield _straight({edge: found[edge, 1] for edge in edges})
 
 
-def small_blocks(image: str, output: str) -> RunConfig:
+def _small_blocks(image: str, output: str) -> RunConfig:
     """Blocks of which a small phantom holds many."""
     return RunConfig(
         image=image,
