@@ -137,7 +137,7 @@ def share(run: Run, target: str, terms: Terms, progress: Callable[[int, int], No
 
 
 def _form(there: RunStore, many: bool, asked: bool | None) -> bool:
-    """Whether shards are made: as was begun there, else as was asked, else where there is much. A place has one form."""
+    """Whether shards are made: as was begun there, else as was asked, else where there is much; one form a place."""
     begun = there.get_json(_FORM)
     sharded = many if asked is None else asked
     if begun is None:
