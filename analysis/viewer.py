@@ -77,7 +77,7 @@ class Layers:
     quality: str | None = None
     beside: str | None = None
     image_range: tuple[int, int] = (0, 255)
-    selected: Sequence[int] = ()
+    selected: Sequence[int | str] = ()
 
 
 def source_url(cloudpath: str, root: str = "", served: str = "") -> str:

@@ -11,7 +11,6 @@ import click
 
 from ..analysis import viewer
 from ..tasks.run import Run
-from ..tasks.stitch import RESOLVED
 from ..tasks.store import local_folder
 
 _SHOWN = 300  # somas whose meshes are there from the start
@@ -77,7 +76,7 @@ def view_state(
     low, high = (
         tuple(v * r for v, r in zip(corner, resolution)) for corner in (bounds.lo, bounds.hi)
     )
-    found = there.store.get_arrays(RESOLVED)
+    listed = there.store.get_json("somas/segment_properties/info") or {"inline": {"ids": []}}
     judged = there.store.get("quality/info") is not None
     layers = viewer.Layers(
         somas=viewer.source_url(run.somas_path, root, served),
@@ -86,6 +85,6 @@ def view_state(
         centroids=viewer.source_url(f"{run.path}/centroids", root, served),
         quality=viewer.source_url(f"{run.path}/quality", root, served) if judged else None,
         beside=None if beside is None else viewer.source_url(beside.somas_path, root, served),
-        selected=() if found is None else found["id"][:_SHOWN].tolist(),
+        selected=listed["inline"]["ids"][:_SHOWN],
     )
     return viewer.viewer_state(layers, position_nm=position_nm)

@@ -17,6 +17,7 @@ from cloudvolume import CloudVolume
 from five_balls import digest, flysoma
 from object_stores import AWS, moto
 
+from flysoma.scripts.view import view_state
 from flysoma.tasks.run import Run
 from flysoma.tasks.share import cors_commands
 
@@ -53,6 +54,8 @@ def test_a_folder_holds_all_with_checksums_and_can_be_viewed(finished, tmp_path)
     assert set(about["weights_sha256"]) == {"locate", "segment"} and about["image_info_sha256"]
     assert "5 cell bodies" in (there / "README.md").read_text()
     assert Run.open(str(there)).somas.bounds == Run.open(str(finished)).somas.bounds
+    state = view_state(Run.open(str(there)), "/", "http://x")
+    assert state["layers"][1]["segments"] == ["1", "2", "3", "4", "5"]  # whose meshes are shown
 
 
 def test_it_goes_on_where_it_stopped_and_changes_nothing(finished, tmp_path):
