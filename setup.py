@@ -56,7 +56,7 @@ CORE = [
     "task-queue>=2.14",
     "tifffile>=2025.1",
     "tinybrain>=1.7",
-    "torch>=2.9",
+    "torch>=2.11",
     "tqdm>=4.66",
     "zmesh>=1.15",
     "zstandard>=0.25",
@@ -80,6 +80,7 @@ EXTRAS = {
         "ruff>=0.17",
         "selenium>=4.51",
         "tensorstore>=0.1.80",
+        "triton>=3.6; platform_system == 'Linux'",
         "types-PyYAML>=6.0.12",
     ],
 }

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 Zyx = tuple[int, int, int]
+Part = tuple[slice, slice, slice]
+WHOLE: Part = (slice(None), slice(None), slice(None))
 Edges = tuple[int, ...]  # first voxels of the tiles along an axis, and the end of the last
 
 
@@ -55,11 +57,11 @@ class Lattice:
             zyx(edges[i + 1] for i, edges in zip(tile, self.edges)),
         )
 
-    def own_part(self, tile: Zyx, probability: np.ndarray) -> np.ndarray:
-        """Of what is known in a tile's window (..., z, y, x) that in the tile itself."""
+    def own_part(self, tile: Zyx) -> Part:
+        """Where in a tile's window the tile itself is."""
         start, (lo, hi) = self.start(tile), self.owned(tile)
         z, y, x = (slice(a - s, b - s) for a, b, s in zip(lo, hi, start))
-        return probability[..., z, y, x]
+        return z, y, x
 
     def meeting(self, lo: Sequence[int], hi: Sequence[int]) -> Iterator[Zyx]:
         """Tiles that hold a voxel of a box."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .engines import BATCH, engines, start_engine
-from .lattice import Zyx, cut
+from .lattice import WHOLE, Part, Zyx, cut
 from .weights import Network
 
 FULL = 255  # a probability of 1, as stored
+Asked = tuple[np.ndarray, Part]  # a window (uint8) and the part of it that is wanted
+Answers = Callable[[], Iterable[np.ndarray]]
 
 
 @dataclass
@@ -22,6 +25,7 @@ class Predictor:
     """A network ready to run on this machine: windows of uint8 in, class probabilities out.
 
     Attributes:
+      lasting: as in `engines`; False for a network that sees few windows.
       batch: windows at a time, always as many, since the last digits of an answer depend on it; by default one on a
         processor. Halved for good when a GPU's memory does not hold them.
       engine: how the network is run; by default the fastest that this machine has.
@@ -32,30 +36,43 @@ class Predictor:
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
     batch: int = 0
     engine: str = ""
+    lasting: bool = True
     busy_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.batch = self.batch or BATCH[self.device]
-        self.engine = self.engine or engines(self.device)[0]
+        self.engine = self.engine or engines(self.device, self.lasting)[0]
         self.run = start_engine(self.engine, self.network, self.device)
 
-    @torch.inference_mode()
-    def __call__(self, windows: np.ndarray) -> np.ndarray:
-        """Probabilities of all classes but the first (background).
+    def each(self, asked: Iterable[Asked]) -> Iterator[np.ndarray]:
+        """Probabilities of all classes but the first (background); while one is taken, a GPU works on the next batch.
 
         Args:
-          windows: uint8, n, z, y, x.
-        Returns:
-          uint8, n, classes - 1, z, y, x; 255 stands for 1.
+          asked: windows of one size, each with the part of it that is wanted.
+        Yields:
+          uint8, classes - 1, z, y, x, of that part; 255 stands for 1.
         Raises torch.OutOfMemoryError when not even one window fits.
         """
-        begun = time.perf_counter()
+        coming = iter(asked)
+        under_way: list[Answers] = []
+        while some := list(islice(coming, self.batch)):
+            begun = self._begin(some)
+            for answers in under_way:
+                yield from answers()
+            under_way = begun
+        for answers in under_way:
+            yield from answers()
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        """The same of whole windows, n, z, y, x: uint8, n, classes - 1, z, y, x."""
+        return np.stack(list(self.each((window, WHOLE) for window in windows)))
+
+    @torch.inference_mode()
+    def _begin(self, asked: list[Asked]) -> list[Answers]:
         while True:
             try:
-                starts = range(0, len(windows), self.batch)
-                parts = [self._probabilities(windows[i : i + self.batch]) for i in starts]
-                self.busy_s += time.perf_counter() - begun
-                return np.concatenate(parts)
+                starts = range(0, len(asked), self.batch)
+                return [self._launch(asked[i : i + self.batch]) for i in starts]
             except torch.OutOfMemoryError:
                 if self.batch == 1:
                     raise
@@ -63,19 +80,70 @@ class Predictor:
             if self.device == "cuda":
                 torch.cuda.empty_cache()
 
-    def each(self, windows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The same for one window after the other, as many at a time as a batch holds."""
-        coming = iter(windows)
-        while some := list(islice(coming, self.batch)):
-            yield from self(np.stack(some))
+    def _launch(self, asked: list[Asked]) -> Answers:
+        """Set a network to work; what it returns waits until that is done."""
+        on_gpu = self.device == "cuda"
+        shape = self.batch, 1, *asked[0][0].shape
+        batch = torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu)
+        for place, (window, _) in zip(batch.numpy(), asked):
+            place[0] = window
+        clock = _GpuClock() if on_gpu else _Clock()
+        logits = self.run(self.network.spec.feed(batch.to(self.device, non_blocking=True).float()))
+        levels = [_levels(one[(slice(None), *part)]) for one, (_, part) in zip(logits, asked)]
+        finite = torch.isfinite(logits).all() if self.engine.endswith("fp16") else None
+        if on_gpu:
+            levels = [_to_host(level) for level in levels]
+        clock.stop()
 
-    def _probabilities(self, windows: np.ndarray) -> np.ndarray:
-        missing = self.batch - len(windows)
-        full = np.pad(windows, ((0, missing), *[(0, 0)] * 3)) if missing else windows
-        batch = torch.from_numpy(full).to(self.device, non_blocking=True)[:, None].float()
-        logits = self.run(self.network.spec.feed(batch))[: len(windows)]
-        probability = torch.softmax(logits.float(), dim=1)[:, 1:]
-        return probability.mul_(FULL).round_().to(torch.uint8).cpu().numpy()
+        def answers() -> Iterator[np.ndarray]:
+            self.busy_s += clock.seconds()
+            if finite is not None and not finite:  # beyond what fp16 can hold
+                wider = Predictor(self.network, self.device, self.batch, "torch float32")
+                yield from wider.each(asked)
+                self.busy_s += wider.busy_s
+            else:
+                yield from (np.array(level) if on_gpu else level.numpy() for level in levels)
+
+        return answers
+
+
+def _levels(logits: Tensor) -> Tensor:
+    """Probabilities of all classes but the first, of a window's logits (classes, z, y, x), as uint8."""
+    probability = torch.softmax(logits.float(), dim=0)[1:]
+    return probability.mul_(FULL).round_().to(torch.uint8)
+
+
+def _to_host(values: Tensor) -> Tensor:
+    """A copy that is on its way."""
+    return torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
+
+
+class _Clock:
+    """Seconds from its making until it is stopped."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def stop(self) -> None:
+        self._ended = time.perf_counter()
+
+    def seconds(self) -> float:
+        return self._ended - self._begun
+
+
+class _GpuClock:
+    """The same on a GPU, which works on while the program goes on; `seconds` waits for it."""
+
+    def __init__(self) -> None:
+        self._begun, self._ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._begun.record()
+
+    def stop(self) -> None:
+        self._ended.record()
+
+    def seconds(self) -> float:
+        self._ended.synchronize()
+        return 1e-3 * self._begun.elapsed_time(self._ended)
 
 
 @dataclass(frozen=True)
@@ -102,9 +170,9 @@ def predict_all(
     lattice = cut(image.shape, largest, margin, beyond).fitted(predictor.network.multiple)  # type: ignore[arg-type]
     found = np.empty((len(predictor.network.spec.classes) - 1, *image.shape), np.uint8)
     tiles = list(lattice.meeting((0, 0, 0), image.shape))
-    windows = (View(image).window(lattice.start(tile), lattice.window) for tile in tiles)
-    for tile, probability in zip(tiles, predictor.each(windows)):
+    view = View(image)
+    asked = ((view.window(lattice.start(t), lattice.window), lattice.own_part(t)) for t in tiles)
+    for tile, probability in zip(tiles, predictor.each(asked)):
         lo, hi = lattice.owned(tile)
-        box = (slice(None), *(slice(a, b) for a, b in zip(lo, hi)))
-        found[box] = lattice.own_part(tile, probability)
+        found[(slice(None), *(slice(a, b) for a, b in zip(lo, hi)))] = probability
     return found

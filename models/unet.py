@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+EPSILON = 1e-5  # of the norm
+
 
 class UNet(nn.Module):
     """The U-Net of Liu et al. (CVPR 2023): no bias, no normalisation.
@@ -80,10 +82,10 @@ class SomaNet(nn.Module):
         self.stem, self.pools, self.classes = tuple(stem), [tuple(p) for p in pools], classes
         fold = stem[0] * stem[1] * stem[2]
         self.enter = nn.Conv3d(fold, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(_Residual(w) for w in widths)
+        self.down = nn.ModuleList(Residual(w) for w in widths)
         self.wider = nn.ModuleList(nn.Conv3d(a, b, 1) for a, b in zip(widths, widths[1:]))
         self.narrower = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in zip(widths, widths[1:]))
-        self.up = nn.ModuleList(_Residual(w) for w in widths[:-1])
+        self.up = nn.ModuleList(Residual(w) for w in widths[:-1])
         self.head = nn.Conv3d(widths[0], classes * fold, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
@@ -122,7 +124,7 @@ class SomaNet(nn.Module):
         return x[:, :, : size[0], : size[1], : size[2]]
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """x + conv(relu(norm(conv(x))))."""
 
     def __init__(self, width: int) -> None:
@@ -146,7 +148,7 @@ class _ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         voxels = x.permute(0, 2, 3, 4, 1)
         with _own_type():
-            normed = F.layer_norm(voxels, self.weight.shape, self.weight, self.bias)
+            normed = F.layer_norm(voxels, self.weight.shape, self.weight, self.bias, EPSILON)
         return normed.permute(0, 4, 1, 2, 3).to(x.dtype)
 
 

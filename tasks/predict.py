@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ..models.lattice import Lattice, Zyx
+from ..models.lattice import WHOLE, Lattice, Zyx
 from ..models.predict import FULL, View
 from .geometry import Box, vec3
 from .resample import covered, resample
@@ -90,18 +90,19 @@ class PredictStage(Stage):
         voxel_um3 = float(np.prod(config.locate.resolution_nm)) * 1e-9
         speck = config.locate.min_core_um3 / _SPECK / voxel_um3
         tiles = [coarse.tile(number) for number in self.tiles_of[index]]
-        owned = (coarse.own_part(t, w) for t, w in zip(tiles, _windows(seen, coarse, tiles)))
-        tiles = [tile for tile, own in zip(tiles, owned) if own.any()]
+        tiles = [t for t in tiles if _window(seen, coarse, t)[coarse.own_part(t)].any()]
         found, wanted = [], []
-        for tile, (core,) in zip(tiles, networks[0].each(_windows(seen, coarse, tiles))):
+        asked = ((_window(seen, coarse, tile), WHOLE) for tile in tiles)
+        for tile, (core,) in zip(tiles, networks[0].each(asked)):
             core[core < level] = 0
-            own = coarse.own_part(tile, core)
+            own = core[coarse.own_part(tile)]
             if own.any():
                 found.append((CORES, coarse.number(tile), own.copy()))
             if np.count_nonzero(core) > speck:
                 wanted.append(tile)
-        for tile, both in zip(wanted, networks[1].each(_windows(around, fine, wanted))):
-            found.append((FIELDS, fine.number(tile), fine.own_part(tile, both).copy()))
+        asked = ((_window(around, fine, tile), fine.own_part(tile)) for tile in wanted)
+        for tile, both in zip(wanted, networks[1].each(asked)):
+            found.append((FIELDS, fine.number(tile), both))
         network_s = sum(network.busy_s for network in networks) - before
         counters = {"tiles": len(tiles), "windows": len(wanted), "network_s": round(network_s, 3)}
         return found, counters
@@ -120,5 +121,5 @@ def _hull(lattice: Lattice, tiles: Sequence[Zyx], bounds: Box) -> Box:
     return Box.from_zyx(starts.min(axis=0), past, bounds.lo).intersect(bounds)
 
 
-def _windows(view: View, lattice: Lattice, tiles: Sequence[Zyx]) -> Iterator[np.ndarray]:
-    return (view.window(lattice.start(tile), lattice.window) for tile in tiles)
+def _window(view: View, lattice: Lattice, tile: Zyx) -> np.ndarray:
+    return view.window(lattice.start(tile), lattice.window)

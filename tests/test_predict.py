@@ -53,6 +53,28 @@ def test_memory_that_runs_out_halves_the_batch(predictor, image):
         frugal(np.zeros((2, 32, 32, 32), np.uint8))
 
 
+def test_only_the_part_that_is_asked_for_comes_back(predictor, image):
+    window, part = image[:32, :32, :32], (slice(3, 9), slice(None), slice(10, 11))
+    (found,) = predictor.each([(window, part)])
+    assert np.array_equal(found, predictor(window[None])[0][(slice(None), *part)])
+    assert list(predictor.each([])) == []
+
+
+def test_what_fp16_cannot_hold_is_seen_again_in_float32(predictor, image):
+    """The batch in which a number is not finite, and only that."""
+    windows = np.stack([image[:32, i : i + 32, :32] for i in range(4)])
+    narrow = Predictor(predictor.network, "cpu", 2, "torch fp16")
+    known = torch.full((2, 3, 32, 32, 32), 3.0)
+    beyond = known.clone()
+    beyond[1, 0, 0, 0, 0] = torch.inf
+    answers = iter([beyond, known])
+    narrow.run = lambda images: next(answers)
+    found = narrow(windows)
+    plain = Predictor(predictor.network, "cpu", 2, "torch float32")
+    assert np.array_equal(found[:2], plain(windows[:2]))
+    assert (found[2:] == 85).all()
+
+
 class Threshold(torch.nn.Module):
     """Interior where the image is bright, background elsewhere; blind at the edges of its window."""
 
@@ -105,3 +127,27 @@ def test_the_fastest_engine_follows_from_the_processor(monkeypatch, bf16, amx, o
     monkeypatch.setattr(engines, "has_amx", lambda: amx)
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _: openvino or None)
     assert engines.engines("cpu")[0] == first and engines.engines("cpu")[-1].endswith("float32")
+
+
+def test_engines_of_a_gpu_are_compiled_where_they_can_be_and_last(monkeypatch):
+    monkeypatch.setattr(engines, "can_compile", lambda: True)
+    plain = ["torch fp16", "torch bf16", "torch float32"]
+    assert engines.engines("cuda") == ["torch compiled fp16", "torch compiled bf16", *plain]
+    assert engines.engines("cuda", lasting=False) == plain
+    monkeypatch.setattr(engines, "can_compile", lambda: False)
+    assert engines.engines("cuda") == plain
+
+
+def test_compiling_needs_triton_a_compiler_and_headers(monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(engines.sysconfig, "get_path", lambda _: str(tmp_path))
+    assert not engines.can_compile()
+    (tmp_path / "Python.h").touch()
+    assert engines.can_compile()
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _: None)
+    assert not engines.can_compile()
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _: object())
+    monkeypatch.delenv("CC")
+    monkeypatch.setattr(engines.shutil, "which", lambda _: None)
+    assert not engines.can_compile()

@@ -12,7 +12,14 @@ import torch
 from click.testing import CliRunner
 
 from flysoma.models.unet import SomaNet
-from flysoma.scripts.bench import speed, speed_brain, speed_network, speed_pipeline, speed_stitch
+from flysoma.scripts.bench import (
+    speed,
+    speed_brain,
+    speed_network,
+    speed_pipeline,
+    speed_predict,
+    speed_stitch,
+)
 from flysoma.scripts.bench.clock import clocked
 from flysoma.scripts.bench.timing import Row, Timing
 from flysoma.scripts.cli import cli
@@ -22,7 +29,7 @@ from flysoma.tasks.estimate import add_prices, estimate
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.run import Run
 from flysoma.tasks.store import local_folder
-from flysoma.tasks.volume import create_layer, write_array
+from flysoma.tasks.volume import ImageLayer, create_layer, write_array
 
 
 def test_seconds_are_those_of_the_innermost_function_in_every_thread():
@@ -116,6 +123,16 @@ def test_a_probe_of_one_block_tells_what_faces_take_too(tmp_path):
     assert {row["hours"] for row in rows} == {0.01}
 
 
+def test_a_repeated_phantom_is_one_again_and_again(tmp_path, monkeypatch):
+    unit = np.random.default_rng(0).integers(1, 255, (64, 128, 64)).astype(np.uint8)
+    made = SimpleNamespace(image=unit)
+    monkeypatch.setattr(speed_predict, "make_phantom", lambda *_: made)
+    speed_predict._repeated_phantom(tmp_path / "em", (2, 1, 3))
+    layer = ImageLayer(f"{tmp_path}/em")
+    bounds = layer.working_bounds((64.0, 64.0, 40.0))
+    assert np.array_equal(layer.read(bounds, (64.0, 64.0, 40.0)), np.tile(unit, (2, 1, 3)))
+
+
 def test_what_is_no_part_is_one_line():
     done = CliRunner().invoke(cli, ["bench", "speed", "--parts", "engine"])
-    assert done.exit_code == 2 and "network, block, pipeline, stitch" in str(done.output)
+    assert done.exit_code == 2 and "network, block, predict, pipeline, stitch" in str(done.output)

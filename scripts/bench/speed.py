@@ -20,12 +20,14 @@ from .speed_block import block_rows
 from .speed_brain import brain_rows
 from .speed_network import network_rows
 from .speed_pipeline import pipeline_rows
+from .speed_predict import predict_rows
 from .speed_stitch import stitch_rows
 from .timing import Row, Timing
 
 PARTS: dict[str, Callable[[Timing], Iterator[Row]]] = {
     "network": network_rows,
     "block": block_rows,
+    "predict": predict_rows,
     "pipeline": pipeline_rows,
     "stitch": stitch_rows,
     "brain": brain_rows,

@@ -11,13 +11,18 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...models.engines import BATCH, engines, has_bf16, start_engine
+from ...models.lattice import Zyx
 from ...models.phantom import make_phantom
 from ...models.weights import load_network
-from ...tasks.config import Locate, Segment
+from ...tasks.config import RunConfig
+from ...tasks.geometry import Box
+from ...tasks.run import voxels
+from ...tasks.tiles import Tiles
 from .timing import Row, Timing
 
 _SIDE = {"cpu": 4096, "cuda": 16384}  # of the matrices
 _COPIED = 1 << 30  # bytes
+_BRAIN_NM = 250_000.0
 _SEED = 171
 SAME = 0.995  # share of voxels whose class must be that of float32
 
@@ -28,8 +33,18 @@ def network_rows(timing: Timing) -> Iterator[Row]:
     for row in _ceilings(timing):
         ceilings[row.name.split()[-1]] = row.median
         yield row
-    for weights in (Locate().weights, Segment().weights):
-        yield from _engines(timing, weights, ceilings)
+    for weights, window in _windows():
+        yield from _engines(timing, weights, window, ceilings)
+
+
+def _windows() -> Iterator[tuple[str, Zyx]]:
+    """Both networks and the windows that they see in a run over a large volume."""
+    config = RunConfig(image="image", output="run")
+    stages = config.locate, config.segment
+    boxes = [Box((0, 0, 0), voxels(_BRAIN_NM, stage.resolution_nm)) for stage in stages]
+    tiles = Tiles.of(config, *boxes)
+    for stage, lattice in zip(stages, (tiles.coarse, tiles.fine)):
+        yield stage.weights, lattice.fitted(load_network(stage.weights).multiple).window
 
 
 def _ceilings(timing: Timing) -> Iterator[Row]:
@@ -48,11 +63,13 @@ def _ceilings(timing: Timing) -> Iterator[Row]:
 
 
 @torch.inference_mode()
-def _engines(timing: Timing, weights: str, ceilings: dict[str, float]) -> Iterator[Row]:
+def _engines(
+    timing: Timing, weights: str, window: Zyx, ceilings: dict[str, float]
+) -> Iterator[Row]:
     network = load_network(weights)
     spec = network.spec
-    phantom = make_phantom(spec.window, spec.voxel_nm, _SEED, "typical", scene="rind")
-    images = torch.from_numpy(phantom.image).expand(BATCH[timing.device], 1, *spec.window)
+    phantom = make_phantom(window, spec.voxel_nm, _SEED, "typical", scene="rind")
+    images = torch.from_numpy(phantom.image).expand(BATCH[timing.device], 1, *window)
     fed = spec.feed(images.float().to(timing.device))
     module = network.module.to(timing.device)
     with FlopCounterMode(display=False) as counter:
