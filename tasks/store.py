@@ -6,18 +6,21 @@ import io
 import json
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
-from cloudfiles import CloudFiles
+from cloudfiles import CloudFiles, secrets
 
 from ..errors import UserError
 
 _PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 _NUMBERED = re.compile(r"(\d+)\.[a-z]+$")
 _AT_ONCE = 1000  # objects asked for together
+secrets.print = partial(print, file=sys.stderr)  # type: ignore[attr-defined]  # which keys it takes: no output of ours
 
 
 def normalize_cloudpath(path: str) -> str:

@@ -51,6 +51,7 @@ def run_through(volume, undisturbed, name, bucket, queue):
     store = Run.open(f"{bucket}/run").store
     assert store.get_json("coordinator.json") is None and not store.names("running/")
     assert "finished" in flysoma("status", f"{bucket}/run").stdout.splitlines()[-2]
+    assert json.loads(flysoma("status", f"{bucket}/run", "--json").stdout)[-1]["finished"]
     hold_no_secret(bucket, done.stdout, done.stderr)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from urllib.parse import unquote
 
 import boto3
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import tensorstore as ts
 from cloudfiles import CloudFiles
 from cloudvolume import CloudVolume
-from five_balls import digest, flysoma
+from five_balls import digest, flysoma, write_image
 from object_stores import AWS, moto
 
 from flysoma.scripts.view import view_state
@@ -147,6 +148,32 @@ def test_a_bucket_gets_it_compressed_and_pandas_reads_it(finished, monkeypatch):
         head = boto3.client("s3").head_object(Bucket="shared", Key=f"brain/somas/{chunk}")
         assert head["ContentEncoding"] == "gzip"
         assert len(pd.read_parquet(finished / "tables/somas.parquet")) == 5
+
+
+@pytest.mark.parametrize("form", ["--unsharded", "--sharded"])
+def test_from_google_to_google_with_a_link_for_all(gcs, finished, tmp_path, form):
+    """An image that everybody can read: the link opens it beside the copy. Both forms hold what they hold on a disk."""
+    base = f"gs://bucket/public{form}"
+    write_image(f"{base}/em")
+    run = shutil.copytree(finished, tmp_path / "run")
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub("^image: .*", f"image: {base}/em", config, flags=re.M))
+    CloudFiles(f"file://{run}", progress=False).transfer_to(f"{base}/run")
+    done = flysoma("publish", f"{base}/run", f"{base}/brain", form)
+    assert done.returncode == 0, done.stderr
+    assert "gcloud storage buckets update gs://bucket --cors-file" in done.stdout
+    assert flysoma("publish", str(finished), str(tmp_path / "there"), form).returncode == 0
+    for layer in ("somas", "centroids", "tables"):
+        assert digest(f"{base}/brain/{layer}") == digest(tmp_path / "there" / layer)
+    (link,) = re.findall(r"open it: +(https://\S+/#!\S+)", done.stdout)
+    assert f"({link})" in CloudFiles(f"{base}/brain").get("README.md").decode()
+    state = json.loads(unquote(link.partition("#!")[2]))
+    sources = {layer["name"]: layer["source"] for layer in state["layers"]}
+    assert sources["image"] == f"precomputed://{base}/em"
+    assert sources["somas"] == f"precomputed://{base}/brain/somas"
+    again = flysoma("publish", f"{base}/run", f"{base}/brain", form)
+    first, second = (int(re.search(r"(\d+) of them", d.stdout)[1]) for d in (done, again))
+    assert second < first  # tables and report alone
 
 
 def test_every_kind_of_bucket_has_its_way_to_let_browsers_in():
