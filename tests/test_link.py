@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 
+import crackle
 import numpy as np
 import pandas as pd
 import pytest
-from five_balls import OFFSET, RESOLUTION, flysoma, true_labels
+from five_balls import OFFSET, RESOLUTION, SHAPE, flysoma, true_labels
 
 from flysoma.analysis.links import LINK_COLUMNS, NEURON_COLUMNS, neurons, votes
 from flysoma.tasks.geometry import Box
@@ -103,6 +104,40 @@ def test_link_tells_the_neuron_of_each_soma(linked):
     back = flysoma("link", str(run), "--segmentation", f"{linked}/neurons", "--workers", "1")
     assert back.returncode == 0
     assert {path.name: path.read_bytes() for path in (run / "tables").iterdir()} == before
+
+
+def test_link_among_real_neurons_votes_as_counting_does(tmp_path, undisturbed, shared_data):
+    """The balls, in a dense segmentation of real tissue at half their voxels: each voxel counted by hand."""
+    path = shared_data("labels/pinky40_32x32x40nm_xyz.ckl")
+    z, y, x = SHAPE
+    real = crackle.decompress(path.read_bytes())[: 2 * x, : 2 * y, :z].T.astype(np.uint64)
+    lo = (2 * OFFSET[0], 2 * OFFSET[1], OFFSET[2])
+    box = Box(lo, tuple(a + n for a, n in zip(lo, real.shape[::-1])))
+    create_layer(f"file://{tmp_path}/neurons", "segmentation", "uint64", (32, 32, 40), box)
+    write_array(f"file://{tmp_path}/neurons", real)
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    done = flysoma("link", str(run), "--segmentation", f"{tmp_path}/neurons", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    somas = LabelLayer(f"file://{run}/somas")
+    labels, there = somas.read(somas.bounds), real[:, 1::2, 1::2]
+    table = pd.read_parquet(run / "tables/neurons.parquet").set_index("id")
+    wanted = {}
+    for soma in table.index:
+        inside = labels == soma
+        grown = tuple(
+            slice(max(0, at.min() - around), at.max() + 1 + around)
+            for at, around in zip(np.nonzero(inside), (25, 16, 16))
+        )
+        ids, counts = np.unique(there[grown], return_counts=True)
+        own = np.array([(there[inside] == segment).sum() for segment in ids])
+        large = counts > 0.1 * there[grown].size
+        joins = np.where(large, own > 0.1 * counts, own > 0.4 * counts) & (ids > 0)
+        wanted[soma] = ids[joins][np.argmax(own[joins])] if joins.any() else 0
+        assert table.loc[soma, "segments"] == joins.sum()
+        share = own[ids == wanted[soma]].sum() / inside.sum()
+        assert table.loc[soma, "share_of_soma"] == pytest.approx(share)
+    assert table["segment_id"].to_dict() == wanted and table["segments"].max() > 1
+    assert len(pd.read_parquet(run / "tables/links.parquet")) > 2 * len(table)
 
 
 def test_link_says_what_is_missing_in_one_line(linked, tmp_path):
