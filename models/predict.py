@@ -25,7 +25,7 @@ class Predictor:
     """A network ready to run on this machine: windows of uint8 in, class probabilities out.
 
     Attributes:
-      lasting: as in `engines`; False for a network that sees few windows.
+      lasting: as in `engines`: whether it will see so many windows that a GPU may take its time to get ready.
       batch: windows at a time, always as many, since the last digits of an answer depend on it; by default one on a
         processor. Halved for good when a GPU's memory does not hold them.
       engine: how the network is run; by default the fastest that this machine has.
@@ -36,7 +36,7 @@ class Predictor:
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
     batch: int = 0
     engine: str = ""
-    lasting: bool = True
+    lasting: bool = False
     busy_s: float = 0.0
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ def judge_somas(network: Network, volumes: Sequence[Volume], config: TrainConfig
 
 
 def _segment(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
-    predictor, voxel_nm, found = Predictor(network, lasting=False), network.spec.voxel_nm, []
+    predictor, voxel_nm, found = Predictor(network), network.spec.voxel_nm, []
     for volume in volumes:
         interior, boundary = _probabilities(predictor, volume)
         seeds = _middles(np.where(volume.labels == UNKNOWN, 0, volume.labels), voxel_nm)
@@ -48,7 +48,7 @@ def _segment(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
 
 
 def _locate(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
-    predictor, voxel_nm, rule = Predictor(network, lasting=False), network.spec.voxel_nm, Locate()
+    predictor, voxel_nm, rule = Predictor(network), network.spec.voxel_nm, Locate()
     hits = seeds_that_count = somas = 0
     for volume in volumes:
         probability = _probabilities(predictor, volume)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..models.lattice import WHOLE, Lattice, Zyx
-from ..models.predict import FULL, View
+from ..models.predict import FULL, Predictor, View
 from .geometry import Box, vec3
 from .resample import covered, resample
 from .run import Stage, predictor
@@ -21,11 +22,16 @@ _SPECK = 8  # of the least core that is a seed, the part that lets the segmentat
 
 
 class PredictStage(Stage):
-    """The localization network in every tile, the segmentation network in those that a core lies in or near."""
+    """The localization network in every tile, the segmentation network in those that a core lies in or near.
+
+    Attributes:
+      many_tiles: a volume of so many is worth the seconds that networks on a GPU take to be compiled.
+    """
 
     name = "predict"
     scratch = (f"{CORES}/", f"{FIELDS}/")
     gpu = True
+    many_tiles = 4000
 
     def prepare(self) -> None:
         tissue, run = Tissue(self.run), self.run
@@ -52,13 +58,17 @@ class PredictStage(Stage):
         return sorted(self.tiles_of)
 
     @cached_property
+    def networks(self) -> tuple[Predictor, Predictor]:
+        """Localization and segmentation."""
+        lasting = math.prod(self.run.tiles.fine.shape) >= self.many_tiles
+        config = self.run.config
+        return predictor(config.locate.weights, lasting), predictor(config.segment.weights, lasting)
+
+    @cached_property
     def lattices(self) -> tuple[Lattice, Lattice]:
-        """Of localization and segmentation, with windows as their networks like them."""
-        tiles, config = self.run.tiles, self.run.config
-        return (
-            tiles.coarse.fitted(predictor(config.locate.weights).network.multiple),
-            tiles.fine.fitted(predictor(config.segment.weights).network.multiple),
-        )
+        """Of both, with windows as they like them."""
+        locate, segment = (predictor.network.multiple for predictor in self.networks)
+        return self.run.tiles.coarse.fitted(locate), self.run.tiles.fine.fitted(segment)
 
     def read(self, index: int) -> Any:
         """What the windows of a block's tiles see, at both resolutions."""
@@ -83,7 +93,7 @@ class PredictStage(Stage):
 
     def work(self, index: int, data: Any) -> Any:
         config, (seen, around) = self.run.config, data
-        networks = [predictor(config.locate.weights), predictor(config.segment.weights)]
+        networks = self.networks
         before = sum(network.busy_s for network in networks)
         coarse, fine = self.lattices
         level = round(config.locate.threshold * FULL)

@@ -137,6 +137,6 @@ def flip(values: Sequence[Any]) -> tuple[Any, Any, Any]:
 
 
 @lru_cache(maxsize=4)
-def predictor(weights: str) -> Predictor:
-    """The network of a stage, loaded once in each process."""
-    return Predictor(load_network(weights))
+def predictor(weights: str, lasting: bool = False) -> Predictor:
+    """The network of a stage, loaded once in each process; `lasting`: for many windows."""
+    return Predictor(load_network(weights), lasting=lasting)

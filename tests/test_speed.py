@@ -27,6 +27,7 @@ from flysoma.tasks import pipeline
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.estimate import add_prices, estimate
 from flysoma.tasks.geometry import Box
+from flysoma.tasks.predict import PredictStage
 from flysoma.tasks.run import Run
 from flysoma.tasks.store import local_folder
 from flysoma.tasks.volume import ImageLayer, create_layer, write_array
@@ -121,6 +122,16 @@ def test_a_probe_of_one_block_tells_what_faces_take_too(tmp_path):
         probe.store.put_json(pipeline.state_path(row["stage"]), state)
     add_prices(Run(asked), rows, probe)
     assert {row["hours"] for row in rows} == {0.01}
+
+
+def test_networks_are_made_ready_for_long_in_large_volumes_and_in_the_benchmark(undisturbed):
+    run = Run.open(str(undisturbed))
+    small, large = PredictStage(run), PredictStage(run)
+    large.many_tiles = len(run.tiles.grid)
+    assert not any(network.lasting for network in small.networks)
+    for stage in (large, speed_predict._stage(run)):
+        assert all(network.lasting for network in stage.networks)
+        assert stage.lattices == small.lattices
 
 
 def test_a_repeated_phantom_is_one_again_and_again(tmp_path, monkeypatch):

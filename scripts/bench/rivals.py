@@ -168,9 +168,7 @@ def no_localization(block: Block) -> Answer:
     network = load_network(block.weights.segment)
     working = network.spec.voxel_nm
     image = shrink_image(block.image, block.factor(working))
-    interior, boundary = predict_all(
-        Predictor(network, lasting=False), image, *Predict().windows_zyx
-    )
+    interior, boundary = predict_all(Predictor(network), image, *Predict().windows_zyx)
     threshold, least = Segment().interior_threshold, Soma().min_volume_um3
     nobody = np.zeros((0, 3))
     labels, _, _ = make_instances(interior, boundary, nobody, working, threshold, least)

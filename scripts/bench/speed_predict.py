@@ -18,10 +18,11 @@ import torch
 
 from ...models.lattice import Lattice
 from ...models.phantom import make_phantom
+from ...models.predict import Predictor
 from ...tasks.config import Predict, RunConfig
-from ...tasks.pipeline import begin, make_stage
+from ...tasks.pipeline import begin
 from ...tasks.predict import PredictStage
-from ...tasks.run import Run, predictor
+from ...tasks.run import Run
 from ...tasks.worker import do_task
 from ..ingest import NewLayer, ingest_array
 from .timing import Row, Timing
@@ -44,7 +45,7 @@ def predict_rows(timing: Timing) -> Iterator[Row]:
             predict=Predict(block_tiles=_TILES[timing.device]),
         )
         run = begin(config)
-        make_stage("predict", run).prepare()
+        _stage(run).prepare()
         found = {count: tuple(_rounds(timing, run.path, count)) for count in _counts()}
         alone = _alone(timing, run)
         voxels = run.segment_grid.bounds.voxels * 1e-6
@@ -108,7 +109,7 @@ def _rounds(timing: Timing, path: str, count: int) -> Iterator[float]:
 def _work(path: str, number: int, count: int, rounds: int, barrier: Barrier) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
     try:
-        stage = make_stage("predict", Run.open(path))
+        stage = _stage(Run.open(path))
         tasks = stage.plan()[number::count]
         do_task(stage, tasks[0])  # for nothing: the networks are made ready
         for _ in range(rounds):
@@ -121,28 +122,27 @@ def _work(path: str, number: int, count: int, rounds: int, barrier: Barrier) -> 
         raise
 
 
+def _stage(run: Run) -> PredictStage:
+    """With networks as for a large volume."""
+    stage = PredictStage(run)
+    stage.many_tiles = 0
+    return stage
+
+
 @torch.inference_mode()
 def _alone(timing: Timing, run: Run) -> tuple[float, ...]:
     """Seconds of as many batches as the tasks had, of both networks, on what is on the device already."""
-    stage = make_stage("predict", run)
-    assert isinstance(stage, PredictStage)
+    stage, total = _stage(run), np.zeros(timing.repeats)
     receipts = run.store.get_jsons(run.store.names("receipts/predict/")).values()
-    config, total = run.config, np.zeros(timing.repeats)
-    asked = (
-        (config.locate.weights, stage.lattices[0], "tiles"),
-        (config.segment.weights, stage.lattices[1], "windows"),
-    )
-    for weights, lattice, counter in asked:
-        network = predictor(weights)
-        batches = sum(
-            math.ceil(receipt["counters"][counter] / network.batch) for receipt in receipts
-        )
-        total += batches * np.array(timing.seconds(weights, _batch(timing, weights, lattice)))
+    for predictor, lattice, counter in zip(stage.networks, stage.lattices, ("tiles", "windows")):
+        counts = [receipt["counters"][counter] for receipt in receipts]
+        batches = sum(math.ceil(count / predictor.batch) for count in counts)
+        work = _batch(timing, predictor, lattice)
+        total += batches * np.array(timing.seconds(f"{counter} alone", work))
     return tuple(total.tolist())
 
 
-def _batch(timing: Timing, weights: str, lattice: Lattice) -> Callable[[], object]:
-    network = predictor(weights)
-    grey = torch.randint(0, 255, (network.batch, 1, *lattice.window), device=timing.device)
-    fed = network.network.spec.feed(grey.float())
-    return lambda: network.run(fed)
+def _batch(timing: Timing, predictor: Predictor, lattice: Lattice) -> Callable[[], object]:
+    grey = torch.randint(0, 255, (predictor.batch, 1, *lattice.window), device=timing.device)
+    fed = predictor.network.spec.feed(grey.float())
+    return lambda: predictor.run(fed)
