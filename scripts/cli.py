@@ -65,7 +65,7 @@ def main() -> None:
         err.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        _fail("stopped; 'flysoma run' goes on from here", 1)
+        _fail("stopped; the same command goes on from here, or begins anew", 1)
     except Exception as err:
         text = explain(err)
         if text is None:

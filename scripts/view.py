@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import click
@@ -51,8 +51,9 @@ def command(
             return
         click.echo(f"open in a browser: {opened.get_viewer_url()}")
         click.echo("Ctrl-C stops it")
-        while True:
-            time.sleep(3600)
+        with suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(3600)
 
 
 def view_state(
