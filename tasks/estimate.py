@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .config import Prices
-from .finish import MESH_TASK_VX
+from .finish import MESH_TASK_VX, mesh_mip
 from .geometry import Box
 from .pipeline import STAGES, state_path
 from .run import Run, predictor, voxels
@@ -48,7 +48,8 @@ def estimate(run: Run) -> list[dict[str, Any]]:
     read = sum(block.read.voxels for block in blocks)
     rows = [_predict_row(run, tiled)]
     chunks = -(-cores // 64**3)
-    meshes = -(-cores // MESH_TASK_VX**3)
+    meshed = cores // 8 ** mesh_mip(run)
+    meshes = -(-meshed // MESH_TASK_VX**3)
     labels = _LABEL_BYTES
     for stage, tasks, seen, each, writes in (
         ("locate", len(located), sum(box.voxels for box in located), 1, len(located)),
@@ -58,7 +59,7 @@ def estimate(run: Run) -> list[dict[str, Any]]:
         ("downsample", len(blocks), cores, labels, chunks // 6),
         ("measure", len(blocks), cores, labels + 1, len(blocks)),
         ("shape", None, None, labels, None),
-        ("mesh", meshes, cores, labels, meshes),
+        ("mesh", meshes, meshed, labels, meshes),
         ("mesh_merge", None, None, labels, None),
         ("skeleton", None, None, labels, None),
         ("publish", 1, None, labels, 10),

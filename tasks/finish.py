@@ -17,11 +17,12 @@ import igneous.tasks  # noqa: F401  registers the functions that a plan names
 from igneous import task_creation
 from taskqueue.queueables import totask
 
-from .run import Stage
+from .run import Run, Stage
 
 MESH_FOLDER = "mesh"
 MESH_TASK_VX = 256  # edge of the piece of volume that a task meshes
 _LARGEST_MIP = 6
+_MESHED_NM = 128.0  # voxels that are meshed are no longer: 24 of them across a soma of 3 um
 
 
 class IgneousStage(Stage):
@@ -52,14 +53,26 @@ class IgneousStage(Stage):
         return self.run.store.get_json(self._path)
 
 
+def label_mips(run: Run) -> int:
+    """How many mips the somas have beside the first, each half as fine as the one before."""
+    size = max(run.segment_grid.bounds.size)
+    return min(_LARGEST_MIP, (size // 64).bit_length())
+
+
+def mesh_mip(run: Run) -> int:
+    """The mip that is meshed: the coarsest whose voxels are not too long."""
+    longest = max(run.config.segment.resolution_nm)
+    fine = [mip for mip in range(label_mips(run) + 1) if longest * 2**mip <= _MESHED_NM]
+    return max(fine, default=0)
+
+
 class DownsampleStage(IgneousStage):
     """Mips of the somas."""
 
     name = "downsample"
 
     def create(self) -> Iterable[Any]:
-        size = max(self.run.segment_grid.bounds.size)
-        mips = max(0, min(_LARGEST_MIP, (size // 64).bit_length()))
+        mips = label_mips(self.run)
         if mips == 0:
             return []
         return task_creation.create_downsampling_tasks(
@@ -80,7 +93,7 @@ class MeshStage(IgneousStage):
     def create(self) -> Iterable[Any]:
         return task_creation.create_meshing_tasks(
             self.run.somas_path,
-            mip=0,
+            mip=mesh_mip(self.run),
             mesh_dir=MESH_FOLDER,
             fill_missing=True,
             spatial_index=True,

@@ -119,6 +119,9 @@ def test_meshes_can_be_read(undisturbed):
     mesh = mesh[1] if isinstance(mesh, dict) else mesh
     extent = np.ptp(mesh.vertices, axis=0)
     assert np.abs(extent - 2 * RADIUS_NM).max() < 300
+    table = pd.read_parquet(undisturbed / "tables/somas.parquet").set_index("id")
+    middle = mesh.vertices.min(axis=0) + extent / 2
+    assert np.abs(middle - table.loc[1, ["x_nm", "y_nm", "z_nm"]].to_numpy(float)).max() < 100
 
 
 def test_each_soma_has_a_skeleton_from_its_middle(undisturbed):
