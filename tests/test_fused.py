@@ -43,7 +43,7 @@ torch.testing.assert_close(fused.norm_relu(rows, bias, weight, shift), wanted)
 def test_a_network_says_the_same_when_its_blocks_are_fused():
     interpreted("""
 from flysoma.models.unet import SomaNet
-network = SomaNet(widths=(8, 16), pools=((2, 2, 2),)).eval()
+network = SomaNet(widths=(8, 16, 12), pools=((2, 2, 2), (2, 2, 2))).eval()
 for block in [*network.down, *network.up]:
     torch.nn.init.normal_(block.second.weight, std=0.1)
     for values in (block.first.bias, block.norm.weight, block.norm.bias):
