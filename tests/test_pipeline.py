@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ import yaml
 from cloudfiles import CloudFiles
 from five_balls import CENTRES, OFFSET, RADIUS_NM, RESOLUTION, digest, flysoma, somas, write_config
 
-from flysoma.tasks import coordinator, pipeline
+from flysoma.tasks import coordinator, finish, pipeline
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.publish import suspects
 from flysoma.tasks.run import Run
@@ -122,6 +123,24 @@ def test_meshes_can_be_read(undisturbed):
     table = pd.read_parquet(undisturbed / "tables/somas.parquet").set_index("id")
     middle = mesh.vertices.min(axis=0) + extent / 2
     assert np.abs(middle - table.loc[1, ["x_nm", "y_nm", "z_nm"]].to_numpy(float)).max() < 100
+
+
+@pytest.mark.parametrize(
+    ("edge", "resolution_nm", "mip"),
+    [
+        (137, (64, 64, 40), 1),
+        (63, (64, 64, 40), 0),
+        (4000, (32, 32, 40), 1),
+        (4000, (16, 16, 16), 3),
+    ]
+    + [(4000, (130, 130, 40), 0)],
+)
+def test_the_coarsest_mip_of_128_nm_is_meshed(edge, resolution_nm, mip):
+    run = SimpleNamespace(
+        segment_grid=SimpleNamespace(bounds=Box((0, 0, 0), (edge, 60, 60))),
+        config=SimpleNamespace(segment=SimpleNamespace(resolution_nm=resolution_nm)),
+    )
+    assert finish.mesh_mip(run) == mip
 
 
 def test_each_soma_has_a_skeleton_from_its_middle(undisturbed):
