@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,7 @@ from igneous import task_creation
 from taskqueue.queueables import totask
 
 from .run import Run, Stage
+from .volume import LabelLayer
 
 MESH_FOLDER = "mesh"
 MESH_TASK_VX = 256  # edge of the piece of volume that a task meshes
@@ -53,17 +55,9 @@ class IgneousStage(Stage):
         return self.run.store.get_json(self._path)
 
 
-def label_mips(run: Run) -> int:
-    """How many mips the somas have beside the first, each half as fine as the one before."""
-    size = max(run.segment_grid.bounds.size)
-    return min(_LARGEST_MIP, (size // 64).bit_length())
-
-
 def mesh_mip(run: Run) -> int:
-    """The mip that is meshed: the coarsest whose voxels are not too long."""
-    longest = max(run.config.segment.resolution_nm)
-    fine = [mip for mip in range(label_mips(run) + 1) if longest * 2**mip <= _MESHED_NM]
-    return max(fine, default=0)
+    """The mip of the somas that is meshed where it exists: the coarsest whose voxels are not too long."""
+    return max(0, math.floor(math.log2(_MESHED_NM / max(run.config.segment.resolution_nm))))
 
 
 class DownsampleStage(IgneousStage):
@@ -72,7 +66,8 @@ class DownsampleStage(IgneousStage):
     name = "downsample"
 
     def create(self) -> Iterable[Any]:
-        mips = label_mips(self.run)
+        size = max(self.run.segment_grid.bounds.size)
+        mips = min(_LARGEST_MIP, (size // 64).bit_length())
         if mips == 0:
             return []
         return task_creation.create_downsampling_tasks(
@@ -91,9 +86,10 @@ class MeshStage(IgneousStage):
     name = "mesh"
 
     def create(self) -> Iterable[Any]:
+        coarsest = LabelLayer(self.run.somas_path).mips - 1  # igneous makes none of small volumes
         return task_creation.create_meshing_tasks(
             self.run.somas_path,
-            mip=mesh_mip(self.run),
+            mip=min(mesh_mip(self.run), coarsest),
             mesh_dir=MESH_FOLDER,
             fill_missing=True,
             spatial_index=True,

@@ -145,6 +145,11 @@ class LabelLayer:
     def bounds(self) -> Box:
         return _scale_box(self._volume.info["scales"][0])
 
+    @property
+    def mips(self) -> int:
+        """How many there are, the finest counted."""
+        return len(self._volume.info["scales"])
+
     def read(self, box: Box) -> np.ndarray:
         return _download(self._volume, box)
 
