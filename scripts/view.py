@@ -49,9 +49,9 @@ def command(
             viewer.screenshot(opened, screenshot)
             click.echo(screenshot)
             return
-        click.echo(f"open in a browser: {opened.get_viewer_url()}")
-        click.echo("Ctrl-C stops it")
         with suppress(KeyboardInterrupt):
+            click.echo(f"open in a browser: {opened.get_viewer_url()}")
+            click.echo("Ctrl-C stops it")
             while True:
                 time.sleep(3600)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import boto3
 import nibabel
 import numpy as np
+import pytest
 import tifffile
 import yaml
 from cloudfiles import CloudFiles
@@ -25,6 +26,7 @@ from flysoma.tasks.geometry import Box
 from flysoma.tasks.volume import create_layer, write_array
 
 BIN = Path(sys.executable).parent
+pytestmark = pytest.mark.timeout(900)
 
 
 def follow(page, folder):
@@ -98,6 +100,11 @@ def stop(process, signal_number):
     assert process.wait(60) == 0
 
 
+def heed_ctrl_c():
+    """What a shell starts in the background does not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_running(tmp_path, undisturbed, gcs, monkeypatch):
     """In a bucket of Google's and a queue of Amazon's, both on loopback."""
     for name, value in AWS.items():
@@ -118,7 +125,11 @@ def test_running(tmp_path, undisturbed, gcs, monkeypatch):
                 words[2] = "gs://bucket/guide/run"
             if words[1:] == ["view", "run"]:
                 with subprocess.Popen(
-                    words, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+                    words,
+                    cwd=tmp_path,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    preexec_fn=heed_ctrl_c,
                 ) as view:
                     assert "http://" in view.stdout.readline()
                     stop(view, signal.SIGINT)
