@@ -12,7 +12,8 @@ from .config import Prices
 from .finish import MESH_TASK_VX, mesh_mip
 from .geometry import Box
 from .pipeline import STAGES, state_path
-from .run import Run, predictor, voxels
+from .predict import PredictStage
+from .run import Run, voxels
 from .tiles import SEEN_NM
 from .tissue import Tissue
 
@@ -150,21 +151,15 @@ def _as_in(probe: Run, rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _timed_windows(run: Run, rows: list[dict[str, Any]]) -> tuple[dict[str, float], str]:
-    network, each = None, 0.0
-    for weights, lattice in (
-        (run.config.locate.weights, run.tiles.coarse),
-        (run.config.segment.weights, run.tiles.fine),
-    ):
-        network = predictor(weights)
-        window = lattice.fitted(network.network.multiple).window
-        batch = np.random.default_rng(0).integers(0, 255, (network.batch, *window), np.uint8)
+    stage, each = PredictStage(run), 0.0
+    for network, lattice in zip(stage.networks, stage.lattices):
+        shape = network.batch, *lattice.window
+        batch = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
         network(batch)
         start = time.perf_counter()
         for _ in range(_PROBES):
             network(batch)
         each += (time.perf_counter() - start) / _PROBES / network.batch
     tile = run.segment_grid.bounds.voxels / math.prod(run.tiles.fine.shape)
-    told = (
-        f"windows timed here, on {network.device}, a soma in every one; none for the other stages"
-    )
+    told = f"windows timed here, on {stage.networks[0].device}, a soma in every one; none for the other stages"
     return {"predict": each * rows[0]["voxels"] / tile}, told
