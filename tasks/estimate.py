@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from .config import Prices
-from .finish import MESH_TASK_VX, mesh_mip
 from .geometry import Box
+from .mesh import MESH_TASK_VX, mesh_mip
+from .mips import DownsampleStage, ThumbnailStage, somas_mips
 from .pipeline import STAGES, state_path
 from .predict import PredictStage
 from .run import Run, voxels
@@ -49,7 +50,11 @@ def estimate(run: Run) -> list[dict[str, Any]]:
     read = sum(block.read.voxels for block in blocks)
     rows = [_predict_row(run, tiled)]
     chunks = -(-cores // 64**3)
-    meshed = cores // 8 ** mesh_mip(run)
+    pieces, further = (
+        len(kind(run).pieces_with(kept)) for kind in (DownsampleStage, ThumbnailStage)
+    )
+    coarse = cores // 8**3 if further else 0
+    meshed = cores // math.prod(somas_mips(run)[mesh_mip(run)].factor)
     meshes = -(-meshed // MESH_TASK_VX**3)
     labels = _LABEL_BYTES
     for stage, tasks, seen, each, writes in (
@@ -57,7 +62,8 @@ def estimate(run: Run) -> list[dict[str, Any]]:
         ("segment", len(blocks), read, _FIELD_BYTES, 8 * len(blocks)),
         ("match", len(blocks), 2 * sum(pairs), labels, len(blocks)),
         ("relabel", len(blocks), cores, labels, chunks),
-        ("downsample", len(blocks), cores, labels, chunks // 6),
+        ("downsample", pieces, cores, labels, chunks // 7),
+        ("thumbnail", further, coarse, labels, chunks // 7 // 8**3),
         ("measure", len(blocks), cores, labels + 1, len(blocks)),
         ("shape", None, None, labels, None),
         ("mesh", meshes, meshed, labels, meshes),

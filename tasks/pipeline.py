@@ -13,10 +13,11 @@ from typing import Any
 from ..errors import UserError
 from .attempts import failures, index_of
 from .config import RunConfig, parse_config
-from .finish import DownsampleStage, MeshMergeStage, MeshStage
 from .link import LinkStage
 from .locate import LocateStage
 from .measure import MeasureStage, ShapeStage
+from .mesh import MeshMergeStage, MeshStage
+from .mips import DownsampleStage, ThumbnailStage
 from .predict import PredictStage
 from .publish import PublishStage
 from .run import Run, Stage, predictor
@@ -31,6 +32,7 @@ STAGES: list[type[Stage]] = [
     MatchStage,
     RelabelStage,
     DownsampleStage,
+    ThumbnailStage,
     MeasureStage,
     ShapeStage,
     MeshStage,

@@ -145,13 +145,8 @@ class LabelLayer:
     def bounds(self) -> Box:
         return _scale_box(self._volume.info["scales"][0])
 
-    @property
-    def mips(self) -> int:
-        """How many there are, the finest counted."""
-        return len(self._volume.info["scales"])
-
-    def read(self, box: Box) -> np.ndarray:
-        return _download(self._volume, box)
+    def read(self, box: Box, mip: int = 0) -> np.ndarray:
+        return _download(self._at(mip), box)
 
     def sample(self, box: Box, resolution_nm: Nm3) -> np.ndarray:
         """Labels at the middles of a box's voxels at another resolution; 0 outside of the layer."""
@@ -177,9 +172,28 @@ class LabelLayer:
             found[np.ix_(*inside[::-1])] = labels[np.ix_(*near)]
         return found
 
-    def write(self, box: Box, labels: np.ndarray) -> None:
+    def write(self, box: Box, labels: np.ndarray, mip: int = 0) -> None:
         """Write a chunk-aligned box; labels z, y, x."""
-        self._volume[_bbox(box)] = labels.astype(self._volume.dtype).T[..., np.newaxis]
+        volume = self._at(mip)
+        volume[_bbox(box)] = labels.astype(volume.dtype).T[..., np.newaxis]
+
+    def set_mips(self, first: int, mips: Iterable[tuple[Nm3, Box]]) -> None:
+        """Say what mips there are from the `first` on: voxel size and box of each."""
+        self._volume.refresh_info()
+        scales = self._volume.info["scales"][:first]
+        for resolution_nm, box in mips:
+            plain = _plain(resolution_nm)
+            where = {"voxel_offset": list(box.lo), "size": list(box.size)}
+            scales.append(
+                scales[0] | where | {"key": "_".join(map(str, plain)), "resolution": plain}
+            )
+        self._volume.info["scales"] = scales
+        self._volume.commit_info()
+
+    def _at(self, mip: int) -> CloudVolume:
+        if mip >= len(self._volume.info["scales"]):  # it was opened before that was made
+            self._volume.refresh_info()
+        return _at_mip(self._volume, mip)
 
     def begin_skeletons(self) -> None:
         """Say in the infos that there are skeletons, without attributes that differ from vertex to vertex."""
@@ -221,7 +235,7 @@ def create_layer(
         layer_type=layer_type,
         data_type=data_type,
         encoding="compressed_segmentation" if segmentation else "raw",
-        resolution=[int(r) if r == int(r) else r for r in resolution_nm],
+        resolution=_plain(resolution_nm),
         voxel_offset=list(box.lo),
         volume_size=list(box.size),
         chunk_size=list(chunk),
@@ -295,6 +309,11 @@ def _at_mip(volume: CloudVolume, mip: int) -> CloudVolume:
 def _download(volume: CloudVolume, box: Box) -> np.ndarray:
     data = np.asarray(volume.download(_bbox(box), mip=volume.mip))[..., 0]
     return np.ascontiguousarray(data.T)
+
+
+def _plain(resolution_nm: Sequence[float]) -> list[float]:
+    """As an info has it: whole numbers without a point."""
+    return [int(r) if r == int(r) else r for r in resolution_nm]
 
 
 def _bbox(box: Box) -> Bbox:

@@ -1,4 +1,4 @@
-"""Stage 4, finish: igneous downsamples and meshes the somas, inside stages of ours.
+"""Stage 4: igneous meshes the somas, inside stages of ours.
 
 igneous makes the list of tasks once, when the stage is prepared; it is kept beside the run, and our task
 number N executes entry N of it.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -18,12 +17,11 @@ import igneous.tasks  # noqa: F401  registers the functions that a plan names
 from igneous import task_creation
 from taskqueue.queueables import totask
 
+from .mips import somas_mips
 from .run import Run, Stage
-from .volume import LabelLayer
 
 MESH_FOLDER = "mesh"
 MESH_TASK_VX = 256  # edge of the piece of volume that a task meshes
-_LARGEST_MIP = 6
 _MESHED_NM = 128.0  # voxels that are meshed are no longer: 24 of them across a soma of 3 um
 
 
@@ -56,28 +54,9 @@ class IgneousStage(Stage):
 
 
 def mesh_mip(run: Run) -> int:
-    """The mip of the somas that is meshed where it exists: the coarsest whose voxels are not too long."""
-    return max(0, math.floor(math.log2(_MESHED_NM / max(run.config.segment.resolution_nm))))
-
-
-class DownsampleStage(IgneousStage):
-    """Mips of the somas."""
-
-    name = "downsample"
-
-    def create(self) -> Iterable[Any]:
-        size = max(self.run.segment_grid.bounds.size)
-        mips = min(_LARGEST_MIP, (size // 64).bit_length())
-        if mips == 0:
-            return []
-        return task_creation.create_downsampling_tasks(
-            self.run.somas_path,
-            mip=0,
-            num_mips=mips,
-            fill_missing=True,
-            delete_black_uploads=True,
-            factor=(2, 2, 2),
-        )
+    """The mip of the somas that is meshed: the coarsest whose voxels are not too long."""
+    fine = [all(r <= _MESHED_NM for r in mip.resolution_nm) for mip in somas_mips(run)]
+    return max(0, sum(fine) - 1)
 
 
 class MeshStage(IgneousStage):
@@ -86,10 +65,9 @@ class MeshStage(IgneousStage):
     name = "mesh"
 
     def create(self) -> Iterable[Any]:
-        coarsest = LabelLayer(self.run.somas_path).mips - 1  # igneous makes none of small volumes
         return task_creation.create_meshing_tasks(
             self.run.somas_path,
-            mip=min(mesh_mip(self.run), coarsest),
+            mip=mesh_mip(self.run),
             mesh_dir=MESH_FOLDER,
             fill_missing=True,
             spatial_index=True,
