@@ -15,9 +15,28 @@ from .engines import BATCH, engines, start_engine
 from .lattice import WHOLE, Part, Zyx, cut
 from .weights import Network
 
-FULL = 255  # a probability of 1, as stored
+FULL, _NIBBLE = 255, 15  # a probability of 1, as stored
 Asked = tuple[np.ndarray, Part]  # a window (uint8) and the part of it that is wanted
 Answers = Callable[[], Iterable[np.ndarray]]
+Form = Callable[
+    [Tensor], Tensor
+]  # of probabilities (classes - 1, z, y, x) as they come from the device
+
+
+def as_bytes(probability: Tensor) -> Tensor:
+    """A byte for each; FULL stands for 1."""
+    return (probability * FULL).round_().to(torch.uint8)
+
+
+def as_nibbles(probability: Tensor) -> Tensor:
+    """Two in a byte, z, y, x, the first one in its upper half; 15 stands for 1."""
+    first, second = (probability * _NIBBLE).round_().to(torch.uint8)
+    return first * (_NIBBLE + 1) + second
+
+
+def from_nibbles(packed: np.ndarray) -> np.ndarray:
+    """What `as_nibbles` made: uint8, 2, z, y, x; FULL stands for 1."""
+    return np.stack((packed >> 4, packed & _NIBBLE)) * np.uint8(FULL // _NIBBLE)
 
 
 @dataclass
@@ -44,19 +63,19 @@ class Predictor:
         self.engine = self.engine or engines(self.device, self.lasting)[0]
         self.run = start_engine(self.engine, self.network, self.device)
 
-    def each(self, asked: Iterable[Asked]) -> Iterator[np.ndarray]:
+    def each(self, asked: Iterable[Asked], form: Form = as_bytes) -> Iterator[np.ndarray]:
         """Probabilities of all classes but the first (background); while one is taken, a GPU works on the next batch.
 
         Args:
           asked: windows of one size, each with the part of it that is wanted.
         Yields:
-          uint8, classes - 1, z, y, x, of that part; 255 stands for 1.
+          uint8, of that part, as `form` makes it.
         Raises torch.OutOfMemoryError when not even one window fits.
         """
         coming = iter(asked)
         under_way: list[Answers] = []
         while some := list(islice(coming, self.batch)):
-            begun = self._begin(some)
+            begun = self._begin(some, form)
             for answers in under_way:
                 yield from answers()
             under_way = begun
@@ -68,11 +87,11 @@ class Predictor:
         return np.stack(list(self.each((window, WHOLE) for window in windows)))
 
     @torch.inference_mode()
-    def _begin(self, asked: list[Asked]) -> list[Answers]:
+    def _begin(self, asked: list[Asked], form: Form) -> list[Answers]:
         while True:
             try:
                 starts = range(0, len(asked), self.batch)
-                return [self._launch(asked[i : i + self.batch]) for i in starts]
+                return [self._launch(asked[i : i + self.batch], form) for i in starts]
             except torch.OutOfMemoryError:
                 if self.batch == 1:
                     raise
@@ -80,7 +99,7 @@ class Predictor:
             if self.device == "cuda":
                 torch.cuda.empty_cache()
 
-    def _launch(self, asked: list[Asked]) -> Answers:
+    def _launch(self, asked: list[Asked], form: Form) -> Answers:
         """Set a network to work; what it returns waits until that is done."""
         on_gpu = self.device == "cuda"
         shape = self.batch, 1, *asked[0][0].shape
@@ -89,7 +108,9 @@ class Predictor:
             place[0] = window
         clock = _GpuClock() if on_gpu else _Clock()
         logits = self.run(self.network.spec.feed(batch.to(self.device, non_blocking=True).float()))
-        levels = [_levels(one[(slice(None), *part)]) for one, (_, part) in zip(logits, asked)]
+        levels = [
+            form(_probability(one[(slice(None), *part)])) for one, (_, part) in zip(logits, asked)
+        ]
         finite = torch.isfinite(logits).all() if self.engine.endswith("fp16") else None
         if on_gpu:
             levels = [_to_host(level) for level in levels]
@@ -99,7 +120,7 @@ class Predictor:
             self.busy_s += clock.seconds()
             if finite is not None and not finite:  # beyond what fp16 can hold
                 wider = Predictor(self.network, self.device, self.batch, "torch float32")
-                yield from wider.each(asked)
+                yield from wider.each(asked, form)
                 self.busy_s += wider.busy_s
             else:
                 yield from (np.array(level) if on_gpu else level.numpy() for level in levels)
@@ -107,10 +128,9 @@ class Predictor:
         return answers
 
 
-def _levels(logits: Tensor) -> Tensor:
-    """Probabilities of all classes but the first, of a window's logits (classes, z, y, x), as uint8."""
-    probability = torch.softmax(logits.float(), dim=0)[1:]
-    return probability.mul_(FULL).round_().to(torch.uint8)
+def _probability(logits: Tensor) -> Tensor:
+    """Of all classes but the first, of a window's logits (classes, z, y, x)."""
+    return torch.softmax(logits.float(), dim=0)[1:]
 
 
 def _to_host(values: Tensor) -> Tensor:

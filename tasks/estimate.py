@@ -19,7 +19,7 @@ from .tiles import SEEN_NM
 from .tissue import Tissue
 
 _LABEL_BYTES = 8
-_FIELD_BYTES = 2
+_FIELD_BYTES = 1
 _RECORDS = (
     3  # requests a task besides its results: it is in hand, its receipt, it is no more in hand
 )

@@ -37,7 +37,7 @@ class LocateStage(Stage):
     def read(self, index: int) -> Any:
         grid = self.run.locate_grid
         corners = grid[index].read.corners_zyx(grid.bounds.lo)
-        return read_tiles(self.run.store, CORES, self.run.tiles.coarse, 1, *corners)[0]
+        return read_tiles(self.run.store, CORES, self.run.tiles.coarse, *corners)
 
     def work(self, index: int, data: Any) -> dict[str, Any]:
         config = self.run.config.locate

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..models.lattice import WHOLE, Lattice, Zyx
-from ..models.predict import FULL, Predictor, View
+from ..models.predict import FULL, Predictor, View, as_nibbles
 from .geometry import Box, vec3
 from .resample import covered, resample
 from .run import Stage, predictor
@@ -111,7 +111,7 @@ class PredictStage(Stage):
             if np.count_nonzero(core) > speck:
                 wanted.append(tile)
         asked = ((_window(around, fine, tile), fine.own_part(tile)) for tile in wanted)
-        for tile, both in zip(wanted, networks[1].each(asked)):
+        for tile, both in zip(wanted, networks[1].each(asked, as_nibbles)):
             found.append((FIELDS, fine.number(tile), both))
         network_s = sum(network.busy_s for network in networks) - before
         counters = {"tiles": len(tiles), "windows": len(wanted), "network_s": round(network_s, 3)}

@@ -10,7 +10,7 @@ import crackle
 import numpy as np
 
 from ..models.instances import make_instances
-from ..models.predict import FULL
+from ..models.predict import FULL, from_nibbles
 from .geometry import Block, Box, vec3
 from .locate import SEEDS
 from .run import Stage, flip
@@ -46,7 +46,7 @@ class SegmentStage(Stage):
     def read(self, index: int) -> Any:
         grid = self.run.segment_grid
         corners = grid[index].read.corners_zyx(grid.bounds.lo)
-        return read_tiles(self.run.store, FIELDS, self.run.tiles.fine, 2, *corners)
+        return from_nibbles(read_tiles(self.run.store, FIELDS, self.run.tiles.fine, *corners))
 
     def work(self, index: int, data: Any) -> Any:
         config, grid = self.run.config, self.run.segment_grid

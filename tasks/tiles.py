@@ -3,7 +3,7 @@
 A tile of the localization network and one of the segmentation network are the same place. What is kept:
 
     cores/N.zst     uint8, z y x: p(core) of tile N where it is at or above the threshold, 0 elsewhere
-    fields/N.zst    uint8, 2 z y x: p(interior) and p(boundary) of tile N
+    fields/N.zst    uint8, z y x: p(interior) and p(boundary) of tile N, each in half a byte (`as_nibbles`)
 
 A tile that is not there is 0. Voxels are counted from the volume's first, z, y, x.
 """
@@ -71,21 +71,19 @@ def put_tile(store: RunStore, folder: str, number: int, values: np.ndarray) -> N
     store.put(f"{folder}/{number}.zst", zstandard.compress(data.data, _LEVEL))
 
 
-def read_tiles(
-    store: RunStore, folder: str, lattice: Lattice, classes: int, lo: Zyx, hi: Zyx
-) -> np.ndarray:
-    """What is known in a box: uint8, classes, z, y, x."""
-    found = np.zeros((classes, *zyx(b - a for a, b in zip(lo, hi))), np.uint8)
+def read_tiles(store: RunStore, folder: str, lattice: Lattice, lo: Zyx, hi: Zyx) -> np.ndarray:
+    """What is known in a box: uint8, z, y, x."""
+    found = np.zeros(zyx(b - a for a, b in zip(lo, hi)), np.uint8)
     paths = {f"{folder}/{lattice.number(t)}.zst": t for t in lattice.meeting(lo, hi)}
     for path, data in store.get_many(paths).items():
         if data is None:
             continue
         first, past = lattice.owned(paths[path])
-        shape = (classes, *zyx(b - a for a, b in zip(first, past)))
+        shape = zyx(b - a for a, b in zip(first, past))
         tile = np.frombuffer(zstandard.decompress(data), np.uint8).reshape(shape)
         both = [(max(a, f), min(b, p)) for a, f, b, p in zip(lo, first, hi, past)]
         here, there = (
             tuple(slice(a - o, b - o) for (a, b), o in zip(both, origin)) for origin in (lo, first)
         )
-        found[(slice(None), *here)] = tile[(slice(None), *there)]
+        found[here] = tile[there]
     return found

@@ -112,12 +112,12 @@ def test_both_networks_tiles_are_the_same_places(lo, size, z_nm):
 
 def test_what_is_kept_of_tiles_comes_back_from_any_box(tmp_path):
     store, lattice = RunStore(str(tmp_path)), cut((50, 41, 67), (32, 32, 32), (4, 4, 4), (2, 2, 2))
-    whole = np.random.default_rng(0).integers(0, 255, (2, *lattice.volume)).astype(np.uint8)
+    whole = np.random.default_rng(0).integers(0, 255, lattice.volume).astype(np.uint8)
     for tile in all_tiles(lattice)[:-1]:  # one is not there
         box = tuple(slice(a, b) for a, b in zip(*lattice.owned(tile)))
-        put_tile(store, "fields", lattice.number(tile), whole[(slice(None), *box)])
+        put_tile(store, "fields", lattice.number(tile), whole[box])
     last = tuple(slice(a, b) for a, b in zip(*lattice.owned(all_tiles(lattice)[-1])))
-    whole[(slice(None), *last)] = 0
+    whole[last] = 0
     for lo, hi in (((0, 0, 0), lattice.volume), ((7, 5, 30), (43, 41, 66)), ((1, 1, 1), (2, 2, 2))):
         box = tuple(slice(a, b) for a, b in zip(lo, hi))
-        assert (read_tiles(store, "fields", lattice, 2, lo, hi) == whole[(slice(None), *box)]).all()
+        assert (read_tiles(store, "fields", lattice, lo, hi) == whole[box]).all()

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from flysoma.models import engines
-from flysoma.models.predict import Predictor, View, predict_all
+from flysoma.models.predict import (
+    FULL,
+    Predictor,
+    View,
+    as_nibbles,
+    from_nibbles,
+    predict_all,
+)
 from flysoma.models.unet import SomaNet
 from flysoma.models.weights import Network, NetworkSpec
 
@@ -58,6 +65,16 @@ def test_only_the_part_that_is_asked_for_comes_back(predictor, image):
     (found,) = predictor.each([(window, part)])
     assert np.array_equal(found, predictor(window[None])[0][(slice(None), *part)])
     assert list(predictor.each([])) == []
+
+
+def test_two_probabilities_in_a_byte_are_the_nearest_of_16_levels():
+    both = torch.rand(2, 9, 8, 7, generator=torch.Generator().manual_seed(1))
+    both[0, 0, 0, :2], both[1, 0, 0, :2] = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])
+    packed = as_nibbles(both).numpy()
+    assert packed.shape == (9, 8, 7) and packed.dtype == np.uint8
+    again = from_nibbles(packed)
+    assert again.dtype == np.uint8 and np.abs(again / FULL - both.numpy()).max() <= 0.5 / 15 + 1e-6
+    assert (again[:, 0, 0, :2] == [[0, FULL], [FULL, 0]]).all()
 
 
 def test_what_fp16_cannot_hold_is_seen_again_in_float32(predictor, image):

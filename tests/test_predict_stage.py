@@ -80,7 +80,7 @@ def test_tiles_are_the_same_whatever_block_they_are_in(grey):
 def test_only_what_may_be_a_core_is_kept_and_only_there_is_more_asked(grey):
     run = predicted(grey, "run-0", block_tiles=(1, 1, 1))
     tiles = run.tiles.coarse
-    cores = read_tiles(run.store, CORES, tiles, 1, (0, 0, 0), tiles.volume)[0]
+    cores = read_tiles(run.store, CORES, tiles, (0, 0, 0), tiles.volume)
     assert set(np.unique(cores)) - {0} <= set(range(round(0.5 * FULL), FULL + 1))
     assert cores.any() and not cores[:, :, -30:].any()  # black there
     asked, kept = run.store.indices(FIELDS), run.store.indices(CORES)
