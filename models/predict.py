@@ -123,7 +123,7 @@ class Predictor:
                 yield from wider.each(asked, form)
                 self.busy_s += wider.busy_s
             else:
-                yield from (np.array(level) if on_gpu else level.numpy() for level in levels)
+                yield from (level.numpy().copy() if on_gpu else level.numpy() for level in levels)
 
         return answers
 
