@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from .geometry import BlockGrid, Box, Vec3, vec3
 from .run import Run, Stage
 from .volume import CHUNK, Nm3
 
-_PASSES, _MIPS = 2, 3  # in a pass, of which a task holds 512 x 512 x 512 voxels: 1 GB
+_PASSES, _MIPS = 2, 3  # in a pass, of which a task sees 512 x 512 x 512 voxels
+_LAYER = 64  # even: of so many voxels along z at a time
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def passes(resolution_nm: Nm3, box: Box) -> Iterator[list[Mip]]:
         if len(factors) == 1:
             return
         whole = _ratio(factors[-1], base.factor)
-        first = vec3([a // w for a, w in zip(base.box.lo, whole)])
+        first = _ratio(base.box.lo, whole)
         made = [base]
         for factor in factors[1:]:
             ratio = _ratio(factor, base.factor)
@@ -103,16 +105,26 @@ class DownsampleStage(Stage):
 
     def work(self, index: int, data: Any) -> dict[str, Any]:
         base, *made = self.mips
-        piece, somas, first_mip = self.pieces[index].core, self.run.somas, self.number * _MIPS
+        piece, number = self.pieces[index].core, self.number * _MIPS
         source = _grown(piece, _ratio(made[-1].factor, base.factor)).intersect(base.box)
-        labels, lo, factor = somas.read(source, first_mip), source.lo, base.factor
-        for number, mip in enumerate(made, start=first_mip + 1):
-            labels, lo = halve(labels, lo, _ratio(mip.factor, factor))
-            factor = mip.factor
-            box = _grown(piece, _ratio(made[-1].factor, factor)).intersect(mip.box)
-            before = [(a - b, 0) for a, b in zip(lo, box.lo)][::-1]
-            somas.write(box, np.pad(labels, before), number)
+        labels, lo = self._first(source)
+        for before, mip in zip(self.mips, made):
+            if before is not base:
+                labels, lo = halve(labels, lo, _ratio(mip.factor, before.factor))
+            box = _grown(piece, _ratio(made[-1].factor, mip.factor)).intersect(mip.box)
+            empty = [(a - b, 0) for a, b in zip(lo, box.lo)][::-1]
+            number += 1
+            self.run.somas.write(box, np.pad(labels, empty), number)
         return {"voxels": source.voxels}
+
+    def _first(self, source: Box) -> tuple[np.ndarray, Vec3]:
+        """A box in the first mip, made layer by layer: read at once it would take a task's memory twice."""
+        factor, mip = _ratio(self.mips[1].factor, self.mips[0].factor), self.number * _MIPS
+        (x, y, z), (past_x, past_y, past_z) = source.lo, source.hi
+        cuts = [z, *range(z - z % 2 + _LAYER, past_z, _LAYER), past_z]
+        layers = [Box((x, y, a), (past_x, past_y, b)) for a, b in pairwise(cuts)]
+        made = [halve(self.run.somas.read(box, mip), box.lo, factor)[0] for box in layers]
+        return np.concatenate(made), _ratio(source.lo, factor)
 
 
 class ThumbnailStage(DownsampleStage):
@@ -134,7 +146,7 @@ def halve(labels: np.ndarray, lo: Vec3, factor: Vec3) -> tuple[np.ndarray, Vec3]
         if times == 1:  # tinybrain is at its best when it halves all axes
             labels = labels.repeat(2, axis)
     (found,) = tinybrain.downsample_segmentation(labels.T, (2, 2, 2), num_mips=1)
-    return found.T, vec3([a // f for a, f in zip(lo, factor)])
+    return found.T, _ratio(lo, factor)
 
 
 def _times(a: Vec3, b: Vec3) -> Vec3:

@@ -82,6 +82,7 @@ def test_pieces_make_what_the_whole_makes(tmp_path_factory, lo, size, seed):
     path = f"file://{tmp_path_factory.mktemp('somas')}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mips, "CHUNK", (8, 8, 8))  # so that a task makes up to 64 voxels
+        patch.setattr(mips, "_LAYER", 10)
         create_layer(path, "segmentation", "uint64", VOXEL, box, (8, 8, 8))
         LabelLayer(path).write(box, labels)
         grid = BlockGrid(box, (16, 16, 16), (0, 0, 0))
