@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import TasksFailed, UserError
 from .attempts import failure_path, failures
 from .lock import coordinator_lock
-from .pipeline import EXTRAS, STAGES, check_stage, make_stage, state_path
+from .pipeline import EXTRAS, STAGES, check_stage, is_finished, make_stage, state_path
 from .queues import Queue, open_queue
 from .run import Run, Stage
 from .worker import do_task
@@ -66,16 +66,16 @@ def execute_run(
     Raises:
       TasksFailed, or UserError when a task failed by a user's mistake.
     """
-    with (
-        coordinator_lock(run.store, told),
-        _url(orders.gpu) as url,
-        _workers(url, orders.workers) as alive,
-    ):
+    kinds = STAGES if stages is None else stages
+    if orders.until is not None:
+        kinds = kinds[: [kind.name for kind in kinds].index(orders.until) + 1]
+    with coordinator_lock(run.store, told), _url(orders.gpu) as url:
+        over = all(is_finished(run, kind.name) for kind in kinds)
         queues = {True: open_queue(url), False: open_queue(orders.cpu or url)}
-        for kind in STAGES if stages is None else stages:
-            _do_stage(_Watch(run, kind(run)), queues[kind.gpu], orders.max_failed, alive, progress)
-            if kind.name == orders.until:
-                break
+        with _workers(url, 0 if over else orders.workers) as alive:
+            for kind in kinds:
+                watch = _Watch(run, kind(run))
+                _do_stage(watch, queues[kind.gpu], orders.max_failed, alive, progress)
 
 
 def execute_here(run: Run, until: str, progress: Progress) -> None:
@@ -127,7 +127,7 @@ def clean(run: Run, dry_run: bool = False) -> dict[str, int]:
     Raises UserError when it is not finished: what is there is needed to go on.
     """
     last = STAGES[-1].name
-    if not (run.store.get_json(state_path(last)) or {}).get("finished"):
+    if not is_finished(run, last):
         raise UserError(f"{run.path} is not finished (stage {last} is not): it needs what is there")
     gone = {}
     for folder in (*(path for stage in (*STAGES, *EXTRAS) for path in stage.scratch), *_RECORDS):

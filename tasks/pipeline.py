@@ -56,6 +56,11 @@ def state_path(stage: str) -> str:
     return f"stages/{stage}.json"
 
 
+def is_finished(run: Run, stage: str) -> bool:
+    """Whether a stage of a run is over."""
+    return bool((run.store.get_json(state_path(stage)) or {}).get("finished"))
+
+
 def check_stage(name: str | None, extras: bool = False) -> None:
     """Raise UserError when there is no stage of that name, one of EXTRAS if asked for; None is fine."""
     names = [stage.name for stage in (*STAGES, *(EXTRAS if extras else ()))]

@@ -19,7 +19,7 @@ from cloudfiles import CloudFiles
 
 from ..analysis.viewer import PUBLIC_VIEWER
 from ..errors import UserError
-from .pipeline import STAGES, state_path
+from .pipeline import STAGES, is_finished, state_path
 from .run import Run
 from .shards import Pack, packs
 from .store import RunStore, local_folder
@@ -91,7 +91,7 @@ def share(run: Run, target: str, terms: Terms, progress: Callable[[int, int], No
       progress: called with objects done and in all.
     Raises UserError when the run is not finished, unless forced, and where it was published in another form.
     """
-    unfinished = [s.name for s in STAGES if not _state(run, s.name).get("finished")]
+    unfinished = [s.name for s in STAGES if not is_finished(run, s.name)]
     if unfinished and not terms.force:
         raise UserError(
             f"{run.path} is not finished: {', '.join(unfinished)} to do; go on with 'flysoma run "

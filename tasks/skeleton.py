@@ -1,4 +1,4 @@
-"""Stage 4, finish: a skeleton for each soma, and the neurites that leave it.
+"""Stage 4: a skeleton for each soma, and the neurites that leave it.
 
 Each soma is traced whole, so there are no fragments to merge (and a soma fits one crop by definition).
 """

@@ -211,3 +211,12 @@ def test_status_tells_rate_time_left_and_stragglers(tmp_path):
     assert row["rate"] == pytest.approx(144, rel=0.02) and row["eta_s"] == pytest.approx(150, abs=2)
     assert row["leased"] == 2
     assert [(late["index"], late["host"]) for late in row["stragglers"]] == [(5, "node-7")]
+
+
+def test_no_worker_starts_for_what_is_finished(tmp_path, monkeypatch):
+    run = toy_run(tmp_path / "run", 3)
+    execute_here(run, "second", silent)
+    monkeypatch.setattr(coordinator.subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
+    execute_run(run, Orders(workers=2, until="second"), silent, silent)
+    with pytest.raises(pytest.fail.Exception):
+        execute_run(toy_run(tmp_path / "other", 3), Orders(until="second"), silent, silent)
