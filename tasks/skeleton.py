@@ -18,7 +18,7 @@ from scipy import sparse
 from .measure import batch, batches, crop, measured, put_frame
 from .run import Stage
 
-_REACH = 1.5  # radii of a ball of the soma's volume; what is nearer to its middle is body, corners and all
+_REACH = 1.5  # radii; what is nearer to a soma's middle is body, corners and all
 
 
 class SkeletonStage(Stage):
@@ -35,6 +35,11 @@ class SkeletonStage(Stage):
     def frame(self) -> pd.DataFrame:
         return measured(self.run)
 
+    @cached_property
+    def _ends_nm(self) -> np.ndarray:
+        bounds = self.run.segment_grid.bounds
+        return np.array([bounds.lo, bounds.hi]) * self.run.config.segment.resolution_nm
+
     def prepare(self) -> None:
         self.run.somas.begin_skeletons()
 
@@ -46,7 +51,7 @@ class SkeletonStage(Stage):
         for _, soma in batch(self.frame, index):
             centre = soma[[f"inscribed_{a}_nm" for a in "xyz"]].to_numpy(float)
             radius_nm = soma["inscribed_radius_um"] * 1000
-            reach_nm = _REACH * soma["equivalent_diameter_um"] * 500
+            reach_nm = reach(soma, self._ends_nm)
             box, mask = crop(self.run, soma)
             resolution = self.run.somas.resolution_nm
             skeleton = trace(halved(mask), [2 * r for r in resolution], radius_nm, reach_nm)
@@ -61,6 +66,26 @@ class SkeletonStage(Stage):
         frame["neurites"] = frame["neurites"].astype(np.int64)
         put_frame(self.run.store, f"measure/neurites/{index}.npz", frame)
         return {"somas": len(rows)}
+
+
+def reach(soma: pd.Series, ends_nm: np.ndarray) -> float:
+    """How far a soma's body may go from the middle of the largest ball inside, nm.
+
+    Half more than the radius of a ball of its volume. Of a body that the volume's edge cuts, which is wide for what is
+    left of it, half more than the longest semi-axis.
+
+    Args:
+      soma: a row of `measured`.
+      ends_nm: where the volume begins and ends, 2, 3 (x, y, z).
+    """
+    centre = soma[[f"inscribed_{a}_nm" for a in "xyz"]].to_numpy(float)
+    gaps = [
+        np.abs(soma[[f"bb_{name}_{a}_nm" for a in "xyz"]].to_numpy(float) - end)
+        for name, end in zip(("start", "end"), ends_nm)
+    ]
+    to_edge = np.where(np.array(gaps) < 1, np.abs(ends_nm - centre), np.inf).min()
+    whole = _REACH * soma["equivalent_diameter_um"] * 500
+    return float(whole if to_edge > whole else _REACH * soma["semi_axis_a_um"] * 1000)
 
 
 def halved(mask: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import edt
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +23,7 @@ from flysoma.tasks import coordinator, mesh, pipeline
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.publish import suspects
 from flysoma.tasks.run import Run
-from flysoma.tasks.skeleton import direction, halved, neurites, trace
+from flysoma.tasks.skeleton import direction, halved, neurites, reach, trace
 from flysoma.tasks.volume import LabelLayer, create_layer, write_array
 
 
@@ -194,6 +195,29 @@ def test_the_corners_of_a_packed_body_are_no_neurites():
     cube = np.ones((75, 47, 47), bool)  # 3 um wide
     ball = 1500 * (6 / np.pi) ** (1 / 3)  # radius of one of its volume
     assert len(trace(cube, (64, 64, 40), 1500.0, 1.5 * ball).vertices) == 1
+
+
+@pytest.mark.parametrize("height_nm", [600, 1500, 3000])
+def test_a_body_that_the_edge_cuts_has_no_neurites_at_its_rim(height_nm):
+    voxel, radius = np.array([40.0, 64, 64]), 2500
+    places = np.stack(np.meshgrid(*[np.arange(n) for n in (130, 80, 80)], indexing="ij"), -1)
+    middle = np.array([height_nm - radius, 2560, 2560])  # z, y, x; the volume begins at 0
+    mask = (((places + 0.5) * voxel - middle) ** 2).sum(-1) < radius**2
+    inside = places[mask] * voxel
+    depth = edt.edt(np.pad(mask, 1), anisotropy=tuple(voxel))[1:-1, 1:-1, 1:-1]
+    centre = (np.array(np.unravel_index(depth.argmax(), depth.shape)) + 0.5) * voxel
+    soma = pd.Series(
+        {"equivalent_diameter_um": 2e-3 * (3 / 4 / np.pi * mask.sum() * voxel.prod()) ** (1 / 3)}
+        | {"semi_axis_a_um": 1e-3 * np.sqrt(5 * np.linalg.eigvalsh(np.cov(inside.T))[-1])}
+        | {f"inscribed_{a}_nm": c for a, c in zip("zyx", centre)}
+        | {f"bb_start_{a}_nm": n for a, n in zip("zyx", inside.min(axis=0))}
+        | {f"bb_end_{a}_nm": n for a, n in zip("zyx", inside.max(axis=0) + voxel)}
+    )
+    found = reach(soma, np.array([(0, 0, 0), (9000, 9000, 9000)]))
+    assert found == pytest.approx(1500 * soma["semi_axis_a_um"])
+    assert len(trace(halved(mask), (128, 128, 80), depth.max(), found).vertices) == 1
+    inner = reach(soma, np.array([(-9000, -9000, -9000), (9000, 9000, 9000)]))
+    assert inner == pytest.approx(750 * soma["equivalent_diameter_um"])
 
 
 def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
