@@ -12,31 +12,12 @@ import torch
 from torch import Tensor
 
 from .engines import BATCH, engines, start_engine
-from .lattice import WHOLE, Part, Zyx, cut
+from .lattice import WHOLE, Part, View, Zyx, cut
+from .levels import Form, as_bytes
 from .weights import Network
 
-FULL, _NIBBLE = 255, 15  # a probability of 1, as stored
 Asked = tuple[np.ndarray, Part]  # a window (uint8) and the part of it that is wanted
 Answers = Callable[[], Iterable[np.ndarray]]
-Form = Callable[
-    [Tensor], Tensor
-]  # of probabilities (classes - 1, z, y, x) as they come from the device
-
-
-def as_bytes(probability: Tensor) -> Tensor:
-    """A byte for each; FULL stands for 1."""
-    return (probability * FULL).round_().to(torch.uint8)
-
-
-def as_nibbles(probability: Tensor) -> Tensor:
-    """Two in a byte, z, y, x, the first one in its upper half; 15 stands for 1."""
-    first, second = (probability * _NIBBLE).round_().to(torch.uint8)
-    return first * (_NIBBLE + 1) + second
-
-
-def from_nibbles(packed: np.ndarray) -> np.ndarray:
-    """What `as_nibbles` made: uint8, 2, z, y, x; FULL stands for 1."""
-    return np.stack((packed >> 4, packed & _NIBBLE)) * np.uint8(FULL // _NIBBLE)
 
 
 @dataclass
@@ -164,23 +145,6 @@ class _GpuClock:
     def seconds(self) -> float:
         self._ended.synchronize()
         return 1e-3 * self._begun.elapsed_time(self._ended)
-
-
-@dataclass(frozen=True)
-class View:
-    """The part of a volume that is in memory: an image (z, y, x) and its first voxel."""
-
-    image: np.ndarray
-    first: Zyx = (0, 0, 0)
-
-    def window(self, start: Zyx, size: Zyx) -> np.ndarray:
-        """A window; what lies beyond the image is its mirror image."""
-        lo = [a - f for a, f in zip(start, self.first)]
-        image = self.image[tuple(slice(max(a, 0), a + n) for a, n in zip(lo, size))]
-        missing = [
-            (max(-a, 0), max(a + n - end, 0)) for a, n, end in zip(lo, size, self.image.shape)
-        ]
-        return np.pad(image, missing, mode="symmetric") if np.any(missing) else image
 
 
 def predict_all(

@@ -8,7 +8,7 @@ import click
 
 from ..tasks.coordinator import Orders, execute_run
 from ..tasks.link import LinkStage, choose_segmentation
-from ..tasks.pipeline import state_path
+from ..tasks.pipeline import EXTRAS, state_path
 from ..tasks.run import Run
 from ..tasks.store import normalize_cloudpath
 from .progress import Bars
@@ -26,7 +26,7 @@ def command(path: str, segmentation: str, workers: int, queue: str | None) -> No
     run = Run.open(path)
     choose_segmentation(run, normalize_cloudpath(segmentation))
     with Bars() as bars:
-        execute_run(run, Orders(queue, None, workers), bars, bars.say, [LinkStage])
+        execute_run(run, Orders(queue, None, workers), bars, bars.say, EXTRAS)
     found = run.store.get_json(state_path(LinkStage.name))["result"]
     click.echo(
         f"{found['linked']} of {found['somas']} somas have a neuron; {found['shared']} share theirs with another soma, "

@@ -19,7 +19,15 @@ from typing import Any
 from ..errors import TasksFailed, UserError
 from .attempts import failure_path, failures
 from .lock import coordinator_lock
-from .pipeline import EXTRAS, STAGES, check_stage, is_finished, make_stage, state_path
+from .pipeline import (
+    EXTRAS,
+    STAGES,
+    StageKind,
+    check_stage,
+    is_finished,
+    make_stage,
+    state_path,
+)
 from .queues import Queue, open_queue
 from .run import Run, Stage
 from .worker import do_task
@@ -55,7 +63,7 @@ def execute_run(
     orders: Orders,
     progress: Progress,
     told: Callable[[str], None],
-    stages: Sequence[type[Stage]] | None = None,
+    stages: Sequence[StageKind] | None = None,
 ) -> None:
     """Do every stage that is not finished.
 
@@ -130,7 +138,7 @@ def clean(run: Run, dry_run: bool = False) -> dict[str, int]:
     if not is_finished(run, last):
         raise UserError(f"{run.path} is not finished (stage {last} is not): it needs what is there")
     gone = {}
-    for folder in (*(path for stage in (*STAGES, *EXTRAS) for path in stage.scratch), *_RECORDS):
+    for folder in (*(path for kind in (*STAGES, *EXTRAS) for path in kind(run).scratch), *_RECORDS):
         names = run.store.names(folder)
         gone[folder] = len(names)
         if not dry_run:

@@ -10,8 +10,7 @@ import numpy as np
 
 from .config import Prices
 from .geometry import Box
-from .mesh import MESH_TASK_VX, mesh_mip
-from .mips import DownsampleStage, ThumbnailStage, somas_mips
+from .mips import MESH_TASK_VX, DownsampleStage, ThumbnailStage, mesh_mip, somas_mips
 from .pipeline import STAGES, state_path
 from .predict import PredictStage
 from .run import Run, voxels

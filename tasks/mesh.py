@@ -17,12 +17,10 @@ import igneous.tasks  # noqa: F401  registers the functions that a plan names
 from igneous import task_creation
 from taskqueue.queueables import totask
 
-from .mips import somas_mips
-from .run import Run, Stage
+from .mips import MESH_TASK_VX, mesh_mip
+from .run import Stage
 
 MESH_FOLDER = "mesh"
-MESH_TASK_VX = 256  # edge of the piece of volume that a task meshes
-_MESHED_NM = 128.0  # voxels that are meshed are no longer: 24 of them across a soma of 3 um
 
 
 class IgneousStage(Stage):
@@ -51,12 +49,6 @@ class IgneousStage(Stage):
     @cached_property
     def _tasks(self) -> list[Any]:
         return self.run.store.get_json(self._path)
-
-
-def mesh_mip(run: Run) -> int:
-    """The mip of the somas that is meshed: the coarsest whose voxels are not too long."""
-    fine = [all(r <= _MESHED_NM for r in mip.resolution_nm) for mip in somas_mips(run)]
-    return max(0, sum(fine) - 1)
 
 
 class MeshStage(IgneousStage):

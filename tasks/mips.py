@@ -22,6 +22,8 @@ from .volume import CHUNK, Nm3
 
 _PASSES, _MIPS = 2, 3  # in a pass, of which a task sees 512 x 512 x 512 voxels
 _LAYER = 64  # even: of so many voxels along z at a time
+MESH_TASK_VX = 256  # edge of the piece of volume that a task meshes
+_MESHED_NM = 128.0  # voxels that are meshed are no longer: 24 of them across a soma of 3 um
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,12 @@ def all_mips(resolution_nm: Nm3, box: Box) -> list[Mip]:
 def somas_mips(run: Run) -> list[Mip]:
     """Those that a run's somas have when it is over."""
     return all_mips(run.config.segment.resolution_nm, run.segment_grid.bounds)
+
+
+def mesh_mip(run: Run) -> int:
+    """The mip of the somas that is meshed: the coarsest whose voxels are not too long."""
+    fine = [all(r <= _MESHED_NM for r in mip.resolution_nm) for mip in somas_mips(run)]
+    return max(0, sum(fine) - 1)
 
 
 class DownsampleStage(Stage):

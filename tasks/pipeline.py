@@ -6,41 +6,53 @@ A stage is complete when its receipts equal its plan, never because a queue look
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
 from .attempts import failures, index_of
 from .config import RunConfig, parse_config
-from .link import LinkStage
-from .locate import LocateStage
-from .measure import MeasureStage, ShapeStage
-from .mesh import MeshMergeStage, MeshStage
-from .mips import DownsampleStage, ThumbnailStage
-from .predict import PredictStage
-from .publish import PublishStage
 from .run import Run, Stage, predictor
-from .segment import SegmentStage
-from .skeleton import SkeletonStage
-from .stitch import MatchStage, RelabelStage
 
-STAGES: list[type[Stage]] = [
-    PredictStage,
-    LocateStage,
-    SegmentStage,
-    MatchStage,
-    RelabelStage,
-    DownsampleStage,
-    ThumbnailStage,
-    MeasureStage,
-    ShapeStage,
-    MeshStage,
-    MeshMergeStage,
-    SkeletonStage,
-    PublishStage,
+
+@dataclass(frozen=True)
+class StageKind:
+    """A stage by its name. Its class is imported when it is made: some bring in much.
+
+    Attributes:
+      module: of this folder.
+      gpu: whether its tasks run a network.
+    """
+
+    name: str
+    module: str
+    kind: str
+    gpu: bool = False
+
+    def __call__(self, run: Run) -> Stage:
+        module = importlib.import_module(f".{self.module}", __package__)
+        return getattr(module, self.kind)(run)  # type: ignore[no-any-return]
+
+
+STAGES = [
+    StageKind("predict", "predict", "PredictStage", gpu=True),
+    StageKind("locate", "locate", "LocateStage"),
+    StageKind("segment", "segment", "SegmentStage"),
+    StageKind("match", "stitch", "MatchStage"),
+    StageKind("relabel", "stitch", "RelabelStage"),
+    StageKind("downsample", "mips", "DownsampleStage"),
+    StageKind("thumbnail", "mips", "ThumbnailStage"),
+    StageKind("measure", "measure", "MeasureStage"),
+    StageKind("shape", "measure", "ShapeStage"),
+    StageKind("mesh", "mesh", "MeshStage"),
+    StageKind("mesh_merge", "mesh", "MeshMergeStage"),
+    StageKind("skeleton", "skeleton", "SkeletonStage"),
+    StageKind("publish", "publish", "PublishStage"),
 ]
-EXTRAS: list[type[Stage]] = [LinkStage]  # with a command of their own
+EXTRAS = [StageKind("link", "link", "LinkStage")]  # with a command of their own
 _RECENT_S = 600.0  # of which a stage's rate is told
 _STRAGGLERS = 10
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..models.lattice import WHOLE, Lattice, Zyx
-from ..models.predict import FULL, Predictor, View, as_nibbles
+from ..models.lattice import WHOLE, Lattice, View, Zyx
+from ..models.levels import FULL, as_nibbles
 from .geometry import Box, vec3
 from .resample import covered, resample
 from .run import Stage, predictor
 from .tiles import CORES, FIELDS, put_tile
 from .tissue import Tissue
+
+if TYPE_CHECKING:
+    from ..models.predict import Predictor
 
 _PLAN = "plans/predict.json"
 _SPECK = 8  # of the least core that is a seed, the part that lets the segmentation network look at a tile
@@ -30,7 +33,6 @@ class PredictStage(Stage):
 
     name = "predict"
     scratch = (f"{CORES}/", f"{FIELDS}/")
-    gpu = True
     many_tiles = 4000
 
     def prepare(self) -> None:

@@ -22,6 +22,7 @@ from ..analysis.tables import table_files
 from .attempts import index_of
 from .geometry import Box, vec3
 from .measure import measured, placed, soma_box
+from .pipeline import STAGES, status
 from .run import Run, Stage, flip, voxels
 from .volume import LabelLayer
 
@@ -139,9 +140,7 @@ def suspects(run: Run, frame: pd.DataFrame) -> dict[str, bytes]:
 
 
 def _summary(run: Run, bounds_nm: Any) -> dict[str, Any]:
-    from .pipeline import STAGES, status  # which imports this stage
-
-    before = {stage.name for stage in STAGES if stage is not PublishStage}
+    before = {kind.name for kind in STAGES} - {PublishStage.name}
     stages = [
         {
             "stage": row["stage"],

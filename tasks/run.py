@@ -1,19 +1,23 @@
-"""What every stage of a run shares: its config, its store, its layers and grids; and what a stage is."""
+"""What every stage of a run shares: its config, its store, its layers and grids; and what a stage is.
+
+torch and cloudvolume are imported by what uses them: the state of a run is told without.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..models.predict import Predictor
-from ..models.weights import load_network
 from .config import RunConfig, parse_config
 from .geometry import BlockGrid, Box, Vec3, vec3
 from .store import RunStore
 from .tiles import Tiles
-from .volume import ImageLayer, LabelLayer, Nm3
+
+if TYPE_CHECKING:
+    from ..models.predict import Predictor
+    from .volume import ImageLayer, LabelLayer, Nm3
 
 ID_BITS = 20  # a block's own labels take the low bits of an id, the block's index the rest
 
@@ -40,6 +44,8 @@ class Run:
 
     @cached_property
     def image(self) -> ImageLayer:
+        from .volume import ImageLayer
+
         return ImageLayer(self.config.image, self.config.fill_missing)
 
     @property
@@ -48,6 +54,8 @@ class Run:
 
     @cached_property
     def somas(self) -> LabelLayer:
+        from .volume import LabelLayer
+
         return LabelLayer(self.somas_path)
 
     @cached_property
@@ -88,12 +96,10 @@ class Stage:
 
     Attributes:
       name: also the folder of its receipts.
-      gpu: whether its tasks run a network.
       scratch: prefixes of what only later stages of the run read.
     """
 
     name = ""
-    gpu = False
     scratch: tuple[str, ...] = ()
 
     def __init__(self, run: Run) -> None:
@@ -139,4 +145,7 @@ def flip(values: Sequence[Any]) -> tuple[Any, Any, Any]:
 @lru_cache(maxsize=4)
 def predictor(weights: str, lasting: bool = False) -> Predictor:
     """The network of a stage, loaded once in each process; `lasting`: for many windows."""
+    from ..models.predict import Predictor  # which bring in torch
+    from ..models.weights import load_network
+
     return Predictor(load_network(weights), lasting=lasting)

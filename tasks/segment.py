@@ -10,7 +10,7 @@ import crackle
 import numpy as np
 
 from ..models.instances import make_instances
-from ..models.predict import FULL, from_nibbles
+from ..models.levels import FULL, from_nibbles
 from .geometry import Block, Box, vec3
 from .locate import SEEDS
 from .run import Stage, flip

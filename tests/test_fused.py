@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from flysoma.models.levels import FULL
 from flysoma.models.phantom import make_phantom
-from flysoma.models.predict import FULL, Predictor
+from flysoma.models.predict import Predictor
 from flysoma.models.unet import SomaNet
 from flysoma.models.weights import Network, NetworkSpec, load_network
 

@@ -1,6 +1,7 @@
 """What is installed, what it needs, and which folder may import which."""
 
 import ast
+import importlib
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import flysoma
+from flysoma.tasks.pipeline import EXTRAS, STAGES
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("tasks", "models", "analysis", "scripts")
@@ -151,3 +153,25 @@ def test_the_version_is_said_once():
     assert re.fullmatch(r"\d+\.\d+\.\d+", flysoma.__version__)
     changes = (ROOT / "CHANGELOG.md").read_text()
     assert f"## {flysoma.__version__}" in changes
+
+
+@pytest.mark.parametrize(
+    ("command", "without"),
+    [
+        ("fleet", {"torch", "cloudvolume", "igneous", "scipy", "matplotlib"}),
+        ("run", {"torch", "igneous", "kimimaro", "matplotlib"}),
+        ("view", {"torch", "igneous"}),
+    ],
+)
+def test_a_command_brings_in_only_what_it_needs(command, without):
+    """`flysoma status` answers in a second, and a worker that needs no network does without torch."""
+    code = f"import sys, flysoma.scripts.{command}; print({without!r} & sys.modules.keys() or '')"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "", done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+def test_stages_are_called_what_the_pipeline_calls_them():
+    for kind in (*STAGES, *EXTRAS):
+        made = getattr(importlib.import_module(f"flysoma.tasks.{kind.module}"), kind.kind)
+        assert made.name == kind.name

@@ -19,7 +19,7 @@ import yaml
 from cloudfiles import CloudFiles
 from five_balls import CENTRES, OFFSET, RADIUS_NM, RESOLUTION, digest, flysoma, somas, write_config
 
-from flysoma.tasks import coordinator, mesh, pipeline
+from flysoma.tasks import coordinator, mips, pipeline
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.publish import suspects
 from flysoma.tasks.run import Run
@@ -133,7 +133,7 @@ def test_meshes_can_be_read(undisturbed):
 def test_the_coarsest_mip_of_128_nm_is_meshed(resolution_nm, mip):
     config = SimpleNamespace(segment=SimpleNamespace(resolution_nm=resolution_nm))
     grid = SimpleNamespace(bounds=Box((0, 0, 0), (1000, 1000, 1000)))
-    assert mesh.mesh_mip(SimpleNamespace(config=config, segment_grid=grid)) == mip
+    assert mips.mesh_mip(SimpleNamespace(config=config, segment_grid=grid)) == mip
 
 
 def test_each_soma_has_a_skeleton_from_its_middle(undisturbed):

@@ -5,14 +5,9 @@ import pytest
 import torch
 
 from flysoma.models import engines
-from flysoma.models.predict import (
-    FULL,
-    Predictor,
-    View,
-    as_nibbles,
-    from_nibbles,
-    predict_all,
-)
+from flysoma.models.lattice import View
+from flysoma.models.levels import FULL, as_nibbles, from_nibbles
+from flysoma.models.predict import Predictor, predict_all
 from flysoma.models.unet import SomaNet
 from flysoma.models.weights import Network, NetworkSpec
 

@@ -7,7 +7,7 @@ from five_balls import OFFSET, RESOLUTION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flysoma.models.predict import FULL
+from flysoma.models.levels import FULL
 from flysoma.models.weights import Network, NetworkSpec, save_network
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.coordinator import execute_here

@@ -58,6 +58,7 @@ class First(Stage):
 
 class Second(Stage):
     name = "second"
+    gpu = False
 
     def plan(self):
         return [0]

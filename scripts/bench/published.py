@@ -24,7 +24,8 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 
 from ...models.emads import shrink_image
 from ...models.judge import logits_of
-from ...models.predict import FULL, Predictor
+from ...models.levels import FULL
+from ...models.predict import Predictor
 from ...models.weights import Network
 
 Zyx = tuple[int, int, int]
