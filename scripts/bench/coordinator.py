@@ -58,7 +58,7 @@ def command(tasks: int, queue: str | None, minutes: float) -> None:
 class _Idle(Stage):
     """A stage whose tasks nobody does."""
 
-    name = "idle"
+    name, gpu = "idle", False
     tasks = 0
 
     def plan(self) -> Sequence[int]:
