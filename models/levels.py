@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FULL, _NIBBLE = 255, 15  # a probability of 1
-Form = Callable[
-    ["Tensor"], "Tensor"
-]  # of probabilities (classes - 1, z, y, x) as they are returned
+Form = Callable[["Tensor"], "Tensor"]  # probabilities, classes - 1, z, y, x, as they are returned
 
 
 def as_bytes(probability: Tensor) -> Tensor:

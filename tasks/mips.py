@@ -55,6 +55,8 @@ def passes(resolution_nm: Nm3, box: Box) -> Iterator[list[Mip]]:
             nm = tuple(r * f for r, f in zip(resolution_nm, factor))
             made.append(Mip(nm, Box(_times(first, _ratio(factors[-1], factor)), past), factor))
         yield made
+        if len(factors) <= _MIPS:  # that was a thumbnail
+            return
         base = made[-1]
 
 

@@ -85,7 +85,8 @@ def reach(soma: pd.Series, ends_nm: np.ndarray) -> float:
     ]
     to_edge = np.where(np.array(gaps) < 1, np.abs(ends_nm - centre), np.inf).min()
     whole = _REACH * soma["equivalent_diameter_um"] * 500
-    return float(whole if to_edge > whole else _REACH * soma["semi_axis_a_um"] * 1000)
+    cut = to_edge < whole
+    return float(max(whole, _REACH * soma["semi_axis_a_um"] * 1000) if cut else whole)
 
 
 def halved(mask: np.ndarray) -> np.ndarray:

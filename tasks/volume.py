@@ -139,7 +139,7 @@ class LabelLayer:
 
     @property
     def resolution_nm(self) -> Nm3:
-        return tuple(float(v) for v in self._volume.resolution)
+        return tuple(float(v) for v in self._volume.info["scales"][0]["resolution"])
 
     @property
     def bounds(self) -> Box:
