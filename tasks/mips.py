@@ -22,6 +22,7 @@ from .volume import CHUNK, Nm3
 
 _PASSES, _MIPS = 2, 3  # in a pass, of which a task sees 512 x 512 x 512 voxels
 _LAYER = 64  # even: of so many voxels along z at a time
+# what is meshed is told here, where a plan learns it without igneous
 MESH_TASK_VX = 256  # edge of the piece of volume that a task meshes
 _MESHED_NM = 128.0  # voxels that are meshed are no longer: 24 of them across a soma of 3 um
 
