@@ -11,7 +11,6 @@ import sys
 import time
 from types import SimpleNamespace
 
-import edt
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +18,7 @@ import yaml
 from cloudfiles import CloudFiles
 from five_balls import CENTRES, OFFSET, RADIUS_NM, RESOLUTION, digest, flysoma, somas, write_config
 
+from flysoma.analysis.morphology import inscribed
 from flysoma.tasks import coordinator, mips, pipeline
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.publish import suspects
@@ -127,13 +127,21 @@ def test_meshes_can_be_read(undisturbed):
 
 
 @pytest.mark.parametrize(
-    ("resolution_nm", "mip"),
-    [((64, 64, 40), 1), ((32, 32, 40), 1), ((16, 16, 16), 3), ((130, 130, 40), 0)],
+    ("edge", "resolution_nm", "mip"),
+    [
+        (137, (64, 64, 40), 1),
+        (63, (64, 64, 40), 0),
+        (4000, (32, 32, 40), 1),
+        (4000, (16, 16, 16), 3),
+        (4000, (130, 130, 40), 0),
+    ],
 )
-def test_the_coarsest_mip_of_128_nm_is_meshed(resolution_nm, mip):
-    config = SimpleNamespace(segment=SimpleNamespace(resolution_nm=resolution_nm))
-    grid = SimpleNamespace(bounds=Box((0, 0, 0), (1000, 1000, 1000)))
-    assert mips.mesh_mip(SimpleNamespace(config=config, segment_grid=grid)) == mip
+def test_the_coarsest_mip_of_128_nm_is_meshed(edge, resolution_nm, mip):
+    run = SimpleNamespace(
+        segment_grid=SimpleNamespace(bounds=Box((0, 0, 0), (edge, edge, edge))),
+        config=SimpleNamespace(segment=SimpleNamespace(resolution_nm=resolution_nm)),
+    )
+    assert mips.mesh_mip(run) == mip
 
 
 def test_each_soma_has_a_skeleton_from_its_middle(undisturbed):
@@ -197,27 +205,31 @@ def test_the_corners_of_a_packed_body_are_no_neurites():
     assert len(trace(cube, (64, 64, 40), 1500.0, 1.5 * ball).vertices) == 1
 
 
-@pytest.mark.parametrize("height_nm", [600, 1500, 3000])
-def test_a_body_that_the_edge_cuts_has_no_neurites_at_its_rim(height_nm):
+@pytest.mark.parametrize("left_nm", [(600, 4000), (1000, 1000), (1500, 1500), (2000, 2500)])
+def test_a_body_that_the_edge_cuts_has_no_neurites_at_its_rim(left_nm):
+    """A ball of which so much is left in z and y."""
     voxel, radius = np.array([40.0, 64, 64]), 2500
-    places = np.stack(np.meshgrid(*[np.arange(n) for n in (130, 80, 80)], indexing="ij"), -1)
-    middle = np.array([height_nm - radius, 2560, 2560])  # z, y, x; the volume begins at 0
+    places = np.stack(np.meshgrid(*[np.arange(n) for n in (130, 110, 80)], indexing="ij"), -1)
+    middle = np.array([*(left - radius for left in left_nm), 2560])  # the volume begins at 0
     mask = (((places + 0.5) * voxel - middle) ** 2).sum(-1) < radius**2
     inside = places[mask] * voxel
-    depth = edt.edt(np.pad(mask, 1), anisotropy=tuple(voxel))[1:-1, 1:-1, 1:-1]
-    centre = (np.array(np.unravel_index(depth.argmax(), depth.shape)) + 0.5) * voxel
+    depth_um, centre = inscribed(mask, tuple(voxel))
     soma = pd.Series(
         {"equivalent_diameter_um": 2e-3 * (3 / 4 / np.pi * mask.sum() * voxel.prod()) ** (1 / 3)}
         | {"semi_axis_a_um": 1e-3 * np.sqrt(5 * np.linalg.eigvalsh(np.cov(inside.T))[-1])}
-        | {f"inscribed_{a}_nm": c for a, c in zip("zyx", centre)}
+        | {f"inscribed_{a}_nm": c for a, c in zip("zyx", (np.array(centre) + 0.5) * voxel)}
         | {f"bb_start_{a}_nm": n for a, n in zip("zyx", inside.min(axis=0))}
         | {f"bb_end_{a}_nm": n for a, n in zip("zyx", inside.max(axis=0) + voxel)}
     )
     found = reach(soma, np.array([(0, 0, 0), (9000, 9000, 9000)]))
+    whole = reach(soma, np.array([(-9000, -9000, -9000), (9000, 9000, 9000)]))
     assert found == pytest.approx(1500 * soma["semi_axis_a_um"])
-    assert len(trace(halved(mask), (128, 128, 80), depth.max(), found).vertices) == 1
-    inner = reach(soma, np.array([(-9000, -9000, -9000), (9000, 9000, 9000)]))
-    assert inner == pytest.approx(750 * soma["equivalent_diameter_um"])
+    assert whole == pytest.approx(750 * soma["equivalent_diameter_um"])
+    vertices = [
+        len(trace(halved(mask), (128, 128, 80), 1000 * depth_um, nm).vertices)
+        for nm in (whole, found)
+    ]
+    assert vertices[0] > vertices[1] == 1
 
 
 def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
