@@ -3,9 +3,9 @@
         window        |--margin--|====tile====|--margin--|
         next window                      |--margin--|====tile====|--margin--|
 
-The tiles are as equal as whole voxels allow and depend on nothing but the volume's size: a voxel's probability comes
-from the one window whose tile holds it, whichever block asked. All windows are of one size; at the volume's ends they
-reach `beyond` it, where they see its mirror image, so that what the end cuts is not the end of what is seen.
+A voxel's probability comes from the one window whose tile holds it. All windows are of one size; around a block of
+tiles they see no more than the margin, and at the volume's ends they reach `beyond` it, where they see its mirror
+image, so that what the end cuts is not the end of what is seen.
 All coordinates are voxels from the volume's first voxel, z, y, x.
 """
 
@@ -26,12 +26,22 @@ Edges = tuple[int, ...]  # first voxels of the tiles along an axis, and the end 
 
 @dataclass(frozen=True)
 class Lattice:
-    """The tiles of a volume by their edges along each axis, the window that goes around each, and how far windows
-    reach beyond the volume's ends: at least so far at the upper end, where a window may be larger than all of it."""
+    """The tiles of a volume, and the windows that go around them.
+
+    Attributes:
+      edges: of the tiles along each axis.
+      window: its size.
+      margin: the least that a window sees on each side of its tile, and the most that it sees of other blocks, unless
+        it is larger than the block with its margins; then more at the upper side.
+      beyond: the same at the volume's ends.
+      block: tiles of a block along each axis.
+    """
 
     edges: tuple[Edges, Edges, Edges]
     window: Zyx
+    margin: Zyx
     beyond: Zyx
+    block: Zyx
 
     @property
     def shape(self) -> Zyx:
@@ -44,10 +54,15 @@ class Lattice:
 
     def start(self, tile: Zyx) -> Zyx:
         """First voxel of a tile's window."""
+        axes = zip(tile, self.edges, self.window, self.margin, self.beyond, self.block)
         found = []
-        for i, edges, window, beyond in zip(tile, self.edges, self.window, self.beyond):
+        for i, edges, window, margin, beyond, tiles in axes:
+            block = i - i % tiles
+            first, past = edges[block], edges[min(block + tiles, len(edges) - 1)]
+            low = first - (margin if first else beyond)
+            high = past + (margin if past < edges[-1] else beyond)
             middle = edges[i] - (window - edges[i + 1] + edges[i]) // 2
-            found.append(max(min(middle, edges[-1] + beyond - window), -beyond))
+            found.append(max(min(middle, high - window), low))
         return zyx(found)
 
     def owned(self, tile: Zyx) -> tuple[Zyx, Zyx]:
@@ -92,7 +107,7 @@ class Lattice:
 
 
 def cut(volume: Zyx, largest: Zyx, margin: Zyx, beyond: Zyx) -> Lattice:
-    """The fewest tiles whose windows are not too large.
+    """The fewest tiles whose windows are not too large, as equal as whole voxels allow, and all of them a block.
 
     Raises ValueError where a window is no larger than its margins.
     """
@@ -100,7 +115,9 @@ def cut(volume: Zyx, largest: Zyx, margin: Zyx, beyond: Zyx) -> Lattice:
         cut_axis(lambda count, n=n: even(n, count), *asked)  # type: ignore[misc]
         for n, *asked in zip(volume, largest, margin, beyond)
     ]
-    return Lattice(tuple(edges for edges, _ in axes), zyx(window for _, window in axes), beyond)  # type: ignore[arg-type]
+    edges: Any = tuple(edges for edges, _ in axes)
+    block = zyx(map(len, edges))
+    return Lattice(edges, zyx(window for _, window in axes), margin, beyond, block)
 
 
 def cut_axis(

@@ -13,8 +13,8 @@ from .geometry import Box
 from .mips import MESH_TASK_VX, DownsampleStage, ThumbnailStage, mesh_mip, somas_mips
 from .pipeline import STAGES, state_path
 from .predict import PredictStage
-from .run import Run, voxels
-from .tiles import SEEN_NM
+from .run import Run
+from .tiles import seen_nm
 from .tissue import Tissue
 
 _LABEL_BYTES = 8
@@ -87,9 +87,7 @@ def estimate(run: Run) -> list[dict[str, Any]]:
 
 def _predict_row(run: Run, seen: list[Box]) -> dict[str, Any]:
     resolution_nm = run.config.segment.resolution_nm
-    margin = [
-        max(pair) for pair in zip(run.config.predict.margin_vx, voxels(SEEN_NM, resolution_nm))
-    ]
+    margin = [round(seen / nm) for seen, nm in zip(seen_nm(run.config), resolution_nm)]
     bounds = run.segment_grid.bounds
     read = [box.grow(margin).intersect(bounds) for box in seen]
     fetched = [run.image.fetched(box, resolution_nm) for box in read]

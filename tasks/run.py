@@ -71,7 +71,8 @@ class Run:
     @cached_property
     def tiles(self) -> Tiles:
         """What both networks see, tile by tile."""
-        return Tiles.of(self.config, self.locate_grid.bounds, self.segment_grid.bounds)
+        chunks_nm = self.image.chunks_nm(self.config.segment.resolution_nm)
+        return Tiles.of(self.config, self.locate_grid.bounds, self.segment_grid.bounds, chunks_nm)
 
     def predict_box(self, index: int) -> Box:
         """The voxels, as the segmentation network has them, of a block of tiles."""

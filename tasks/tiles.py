@@ -10,8 +10,11 @@ A tile that is not there is 0. Voxels are counted from the volume's first, z, y,
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import zstandard
@@ -19,10 +22,12 @@ import zstandard
 from ..models.lattice import Edges, Lattice, Zyx, cut_axis, even, window_over, zyx
 from .config import RunConfig
 from .geometry import BlockGrid, Box, vec3
+from .resample import Nm3
 from .store import RunStore
 
 CORES, FIELDS = "cores", "fields"
-SEEN_NM = 1500.0  # what the localization network sees around a tile, of the mirror image at the volume's ends
+_SEEN_NM = (1500.0, 1500.0, 1200.0)  # that the localization network sees around a tile, x, y, z
+_BEYOND_NM = 1500.0  # the same of the mirror image at the volume's ends
 _LEVEL = 1  # of zstandard: 3 takes nearly twice as long for 1 % less
 
 
@@ -35,20 +40,35 @@ class Tiles:
     grid: BlockGrid
 
     @classmethod
-    def of(cls, config: RunConfig, locate: Box, segment: Box) -> Tiles:
-        """Those of a volume, whose bounds at the resolutions of both networks are given."""
+    def of(cls, config: RunConfig, locate: Box, segment: Box, chunks_nm: tuple[Nm3, Nm3]) -> Tiles:
+        """Those of a volume.
+
+        Args:
+          locate, segment: its bounds at the resolutions of both networks.
+          chunks_nm: the first corner and the size of the chunks that its image is read in; blocks are cut where few
+            chunks belong to two.
+        """
         coarse, fine = [], []
-        for axis, (largest, margin, beyond) in zip((2, 1, 0), zip(*config.predict.windows_zyx)):
+        block = config.predict.block_tiles[::-1]
+        for axis, tiles, largest, margin, beyond in zip(
+            (2, 1, 0), block, *config.predict.windows_zyx
+        ):
             coarse_nm = config.locate.resolution_nm[axis]
             ratio = coarse_nm / config.segment.resolution_nm[axis]
             first = locate.lo[axis] * ratio - segment.lo[axis]
-            edges_of = partial(_edges, locate.size[axis], segment.size[axis], first, ratio)
+            chunks = _Chunks(
+                (chunks_nm[0][axis] / coarse_nm) - locate.lo[axis],
+                chunks_nm[1][axis] / coarse_nm,
+                seen_nm(config)[axis] / coarse_nm,
+            )
+            cut = partial(_cut, locate.size[axis], tiles, chunks)
+            edges_of = partial(_edges, segment.size[axis], first, ratio, cut)
             edges, window = cut_axis(edges_of, largest, margin, beyond)
-            fine.append((edges, window, beyond))
-            edges = even(locate.size[axis], len(edges) - 1)
-            seen = -int(-SEEN_NM // coarse_nm)
-            coarse.append((edges, window_over(edges, seen, seen), seen))
-        lattices = [Lattice(*zip(*axes)) for axes in (coarse, fine)]
+            fine.append((edges, window, margin, beyond))
+            edges = cut(len(edges) - 1)
+            seen, beyond = (-int(-nm // coarse_nm) for nm in (_SEEN_NM[axis], _BEYOND_NM))
+            coarse.append((edges, window_over(edges, seen, beyond), seen, beyond))
+        lattices = [Lattice(*zip(*axes), block) for axes in (coarse, fine)]
         shape = vec3(lattices[1].shape[::-1])
         grid = BlockGrid(Box((0, 0, 0), shape), config.predict.block_tiles, (0, 0, 0))
         return cls(*lattices, grid)
@@ -59,9 +79,53 @@ class Tiles:
         return list(self.fine.within(core.lo[::-1], core.hi[::-1]))
 
 
-def _edges(coarse: int, fine: int, first: float, ratio: float, count: int) -> Edges:
-    """An axis of `fine` voxels cut where one of so many `coarse` ones is, that begins `first` fine voxels later."""
-    inner = [round(first + edge * ratio) for edge in even(coarse, count)[1:-1]]
+def seen_nm(config: RunConfig) -> Nm3:
+    """How far beyond a block of tiles windows see, x, y, z."""
+    coarse, fine = config.locate.resolution_nm, config.segment.resolution_nm
+    x, y, z = (
+        max(-(-seen // coarse_nm) * coarse_nm, margin * fine_nm)
+        for seen, coarse_nm, margin, fine_nm in zip(
+            _SEEN_NM, coarse, config.predict.margin_vx, fine
+        )
+    )
+    return x, y, z
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """An image's chunks along an axis, in voxels of the localization network: where they begin, and their length."""
+
+    first: float
+    length: float
+    seen: float
+
+    def shared(self, edge: int) -> int:
+        """How many two blocks read that meet here and see so far."""
+        low, high = ((edge + side * self.seen - self.first) / self.length for side in (-1, 1))
+        return math.ceil(high - 1e-6) - math.floor(low + 1e-6)
+
+
+def _cut(size: int, block: int, chunks: _Chunks, count: int) -> Edges:
+    """Edges of so many tiles, as equal as they can be when the blocks of so many are cut where the fewest chunks are
+    shared, an eighth of their length away at most, and half a tile."""
+    even_edges = even(size, count)
+    play = size * min(block, 4) // count // 8
+    ends = [
+        min(
+            range(at - play, at + play + 1), key=lambda e, at=at: (chunks.shared(e), abs(e - at), e)
+        )
+        for at in even_edges[block:-1:block]
+    ]
+    edges = [0]
+    for first, past in pairwise([0, *ends, size]):
+        tiles = min(block, count + 1 - len(edges))
+        edges += [first + edge for edge in even(past - first, tiles)[1:]]
+    return tuple(edges)
+
+
+def _edges(fine: int, first: float, ratio: float, cut: Callable[[int], Edges], count: int) -> Edges:
+    """An axis of `fine` voxels cut where one of coarse voxels is, that begins `first` fine voxels later."""
+    inner = [round(first + edge * ratio) for edge in cut(count)[1:-1]]
     return 0, *inner, fine
 
 

@@ -91,6 +91,15 @@ class ImageLayer:
         """Resolution and box of the coarsest mip."""
         return self.resolutions_nm[-1], _scale_box(self._scales[-1])
 
+    def chunks_nm(self, resolution_nm: Nm3) -> tuple[Nm3, Nm3]:
+        """First corner and size of the source mip's chunks."""
+        mip = self.source_mip(resolution_nm)
+        whole, step = _scale_box(self._scales[mip]), self._scales[mip]["chunk_sizes"][0]
+        (x0, x), (y0, y), (z0, z) = (
+            (lo * nm, n * nm) for lo, n, nm in zip(whole.lo, step, self.resolutions_nm[mip])
+        )
+        return (x0, y0, z0), (x, y, z)
+
     def fetched(self, box: Box, resolution_nm: Nm3) -> tuple[int, int]:
         """Chunks of the source mip that reading a box asks for, and the voxels in them."""
         mip = self.source_mip(resolution_nm)

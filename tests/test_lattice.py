@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from flysoma.models.lattice import cut, cut_axis
+from flysoma.models.lattice import cut, cut_axis, zyx
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.store import RunStore
@@ -74,11 +74,11 @@ def test_the_tiles_of_a_box_are_those_that_hold_a_voxel_of_it(volume, data):
     assert list(lattice.meeting(lo, hi)) == expected
 
 
-def tiles_of(locate_nm, segment_nm, lo, size):
+def tiles_of(locate_nm, segment_nm, lo, size, block=(2, 1, 3), chunk=(64, 64, 64)):
     config = RunConfig(
         image="em",
         output="out",
-        predict={"window_vx": (64, 70, 80), "margin_vx": (4, 5, 6), "block_tiles": (2, 1, 3)},
+        predict={"window_vx": (64, 70, 80), "margin_vx": (4, 5, 6), "block_tiles": block},
         locate={"resolution_nm": locate_nm},
         segment={"resolution_nm": segment_nm},
     )
@@ -88,7 +88,8 @@ def tiles_of(locate_nm, segment_nm, lo, size):
         tuple(int(np.floor(a / r)) for a, r in zip(segment.lo, ratio)),
         tuple(int(np.ceil(b / r)) for b, r in zip(segment.hi, ratio)),
     )
-    return Tiles.of(config, locate, segment), locate, segment, ratio
+    chunks_nm = (tuple(a * nm for a, nm in zip(x, segment_nm)) for x in (lo, chunk))
+    return Tiles.of(config, locate, segment, tuple(chunks_nm)), locate, segment, ratio
 
 
 @given(
@@ -108,6 +109,65 @@ def test_both_networks_tiles_are_the_same_places(lo, size, z_nm):
         assert np.abs(there - fine)[[0, -1]].max() < ratio[axis]
     seen = sorted(tile for index in range(len(tiles.grid)) for tile in tiles.in_block(index))
     assert seen == all_tiles(tiles.fine)
+
+
+@given(
+    lo=st.tuples(*[st.integers(-100, 100)] * 3),
+    size=st.tuples(*[st.integers(300, 2000)] * 3),
+    chunk=st.tuples(*[st.sampled_from([32, 64, 128, 512])] * 3),
+    block=st.tuples(*[st.integers(1, 6)] * 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_windows_of_a_block_see_no_more_of_others_than_the_margin(lo, size, chunk, block):
+    tiles, *_ = tiles_of((64.0, 64.0, 240.0), (64.0, 64.0, 40.0), lo, size, block, chunk)
+    for lattice in (tiles.coarse, tiles.fine):
+        for axis, edges in enumerate(lattice.edges):
+            window, margin, per = lattice.window[axis], lattice.margin[axis], lattice.block[axis]
+            assert np.diff(edges).min() > 0
+            for index in range(len(edges) - 1):
+                tile = [0, 0, 0]
+                tile[axis] = index
+                start, block_at = lattice.start(zyx(tile))[axis], index - index % per
+                low, high = edges[block_at], edges[min(block_at + per, len(edges) - 1)]
+                beyond = lattice.beyond[axis]
+                low, high = (
+                    low - (margin if low else beyond),
+                    high + (margin if high < edges[-1] else beyond),
+                )
+                assert start >= low and start + window <= max(high, low + window)
+                assert start <= max(edges[index] - margin, -beyond)
+                past = min(edges[index + 1] + margin, edges[-1] + beyond)
+                assert start + window >= past
+
+
+@pytest.mark.parametrize("lo", [(0, 0, 0), (7, -45, 31)])
+@pytest.mark.parametrize("chunk, most", [((64, 64, 64), 1.3), ((128, 128, 32), 1.5)])
+def test_a_brain_s_blocks_read_few_chunks_that_others_read_too(lo, chunk, most):
+    nm, coarse_nm, size = (64.0, 64.0, 40.0), (64.0, 64.0, 240.0), (7000, 9548, 5020)
+    segment = Box(lo, tuple(a + n for a, n in zip(lo, size)))
+    locate = Box((*lo[:2], lo[2] // 6), (*segment.hi[:2], -(-segment.hi[2] // 6)))
+    chunks_nm = tuple(tuple(a * b for a, b in zip(x, nm)) for x in (lo, chunk))
+    tiles = Tiles.of(RunConfig(image="em", output="out"), locate, segment, chunks_nm)
+    times = 1.0
+    for axis in range(3):
+        at, fetched, ratio = 2 - axis, 0, coarse_nm[axis] / nm[axis]
+        for first in range(0, tiles.fine.shape[at], tiles.fine.block[at]):
+            seen = []
+            for index in range(first, min(first + tiles.fine.block[at], tiles.fine.shape[at])):
+                tile = [0, 0, 0]
+                tile[at] = index
+                for lattice, scale, bounds in (
+                    (tiles.coarse, ratio, locate),
+                    (tiles.fine, 1, segment),
+                ):
+                    start = lattice.start(zyx(tile))[at] + bounds.lo[axis]
+                    seen += [start * scale, (start + lattice.window[at]) * scale]
+            low, high = (
+                np.clip([min(seen), max(seen)], segment.lo[axis], segment.hi[axis]) - lo[axis]
+            )
+            fetched += np.ceil(high / chunk[axis]) - np.floor(low / chunk[axis])
+        times *= fetched * chunk[axis] / size[axis]
+    assert times < most
 
 
 def test_what_is_kept_of_tiles_comes_back_from_any_box(tmp_path):

@@ -7,12 +7,13 @@ from five_balls import OFFSET, RESOLUTION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flysoma.models.levels import FULL
+from flysoma.models.lattice import View
+from flysoma.models.levels import FULL, as_bytes, as_nibbles
 from flysoma.models.weights import Network, NetworkSpec, save_network
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.coordinator import execute_here
 from flysoma.tasks.geometry import Box
-from flysoma.tasks.pipeline import begin
+from flysoma.tasks.pipeline import begin, make_stage
 from flysoma.tasks.resample import covered, resample
 from flysoma.tasks.tiles import CORES, FIELDS, read_tiles
 from flysoma.tasks.volume import create_layer, write_array
@@ -61,24 +62,34 @@ def predicted(folder, name, **predict):
     return run
 
 
-def test_tiles_are_the_same_whatever_block_they_are_in(grey):
-    runs = [
-        predicted(grey, f"run-{n}", block_tiles=tiles)
-        for n, tiles in enumerate([(1, 1, 1), (2, 3, 1), (9, 9, 9)])
-    ]
-    contents = [
-        {
-            name: run.store.get(name)
-            for folder in (CORES, FIELDS)
-            for name in run.store.names(folder)
-        }
-        for run in runs
-    ]
-    assert len(contents[0]) > 10 and contents[0] == contents[1] == contents[2]
+@pytest.mark.parametrize("block", [(1, 1, 1), (2, 3, 1), (9, 9, 9)])
+def test_a_tile_is_what_its_window_of_the_whole_volume_says(grey, block):
+    """However little of the volume its block has read."""
+    run = predicted(grey, f"run-{block[0]}", block_tiles=block)
+    stage = make_stage("predict", run)
+    (locate, segment), (coarse, fine) = stage.networks, stage.lattices
+    own_nm, coarse_nm = run.config.segment.resolution_nm, run.config.locate.resolution_nm
+    whole, coarsely = run.segment_grid.bounds, run.locate_grid.bounds
+    image = run.image.read(whole, own_nm)
+    shrunk = resample(image, whole, own_nm, coarsely, coarse_nm)
+    cores, fields = run.store.indices(CORES), run.store.indices(FIELDS)
+    assert len(cores) > 3 and len(fields) > 3
+    for folder, numbers, network, lattice, view, form in (
+        (CORES, cores, locate, coarse, View(shrunk), as_bytes),
+        (FIELDS, fields, segment, fine, View(image), as_nibbles),
+    ):
+        for number in numbers:
+            tile = lattice.tile(number)
+            window = view.window(lattice.start(tile), lattice.window)
+            (expected,) = network.each([(window, lattice.own_part(tile))], form)
+            if folder == CORES:
+                expected = np.where(expected[0] < round(0.5 * FULL), 0, expected[0])
+            kept = read_tiles(run.store, folder, lattice, *lattice.owned(tile))
+            assert (kept == expected).all()
 
 
 def test_only_what_may_be_a_core_is_kept_and_only_there_is_more_asked(grey):
-    run = predicted(grey, "run-0", block_tiles=(1, 1, 1))
+    run = predicted(grey, "run-1", block_tiles=(1, 1, 1))
     tiles = run.tiles.coarse
     cores = read_tiles(run.store, CORES, tiles, (0, 0, 0), tiles.volume)
     assert set(np.unique(cores)) - {0} <= set(range(round(0.5 * FULL), FULL + 1))

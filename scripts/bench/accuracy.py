@@ -116,6 +116,7 @@ def _score_set(
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     judged: list[_Judged] = []
     for number, seed in enumerate(test.seeds):
+        bars(name, number * len(ways), len(test.seeds) * len(ways))
         image, labels = test.make(number)
         kept = None if output is None else output / "answers" / f"{name}-{seed}".replace(" ", "-")
         block = Block(image, test.voxel_nm, weights, kept)

@@ -65,11 +65,12 @@ def command(
     middle = round(float(np.median(points[:, 0]))) if len(points) else len(array) // 2
     with Bars() as bars:
         for number, way in enumerate(ways):
+            bars("ways", number, len(ways))
             answer = block.answer(way)
             scores = score_points(answer.labels, points, voxel_nm)
             found[way] = asdict(scores) | {"seconds": answer.seconds}
             pictures.append(Section(way, array[middle], answer.labels[middle], voxel_nm[1:]))
-            bars("ways", number + 1, len(ways))
+        bars("ways", len(ways), len(ways))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_bytes(overview_figure(pictures, columns=3))

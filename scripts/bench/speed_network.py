@@ -22,6 +22,7 @@ from .timing import Row, Timing
 
 _SIDE = {"cpu": 4096, "cuda": 16384}  # of the matrices
 _COPIED = 1 << 30  # bytes
+_CHUNK_VX = 64
 _BRAIN_NM = 250_000.0
 _SEED = 171
 SAME = 0.995  # share of voxels whose class must be that of float32
@@ -42,7 +43,8 @@ def _windows() -> Iterator[tuple[str, Zyx]]:
     config = RunConfig(image="image", output="run")
     stages = config.locate, config.segment
     boxes = [Box((0, 0, 0), voxels(_BRAIN_NM, stage.resolution_nm)) for stage in stages]
-    tiles = Tiles.of(config, *boxes)
+    x, y, z = (_CHUNK_VX * nm for nm in config.segment.resolution_nm)
+    tiles = Tiles.of(config, *boxes, ((0.0, 0.0, 0.0), (x, y, z)))
     for stage, lattice in zip(stages, (tiles.coarse, tiles.fine)):
         yield stage.weights, lattice.fitted(load_network(stage.weights).multiple).window
 
