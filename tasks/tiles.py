@@ -20,9 +20,8 @@ import numpy as np
 import zstandard
 
 from ..models.lattice import Edges, Lattice, Zyx, cut_axis, even, window_over, zyx
-from .config import RunConfig
+from .config import Nm3, RunConfig
 from .geometry import BlockGrid, Box, vec3
-from .resample import Nm3
 from .store import RunStore
 
 CORES, FIELDS = "cores", "fields"
