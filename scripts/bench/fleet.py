@@ -116,7 +116,7 @@ def simulate(seconds: np.ndarray, fleet: Fleet, seed: int = 0) -> Outcome:
 @click.option(
     "--stage", default="predict", show_default=True, help="Whose receipts tell how long tasks take."
 )
-@click.option("--tasks", default=877, show_default=True, type=click.IntRange(1))
+@click.option("--tasks", default=919, show_default=True, type=click.IntRange(1))
 @click.option("--workers", default=Fleet.workers, show_default=True, type=click.IntRange(1))
 @click.option(
     "--life-minutes", default=Fleet.life_s / 60, show_default=True, type=click.FloatRange(0.1)
