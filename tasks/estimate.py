@@ -87,7 +87,7 @@ def estimate(run: Run) -> list[dict[str, Any]]:
 
 def _predict_row(run: Run, seen: list[Box]) -> dict[str, Any]:
     resolution_nm = run.config.segment.resolution_nm
-    margin = [round(seen / nm) for seen, nm in zip(seen_nm(run.config), resolution_nm)]
+    margin = [math.ceil(seen / nm) for seen, nm in zip(seen_nm(run.config), resolution_nm)]
     bounds = run.segment_grid.bounds
     read = [box.grow(margin).intersect(bounds) for box in seen]
     fetched = [run.image.fetched(box, resolution_nm) for box in read]

@@ -56,7 +56,7 @@ class Tiles:
             ratio = coarse_nm / config.segment.resolution_nm[axis]
             first = locate.lo[axis] * ratio - segment.lo[axis]
             chunks = _Chunks(
-                (chunks_nm[0][axis] / coarse_nm) - locate.lo[axis],
+                chunks_nm[0][axis] / coarse_nm - locate.lo[axis],
                 chunks_nm[1][axis] / coarse_nm,
                 seen_nm(config)[axis] / coarse_nm,
             )
@@ -65,7 +65,7 @@ class Tiles:
             edges, window = cut_axis(edges_of, largest, margin, beyond)
             fine.append((edges, window, margin, beyond))
             edges = cut(len(edges) - 1)
-            seen, beyond = (-int(-nm // coarse_nm) for nm in (_SEEN_NM[axis], _BEYOND_NM))
+            seen, beyond = (_voxels(nm, coarse_nm) for nm in (_SEEN_NM[axis], _BEYOND_NM))
             coarse.append((edges, window_over(edges, seen, beyond), seen, beyond))
         lattices = [Lattice(*zip(*axes), block) for axes in (coarse, fine)]
         shape = vec3(lattices[1].shape[::-1])
@@ -82,12 +82,16 @@ def seen_nm(config: RunConfig) -> Nm3:
     """How far beyond a block of tiles windows see, x, y, z."""
     coarse, fine = config.locate.resolution_nm, config.segment.resolution_nm
     x, y, z = (
-        max(-(-seen // coarse_nm) * coarse_nm, margin * fine_nm)
+        max(_voxels(seen, coarse_nm) * coarse_nm, margin * fine_nm)
         for seen, coarse_nm, margin, fine_nm in zip(
             _SEEN_NM, coarse, config.predict.margin_vx, fine
         )
     )
     return x, y, z
+
+
+def _voxels(length_nm: float, voxel_nm: float) -> int:
+    return math.ceil(length_nm / voxel_nm)
 
 
 @dataclass(frozen=True)
