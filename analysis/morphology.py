@@ -2,11 +2,6 @@
 
 Arrays are z, y, x; sums are exact integers in voxels of the volume's grid, so the order of blocks does not
 matter and blockwise equals whole, bit for bit. Positions come out as x, y, z in nm; voxel i covers i to i + 1.
-
-Surface area is by the Cauchy-Crofton formula: the number of times that lines in 13 directions (to the 26
-neighbours of a voxel) enter or leave an object, weighted by what each direction stands for. A pair of
-neighbours lies in one cell of 2 x 2 x 2 voxels and is counted by the block whose core holds the cell's first
-voxel, so that a block needs one voxel beyond its upper faces and none beyond the lower ones.
 """
 
 from __future__ import annotations
@@ -17,31 +12,21 @@ import edt
 import numpy as np
 import pandas as pd
 from scipy import ndimage
-from scipy.optimize import nnls
 from scipy.spatial import ConvexHull, cKDTree
 
 from .overlap import dense_labels
+from .surface import REACH, UNIT_NM2, surface_sums
 
 Zyx = tuple[int, int, int]
 Nm3 = tuple[float, float, float]
 
 _AXES = "zyx"
 _PRODUCTS = ("zz", "yy", "xx", "zy", "zx", "yx")
-# one of each pair of opposite steps to the 26 neighbours
-DIRECTIONS: tuple[Zyx, ...] = tuple(
-    (dz, dy, dx)
-    for dz in (0, 1)
-    for dy in (-1, 0, 1)
-    for dx in (-1, 0, 1)
-    if (dz, dy, dx) > (0, 0, 0)
-)
 _FAR = 1 << 62  # extent of nothing
-_NORMALS = 4000  # orientations of faces, spread evenly over the sphere
 _SUMS = [*(f"sum_{a}" for a in _AXES), *(f"sum_{p}" for p in _PRODUCTS)]
 _GREY = ["sum_grey", "sum_greygrey"]
-_CROSSINGS = [f"crossings_{i}" for i in range(len(DIRECTIONS))]
 _LOW, _HIGH = [f"low_{a}" for a in _AXES], [f"high_{a}" for a in _AXES]
-MOMENTS = ["id", "voxels", *_SUMS, *_GREY, *_LOW, *_HIGH, *_CROSSINGS, "touches_edge"]
+MOMENTS = ["id", "voxels", *_SUMS, *_GREY, *_LOW, *_HIGH, "surface", "touches_edge"]
 
 
 def block_moments(
@@ -49,21 +34,23 @@ def block_moments(
     core: tuple[slice, slice, slice],
     origin: Zyx,
     bounds: tuple[Zyx, Zyx],
+    voxel_nm: Nm3,
     image: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """What one block adds to the moments of each label in it.
 
     Args:
-      labels: z, y, x; reaches at least one voxel beyond the core's upper faces, except where the volume ends.
+      labels: z, y, x; reaches at least REACH voxels beyond the core's upper faces, or to where the volume ends.
       core: the voxels of `labels` that are this block's own.
       origin: voxel of the volume's grid at labels[0, 0, 0], z, y, x.
       bounds: first and one-past-last voxel of the volume, z, y, x. Beyond them everything is background, so a
         soma that the volume cuts has the cut as part of its surface.
+      voxel_nm: z, y, x.
       image: the core's grey values, uint8; None: they are not known.
     Returns:
       One row a label, columns MOMENTS; a label that only faces the core from outside has 0 voxels.
     Raises:
-      ValueError: `labels` ends at a core's upper face inside the volume.
+      ValueError: `labels` ends too near to a core's upper face.
     """
     window, low = _with_neighbours(labels, core, origin, bounds)
     box = _occupied(window)
@@ -83,13 +70,14 @@ def block_moments(
     table = _interior_sums(dense[inner], begin, len(ids))
     here = tuple(slice(b - a, None) for a, b in zip(core_low, begin))
     table.update(_grey_sums(dense[inner], None if image is None else image[here], len(ids)))
-    table.update(_crossings(dense, len(ids), tuple(b - f for b, f in zip(core_high, first))))
+    ends = [b - f for b, f in zip(core_high, first)]
+    table["surface"] = surface_sums(dense, len(ids), ends, voxel_nm)
     frame = pd.DataFrame({"id": ids, **table}).iloc[1:]
     at_low = (frame[_LOW].to_numpy() <= bounds[0]).any(axis=1)
     at_high = (frame[_HIGH].to_numpy() >= np.array(bounds[1]) - 1).any(axis=1)
     there = frame["voxels"].to_numpy() > 0
     frame["touches_edge"] = (at_low | at_high) & there
-    active = there | (frame[_CROSSINGS].to_numpy().sum(axis=1) > 0)
+    active = there | (frame["surface"].to_numpy() > 0)
     return frame.loc[active, MOMENTS].reset_index(drop=True)
 
 
@@ -101,7 +89,7 @@ def merge_moments(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if not filled:
         return none
     together = pd.concat(filled, ignore_index=True).groupby("id", sort=True)
-    how = dict.fromkeys(["voxels", *_SUMS, *_GREY, *_CROSSINGS], "sum")
+    how = dict.fromkeys(["voxels", *_SUMS, *_GREY, "surface"], "sum")
     how |= dict.fromkeys(_LOW, "min") | dict.fromkeys(_HIGH, "max") | {"touches_edge": "any"}
     return together.agg(how).reset_index()[MOMENTS]
 
@@ -109,7 +97,7 @@ def merge_moments(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def shapes(moments: pd.DataFrame, voxel_nm: Nm3) -> pd.DataFrame:
     """Sizes and positions of somas from their merged moments.
 
-    Volume is counted, surface is Cauchy-Crofton, the semi-axes (a >= b >= c) are those of the ellipsoid with
+    Volume is counted, surface is as in `surface`, the semi-axes (a >= b >= c) are those of the ellipsoid with
     the same second moments. Sphericity is the surface of a sphere of that volume over the surface, at most 1.
     Axes are unit vectors whose largest component is positive; b is at right angles to both others.
 
@@ -126,8 +114,7 @@ def shapes(moments: pd.DataFrame, voxel_nm: Nm3) -> pd.DataFrame:
     count = moments["voxels"].to_numpy(np.float64)
     centre, axes, vectors = _ellipsoids(moments, voxel)
     volume = count * voxel.prod() * 1e-9
-    crossings = moments[_CROSSINGS].to_numpy(np.float64)
-    surface = crossings @ _crofton_weights(voxel_nm) * 1e-6
+    surface = moments["surface"].to_numpy(np.float64) * UNIT_NM2 * 1e-6
     diameter = np.cbrt(6.0 * volume / np.pi)
     frame = pd.DataFrame({"id": moments["id"].to_numpy(np.uint64), "voxels": moments["voxels"]})
     for axis, name in zip((2, 1, 0), "xyz"):
@@ -229,31 +216,31 @@ def nearest_neighbours(xyz_nm: np.ndarray) -> np.ndarray:
 def _with_neighbours(
     labels: np.ndarray, core: tuple[slice, slice, slice], origin: Zyx, bounds: tuple[Zyx, Zyx]
 ) -> tuple[np.ndarray, list[int]]:
-    """The core and its upper neighbours, with background where the volume ends; and its first voxel."""
+    """The core and REACH voxels above it, with background where the volume ends; and its first voxel."""
     cut, pad, low = [], [], []
     for axis, (own, n) in enumerate(zip(core, labels.shape)):
         start, stop = origin[axis] + own.start, origin[axis] + own.stop
-        at_low, at_high = start <= bounds[0][axis], stop >= bounds[1][axis]
-        if not at_high and own.stop >= n:
+        below = REACH if start <= bounds[0][axis] else 0
+        above = min(REACH, bounds[1][axis] - stop)  # voxels that there are
+        if own.stop + above > n:
             raise ValueError(
-                f"{_AXES[axis]}: labels end at the core's upper face {stop}, inside the volume "
-                f"(to {bounds[1][axis]}); read one voxel more"
+                f"{_AXES[axis]}: labels end {n - own.stop} voxels above the core's upper face {stop}; read {above}"
             )
-        cut.append(slice(own.start, own.stop + (not at_high)))
-        pad.append((int(at_low), int(at_high)))
-        low.append(start - at_low)
+        cut.append(slice(own.start, own.stop + above))
+        pad.append((below, REACH - above))
+        low.append(start - below)
     return np.pad(labels[tuple(cut)], pad), low
 
 
 def _occupied(window: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """The box of all labels, one voxel wider where there is room; None when there is none."""
+    """The box of all labels, REACH voxels wider where there is room; None when there is none."""
     spans = []
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
         used = np.flatnonzero(window.any(axis=others))
         if len(used) == 0:
             return None
-        spans.append(slice(max(0, int(used[0]) - 1), int(used[-1]) + 2))
+        spans.append(slice(max(0, int(used[0]) - REACH), int(used[-1]) + 1 + REACH))
     return spans[0], spans[1], spans[2]
 
 
@@ -303,42 +290,6 @@ def _greys(moments: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     known = moments["sum_greygrey"].to_numpy() > 0
     spread = np.sqrt(np.array(exact, np.float64)) / count
     return np.where(known, total / count, np.nan), np.where(known, spread, np.nan)
-
-
-def _crossings(dense: np.ndarray, n: int, core_stop: Sequence[int]) -> dict[str, np.ndarray]:
-    """How often lines in each direction enter or leave labels 0..n-1, of cells that begin before core_stop."""
-    table = {}
-    for name, step in zip(_CROSSINGS, DIRECTIONS):
-        one, two = [], []
-        for d, size, stop in zip(step, dense.shape, core_stop):
-            cells = min(size - abs(d), stop) if d else min(size, stop)
-            one.append(slice(max(0, -d), max(0, -d) + max(cells, 0)))
-            two.append(slice(max(0, d), max(0, d) + max(cells, 0)))
-        here, there = dense[tuple(one)], dense[tuple(two)]
-        differ = here != there
-        table[name] = np.bincount(here[differ], minlength=n) + np.bincount(
-            there[differ], minlength=n
-        )
-    return table
-
-
-def _crofton_weights(voxel_nm: Nm3) -> np.ndarray:
-    """Surface in nm2 that a crossing in each of DIRECTIONS stands for.
-
-    A line along step d has, of all such lines, a cross-section of one voxel's volume over the step's length;
-    by Cauchy and Crofton the surface is twice the mean over all directions of crossings times cross-section.
-    Each direction's share in that mean is chosen, by least squares over flat faces of every orientation, so
-    that a face's area comes out right: at 40 x 64 x 64 nm with a deviation of 2.5 %, where the usual shares,
-    the directions' cells on the sphere (Lehmann and Legland 2012), give 4.6 %. A sphere comes out exactly.
-    """
-    steps = np.array(DIRECTIONS, np.float64) * np.array(voxel_nm, np.float64)
-    length = np.linalg.norm(steps, axis=1)
-    along = np.arange(_NORMALS) + 0.5
-    height, turn = 1.0 - 2.0 * along / _NORMALS, np.pi * (1.0 + 5.0**0.5) * along
-    ring = np.sqrt(1.0 - height**2)
-    normals = np.stack([height, ring * np.sin(turn), ring * np.cos(turn)], axis=1)
-    share, _ = nnls(2.0 * np.abs(normals @ (steps / length[:, None]).T), np.ones(_NORMALS))
-    return np.asarray(2.0 * share / share.sum() * np.prod(voxel_nm) / length)
 
 
 def _ellipsoids(

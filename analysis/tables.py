@@ -30,7 +30,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("id", "uint64", "", "segment id in the somas layer"),
     *_position("", "centre of mass"),
     Column("volume_um3", "float64", "um3", "volume, counted in voxels"),
-    Column("surface_um2", "float64", "um2", "surface area (Cauchy-Crofton, 13 directions)"),
+    Column("surface_um2", "float64", "um2", "surface area (Cauchy-Crofton, 49 directions)"),
     Column(
         "sphericity", "float64", "", "surface of a sphere of this volume over the surface, 0..1"
     ),

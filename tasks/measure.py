@@ -20,6 +20,7 @@ from ..analysis.morphology import (
     shapes,
     sides_of_plane,
 )
+from ..analysis.surface import REACH
 from .geometry import Box, Vec3, vec3
 from .run import Run, Stage, flip
 from .stitch import RESOLVED
@@ -42,7 +43,7 @@ class MeasureStage(Stage):
         grid = self.run.segment_grid
         beside: set[int] = set()
         for index in self.run.store.indices("receipts/segment"):
-            beside.update(grid.reaching(grid[index].core.grow((1, 1, 1))))
+            beside.update(grid.reaching(grid[index].core.grow((REACH,) * 3)))
         return sorted(beside)
 
     def read(self, index: int) -> Any:
@@ -61,6 +62,7 @@ class MeasureStage(Stage):
             core.slices_zyx(around.lo),
             flip(around.lo),
             (flip(bounds.lo), flip(bounds.hi)),
+            flip(self.run.config.segment.resolution_nm),
             image,
         )
         put_frame(self.run.store, f"measure/blocks/{index}.npz", moments)
@@ -78,7 +80,7 @@ class MeasureStage(Stage):
     def _boxes(self, index: int) -> tuple[Box, Box]:
         """A block's core, and what is read around it."""
         core = self.run.segment_grid[index].core
-        return core, core.grow((1, 1, 1)).intersect(self.run.segment_grid.bounds)
+        return core, core.grow((REACH,) * 3).intersect(self.run.segment_grid.bounds)
 
 
 class ShapeStage(Stage):

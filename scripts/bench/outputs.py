@@ -89,7 +89,7 @@ def _shapes(somas: int) -> pd.DataFrame:
     """Somas of which every block has the same few, at places of their own."""
     labels = balls(_CORE[::-1], 0).T
     core = tuple(slice(0, n) for n in _CORE)
-    one = block_moments(labels, core, (0, 0, 0), ((0, 0, 0), _CORE), None)  # type: ignore[arg-type]
+    one = block_moments(labels, core, (0, 0, 0), ((0, 0, 0), _CORE), VOXEL_NM)  # type: ignore[arg-type]
     numbers = np.arange(len(one), dtype=np.uint64)
     blocks = -(-somas // len(one))
     parts = [one.assign(id=numbers + np.uint64(b * len(one) + 1)) for b in range(blocks)]
