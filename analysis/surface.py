@@ -23,9 +23,9 @@ REACH = 2  # voxels
 UNIT_NM2 = 1e-3  # of the sums
 # one of each pair of opposite steps, and of those along one line the shortest
 DIRECTIONS: tuple[Zyx, ...] = tuple(
-    step
-    for step in product(range(REACH + 1), *[range(-REACH, REACH + 1)] * 2)
-    if step > (0, 0, 0) and gcd(*step) == 1
+    (z, y, x)
+    for z, y, x in product(range(-REACH, REACH + 1), repeat=3)
+    if (z, y, x) > (0, 0, 0) and gcd(z, y, x) == 1
 )
 _NORMALS = 4000  # orientations of faces, spread evenly over the sphere
 

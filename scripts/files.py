@@ -41,6 +41,31 @@ def read_array(source: str | Path, axes: str = "zyx", dataset: str | None = None
     return array.transpose([axes.index(axis) for axis in "zyx"])
 
 
+def is_mesh(source: str | Path) -> bool:
+    """Whether a file is a mesh by its name."""
+    return Path(source).name.lower().endswith(".obj")
+
+
+def read_mesh(source: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (n, 3; x, y, z) and faces (m, 3) of a Wavefront obj file of triangles.
+
+    Raises UserError: no such file, or it cannot be read.
+    """
+    import zmesh
+
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise UserError(f"no file at {source}")
+    try:
+        mesh = zmesh.Mesh.from_obj(path.read_text())
+        mesh.vertices[mesh.faces]  # that there are such
+        return mesh.vertices.reshape(-1, 3), mesh.faces.reshape(-1, 3)
+    except Exception as err:  # noqa: BLE001  the library raises all kinds for a damaged file
+        raise UserError(
+            f"{path} cannot be read as obj: lines 'v x y z' and 'f i j k' are needed, of triangles"
+        ) from err
+
+
 def write_array(path: Path, array: np.ndarray, axes: str = "zyx") -> None:
     """Write a z, y, x array as tif, nii, nii.gz, h5 (dataset "labels"), npy or npz, in the order of `axes`.
 

@@ -20,11 +20,12 @@ import numpy as np
 import tinybrain
 from cloudfiles import CloudFiles
 
+from ..analysis.voxelize import voxelize
 from ..errors import UserError
 from ..tasks.geometry import Box, Vec3, vec3
 from ..tasks.store import local_folder, normalize_cloudpath
 from ..tasks.volume import CHUNK, create_layer, write_array
-from .files import read_array
+from .files import is_mesh, read_array, read_mesh
 from .progress import Bars
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
@@ -63,6 +64,8 @@ def ingest(
 ) -> list[Vec3]:
     """Make a precomputed layer, with mips, from a file; see `read_array` and `ingest_array`.
 
+    A mesh becomes labels, 1 inside of it, at its own place.
+
     Args:
       rescale: the values that become 0 and 255 of an image; those beyond are clipped.
 
@@ -73,6 +76,8 @@ def ingest(
       UserError: the file cannot be used as it is, or there is a layer already.
     """
     _check_place(layer)
+    if is_mesh(source):
+        return ingest_array(*_filled(source, layer), progress)
     array = read_array(source, axes, dataset)
     if rescale is not None:
         if layer.layer_type != "image":
@@ -104,6 +109,25 @@ def ingest_array(
         sizes = _write_scales(folder, array, layer, report)
         place(report)
     return sizes
+
+
+def _filled(source: str | Path, layer: NewLayer) -> tuple[np.ndarray, NewLayer]:
+    """The inside of a mesh as labels, and the layer at its place."""
+    if layer.layer_type != "segmentation" or any(layer.offset_vx):
+        raise UserError(
+            f"{source} is a mesh: it becomes labels at its own place; add --segmentation, without --offset"
+        )
+    vertices, faces = read_mesh(source)
+    x, y, z = layer.resolution_nm
+    try:
+        inside, first = voxelize(vertices, faces, (x, y, z))
+    except ValueError as err:
+        raise UserError(f"{source} cannot be filled: {err}") from err
+    if not inside.any():
+        raise UserError(
+            f"{source} holds no voxel of {x:g} x {y:g} x {z:g} nm; are its corners in nm?"
+        )
+    return inside.view(np.uint8), replace(layer, offset_vx=first)
 
 
 def downsampling_factors(resolution_nm: Sequence[float], size_vx: Sequence[int]) -> list[Vec3]:
@@ -312,7 +336,10 @@ def _upload(folder: Path, target: str, report: Progress) -> None:
 @click.option("--segmentation", "labels", is_flag=True, help="FILE holds labels, not an image.")
 @click.option("--overwrite", is_flag=True, help="Replace a layer that is there.")
 def command(**options: Any) -> None:
-    """Make a precomputed layer at CLOUDPATH, with mips, from FILE (tif, nii, nii.gz, h5, npy, npz)."""
+    """Make a precomputed layer at CLOUDPATH, with mips, from FILE (tif, nii, nii.gz, h5, npy, npz).
+
+    With --segmentation also from a closed mesh (obj, nm): its inside, as a run's mask.
+    """
     layer = NewLayer(
         options["cloudpath"],
         options["resolution"],

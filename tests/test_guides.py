@@ -64,8 +64,14 @@ def test_your_own_volume(tmp_path):
     (tmp_path / "config.yaml").write_text(blocks(page, "yaml")[0])
     first = page.read_text().index("A volume that is precomputed")
     short = tmp_path / "page.md"
-    short.write_text(page.read_text()[:first])
-    assert "publish" in follow(short, tmp_path)
+    of_mesh = page.read_text().index("The mesh of a brain")
+    short.write_text(page.read_text()[:first] + page.read_text()[of_mesh:])
+    corners = ((0, 0, 0), (9000, 0, 0), (0, 9000, 0), (0, 0, 9000))
+    lines = [f"v {x} {y} {z}" for x, y, z in corners]
+    lines += [f"f {a} {b} {c}" for a, b, c in ((1, 2, 3), (1, 2, 4), (1, 3, 4), (2, 3, 4))]
+    (tmp_path / "brain.obj").write_text("\n".join(lines))
+    said = follow(short, tmp_path)
+    assert "publish" in said and "mask: 9 x 9 x 9 voxels" in said
     assert (tmp_path / "somas/tables/somas.csv").read_text().count("\n") > 3
 
 
