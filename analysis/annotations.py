@@ -44,9 +44,11 @@ _RECORD = np.dtype(
 _MAX_LEVELS = 12
 # colour says the size, from dark blue (2 um) to yellow (8 um); suspicious somas are red. In sections it is faint,
 # so that the segments show through
-SHADER = """#uicontrol float smallest slider(min=0, max=12, default=2)
+SHADER = """#uicontrol bool in_3d checkbox(default=true)
+#uicontrol float smallest slider(min=0, max=12, default=2)
 #uicontrol float largest slider(min=0, max=12, default=8)
 void main() {
+  if (PROJECTION_VIEW && !in_3d) discard;
   float size = clamp((prop_equivalent_diameter_um() - smallest) / max(largest - smallest, 0.01), 0.0, 1.0);
   vec3 colour = mix(vec3(0.13, 0.27, 0.62), vec3(0.99, 0.80, 0.22), size);
   float alpha = PROJECTION_VIEW ? 0.8 : 0.15;
@@ -239,12 +241,14 @@ def _spread(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return who, cell
 
 
-def link_layer(source: str, segments: str) -> dict[str, Any]:
-    """A neuroglancer layer of these annotations, linked to a segmentation layer by name."""
+def link_layer(source: str, segments: str, in_3d: bool) -> dict[str, Any]:
+    """A neuroglancer layer of these annotations, linked to a segmentation layer by name; drawn in sections only, or
+    in 3D too."""
     return {
         "type": "annotation",
         "name": "centroids",
         "source": source,
         "shader": SHADER,
+        "shaderControls": {"in_3d": in_3d},
         "linkedSegmentationLayer": {RELATIONSHIP: segments},
     }

@@ -102,6 +102,7 @@ summary { cursor: pointer; color: var(--soft); }
   figure, tr, .tiles { break-inside: avoid; }
   h2 { break-after: avoid; }
   .pairs { grid-template-columns: 1fr 1fr; }
+  .tiles { grid-template-columns: repeat(3, 1fr); }
   pre { white-space: pre-wrap; }
 }
 """

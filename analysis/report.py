@@ -52,8 +52,8 @@ def report_page(
     title = str(summary.get("title", "Somas"))
     sections = [
         _header(title, somas, summary),
-        *(picture(caption, data) for caption, data in figures.items()),
         section("Is it right?", _checks(somas, summary)),
+        *(picture(caption, data) for caption, data in figures.items()),
         *_plots(report_plots(somas, summary)),
         section("To look at", _suspicious(somas, suspects or {})),
         _scores(summary),

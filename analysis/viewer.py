@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,7 @@ Nm3 = tuple[float, float, float]
 PUBLIC_VIEWER = "https://neuroglancer-demo.appspot.com"
 _log = logging.getLogger(__name__)
 _PANEL_PX = 420.0  # about a panel's height on a screen
+_TILTED = [-0.36, -0.22, -0.09, 0.9]  # quaternion: the 3D view from above and aside
 _WAIT_S = 90.0
 _BROWSER_FLAGS = (
     "--headless=new",
@@ -67,7 +69,7 @@ class Layers:
       quality: the annotation layer of blocks, hidden at first, or None.
       beside: another segmentation of the same volume, shown too, or None.
       selected: segments whose meshes the 3D panel shows from the start; in sections only they are coloured.
-        Empty: all are coloured, and a double click shows a mesh.
+        Empty: all are coloured, the 3D panel shows the centroids, and a double click a mesh.
     """
 
     somas: str
@@ -113,7 +115,8 @@ def viewer_state(layers: Layers, *, position_nm: Nm3 | None = None) -> dict[str,
         "dimensions": {a: [1e-9, "m"] for a in "xyz"},
         "position": [float(v) for v in centre],
         "crossSectionScale": max(extent[:2]) / _PANEL_PX,
-        "projectionScale": 1.3 * max(extent),
+        "projectionScale": 1.1 * math.hypot(*extent),
+        "projectionOrientation": _TILTED,
         "layers": _layers(layers),
         "layout": "4panel",
         "showSlices": False,
@@ -240,7 +243,8 @@ def _layers(layers: Layers) -> list[dict[str, Any]]:
     if layers.beside:
         shown.append({"type": "segmentation", "name": "beside", "source": layers.beside})
     if layers.centroids:
-        shown.append({**link_layer(layers.centroids, "somas"), "projectionAnnotationSpacing": 10})
+        layer = link_layer(layers.centroids, "somas", in_3d=not layers.selected)
+        shown.append({**layer, "projectionAnnotationSpacing": 10})
     if layers.quality:
         shown.append(quality_layer(layers.quality))
     return shown

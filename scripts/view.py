@@ -13,7 +13,7 @@ from ..analysis import viewer
 from ..tasks.run import Run
 from ..tasks.store import local_folder
 
-_SHOWN = 300  # somas whose meshes are there from the start
+_MESHES = 300  # with more somas than that a mesh is there only when asked for
 
 
 @click.command("view")
@@ -78,6 +78,7 @@ def view_state(
         tuple(v * r for v, r in zip(corner, resolution)) for corner in (bounds.lo, bounds.hi)
     )
     listed = there.store.get_json("somas/segment_properties/info") or {"inline": {"ids": []}}
+    ids = listed["inline"]["ids"]
     judged = there.store.get("quality/info") is not None
     layers = viewer.Layers(
         somas=viewer.source_url(run.somas_path, root, served),
@@ -86,6 +87,6 @@ def view_state(
         centroids=viewer.source_url(f"{run.path}/centroids", root, served),
         quality=viewer.source_url(f"{run.path}/quality", root, served) if judged else None,
         beside=None if beside is None else viewer.source_url(beside.somas_path, root, served),
-        selected=listed["inline"]["ids"][:_SHOWN],
+        selected=ids if len(ids) <= _MESHES else (),
     )
     return viewer.viewer_state(layers, position_nm=position_nm)

@@ -139,20 +139,24 @@ def suspects(run: Run, frame: pd.DataFrame) -> dict[str, bytes]:
     return found
 
 
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 3600:,.2f} h"
+
+
 def _summary(run: Run, bounds_nm: Any) -> dict[str, Any]:
     before = {kind.name for kind in STAGES} - {PublishStage.name}
     stages = [
         {
             "stage": row["stage"],
             "tasks": row["done"],
-            "hours": row["task_hours"],
+            "time": row["task_hours"],
             "cost": row["cost"],
         }
         for row in status(run)
         if row["stage"] in before
     ]
     for row in stages:
-        row["hours"] = "" if row["hours"] is None else f"{row['hours']:.4f}"
+        row["time"] = "" if row["time"] is None else _duration(row["time"] * 3600)
         if not any(run.config.prices.model_dump().values()):
             del row["cost"]
     grid = run.segment_grid

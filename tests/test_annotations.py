@@ -150,7 +150,7 @@ def test_neuroglancers_reader_reads_it_back(n, tmp_path):
 
 
 def test_the_layer_names_its_segments_and_draws_with_every_property_it_uses():
-    layer = link_layer("precomputed://gs://b/centroids", "somas")
+    layer = link_layer("precomputed://gs://b/centroids", "somas", in_3d=True)
     assert layer["linkedSegmentationLayer"] == {"soma": "somas"}
     info = json.loads(annotation_files(make_somas(1), LOWER, UPPER)["info"])
     names = {p["id"] for p in info["properties"]}

@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
@@ -201,6 +202,9 @@ def test_state_shows_the_whole_volume_and_links_centroids_to_somas():
     assert [layer["name"] for layer in state["layers"]] == ["image", "somas", "centroids"]
     assert state["position"] == [2048, 2048, 1280] and state["layout"] == "4panel"
     assert state["layers"][2]["linkedSegmentationLayer"] == {"soma": "somas"}
+    assert state["layers"][2]["shaderControls"] == {"in_3d": True}
+    meshes = viewer_state(replace(layers, selected=["5"]))  # ellipsoids would stick out of them
+    assert meshes["layers"][2]["shaderControls"] == {"in_3d": False}
     bare = viewer_state(
         Layers("precomputed://gs://b/somas", BOUNDS, selected=[5]), position_nm=(1, 2, 3)
     )

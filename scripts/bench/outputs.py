@@ -33,6 +33,17 @@ _CORE = (128, 256, 256)
 _NM_A_SOMA = 11_000.0  # edge of the cube that each has for itself, a brain's neuropil and all
 _COARSE = 64  # voxels in one of what stands in for the somas
 _ZOOMS_UM = (None, 200.0, 50.0)  # what the view shows; None: everything
+_FRAMES = 7
+_DRAW = """
+const { display } = viewer, gl = display.gl, pixel = new Uint8Array(4), seconds = [];
+for (let i = 0; i < arguments[0]; ++i) {
+  const started = performance.now();
+  display.draw();
+  gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel);  // waits until it is drawn
+  seconds.push((performance.now() - started) / 1000);
+}
+return seconds;
+"""
 
 
 @click.command("outputs")
@@ -124,7 +135,7 @@ def _report(frame: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _drawn(folder: Path, volume: tuple[tuple[float, ...], tuple[float, ...]]) -> Iterator[Row]:
-    """How long neuroglancer takes until all that it shows is there, from far to near."""
+    """How long neuroglancer takes until all that it shows is there, and then for a frame, from far to near."""
     coarse = [r * _COARSE for r in VOXEL_NM[::-1]]  # as a run's mips are, from afar
     size = vec3([n // r + 1 for n, r in zip(volume[1], coarse)])
     somas = f"{folder}/somas"
@@ -148,4 +159,5 @@ def _drawn(folder: Path, volume: tuple[tuple[float, ...], tuple[float, ...]]) ->
             seconds = time.perf_counter() - started
             what = "everything" if zoom is None else f"{zoom:g} um"
             yield Row(f"drawn, {what}", "s", (seconds,))
+            yield Row(f"a frame, {what}", "s", tuple(driver.execute_script(_DRAW, _FRAMES)))
             started = time.perf_counter()
