@@ -192,7 +192,7 @@ def plot_neurites(somas: pd.DataFrame) -> Plot:
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         axes.grid(True, axis="y")
-        colours = [ACCENT if n == 1 else WARN for n in range(5)]
+        colours = [ACCENT if n < 2 else WARN for n in range(5)]
         axes.bar(range(5), number.to_numpy(), color=colours, alpha=0.85, width=0.8)
         axes.set_xticks(range(5), ["0", "1", "2", "3", "4 or more"])
         axes.set_xlabel("neurites")
@@ -200,7 +200,7 @@ def plot_neurites(somas: pd.DataFrame) -> Plot:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         say_if_empty(axes, len(counted))
 
-    caption = "Neurites that leave a soma; somas that the volume's edge cuts are not shown."
+    caption = "Neurites that leave a soma, as far as its label goes; somas that the volume's edge cuts are not shown."
     return Plot("neurites", caption, draw, counted[["id", "neurites"]])
 
 

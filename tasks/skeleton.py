@@ -9,24 +9,19 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import kimimaro
 import numpy as np
 import pandas as pd
+from kimimaro.trace import point_to_point
 from osteoid import Skeleton
-from scipy import sparse
 
+from ..analysis.stubs import Stub, stubs
+from .geometry import Box
 from .measure import batch, batches, crop, measured, put_frame
-from .run import Stage
-
-_REACH = 1.5  # radii; what is nearer to a soma's middle is body, corners and all
+from .run import Run, Stage, flip
 
 
 class SkeletonStage(Stage):
-    """One task a batch of somas.
-
-    kimimaro takes a body for a soma by its depth; its own thresholds (3500-4000 nm) lie above every fly soma,
-    so they are set from the radius that was measured. It works at half the resolution, in a ninth of the time.
-    """
+    """One task a batch of somas."""
 
     name = "skeleton"
     scratch = ("measure/neurites/",)
@@ -34,11 +29,6 @@ class SkeletonStage(Stage):
     @cached_property
     def frame(self) -> pd.DataFrame:
         return measured(self.run)
-
-    @cached_property
-    def _ends_nm(self) -> np.ndarray:
-        bounds = self.run.segment_grid.bounds
-        return np.array([bounds.lo, bounds.hi]) * self.run.config.segment.resolution_nm
 
     def prepare(self) -> None:
         self.run.somas.begin_skeletons()
@@ -48,18 +38,18 @@ class SkeletonStage(Stage):
 
     def work(self, index: int, data: Any) -> dict[str, Any]:
         skeletons, rows = [], []
+        resolution = self.run.somas.resolution_nm
         for _, soma in batch(self.frame, index):
-            centre = soma[[f"inscribed_{a}_nm" for a in "xyz"]].to_numpy(float)
-            radius_nm = soma["inscribed_radius_um"] * 1000
-            reach_nm = reach(soma, self._ends_nm)
             box, mask = crop(self.run, soma)
-            resolution = self.run.somas.resolution_nm
-            skeleton = trace(halved(mask), [2 * r for r in resolution], radius_nm, reach_nm)
+            radius_nm = soma["inscribed_radius_um"] * 1000
+            found = stubs(mask, flip(resolution), radius_nm, _ends(self.run, box))
+            corner = np.array(box.lo) * resolution
+            middle = soma[[f"inscribed_{a}_nm" for a in "xyz"]].to_numpy(float) - corner
+            skeleton = trace(mask, resolution, middle, radius_nm, found)
             skeleton.id = int(soma["id"])
-            skeleton.vertices += np.array([(o + 1) * r for o, r in zip(box.lo, resolution)], "f4")
+            skeleton.vertices += corner.astype(np.float32)
             skeletons.append(skeleton)
-            found = neurites(skeleton.vertices, skeleton.edges, centre, reach_nm)
-            rows.append([len(found), *direction(skeleton.vertices, found, centre)])
+            rows.append([len(found), *direction(found, resolution, middle)])
         self.run.somas.write_skeletons(skeletons)
         columns = ["neurites", *(f"neurite_{a}" for a in "xyz")]
         frame = pd.DataFrame(np.array(rows).reshape(-1, 4), columns=columns)
@@ -68,25 +58,11 @@ class SkeletonStage(Stage):
         return {"somas": len(rows)}
 
 
-def reach(soma: pd.Series, ends_nm: np.ndarray) -> float:
-    """How far a soma's body may go from the middle of the largest ball inside, nm.
-
-    Half more than the radius of a ball of its volume. Of a body that the volume's edge cuts, which is wide for what is
-    left of it, half more than the longest semi-axis.
-
-    Args:
-      soma: a row of `measured`.
-      ends_nm: where the volume begins and ends, 2, 3 (x, y, z).
-    """
-    centre = soma[[f"inscribed_{a}_nm" for a in "xyz"]].to_numpy(float)
-    gaps = [
-        np.abs(soma[[f"bb_{name}_{a}_nm" for a in "xyz"]].to_numpy(float) - end)
-        for name, end in zip(("start", "end"), ends_nm)
-    ]
-    to_edge = np.where(np.array(gaps) < 1, np.abs(ends_nm - centre), np.inf).min()
-    whole = _REACH * soma["equivalent_diameter_um"] * 500
-    cut = to_edge < whole
-    return float(max(whole, _REACH * soma["semi_axis_a_um"] * 1000) if cut else whole)
+def _ends(run: Run, box: Box) -> list[tuple[bool, bool]]:
+    """Of each axis, z first, whether a box ends where the volume does: below, above."""
+    bounds = run.segment_grid.bounds
+    sides = zip(box.lo, box.hi, bounds.lo, bounds.hi)
+    return [(low <= first, high >= last) for low, high, first, last in sides][::-1]
 
 
 def halved(mask: np.ndarray) -> np.ndarray:
@@ -97,64 +73,41 @@ def halved(mask: np.ndarray) -> np.ndarray:
 
 
 def trace(
-    mask: np.ndarray, resolution_nm: Sequence[float], radius_nm: float, reach_nm: float
+    mask: np.ndarray,
+    resolution_nm: Sequence[float],
+    middle_nm: np.ndarray,
+    radius_nm: float,
+    found: Sequence[Stub],
 ) -> Any:
-    """kimimaro's skeleton of one soma, nm from the middle of its crop's first voxel, x, y, z.
+    """kimimaro's skeleton of one soma, from its middle to the tip of each stub, nm.
 
     Args:
       mask: bool z, y, x.
       resolution_nm: x, y, z.
-      radius_nm: of the largest ball inside.
-      reach_nm: nothing nearer to that ball's middle gets a branch of its own.
+      middle_nm: of the largest ball inside, x, y, z, from the crop's corner; in that ball paths are straight.
+      radius_nm: of that ball.
     """
-    teasar = {
-        "scale": 4,
-        "const": 500,
-        "pdrf_scale": 100_000,
-        "pdrf_exponent": 4,
-        "soma_detection_threshold": 0.6 * radius_nm,
-        "soma_acceptance_threshold": 0.8 * radius_nm,
-        "soma_invalidation_scale": reach_nm / radius_nm,
-        "soma_invalidation_const": 0,
-    }
-    found = kimimaro.skeletonize(
-        np.asfortranarray(mask.T.astype(np.uint8)),
-        teasar_params=teasar,
-        anisotropy=tuple(resolution_nm),
-        dust_threshold=0,
-        fix_borders=False,
-        progress=False,
-    )
-    if 1 in found:
-        return found[1]
-    middle = np.mean(np.nonzero(mask.T), axis=1) * np.array(resolution_nm)  # too small to trace
-    return Skeleton(middle[None].astype(np.float32), np.zeros((0, 2), np.uint32))
-
-
-def neurites(
-    vertices: np.ndarray, edges: np.ndarray, centre: np.ndarray, reach_nm: float
-) -> list[np.ndarray]:
-    """Branches of a skeleton that leave the soma: its parts further than `reach_nm` from the soma's middle.
-
-    Args:
-      vertices: n, 3; edges: m, 2 indices; centre of the largest ball inside the soma; all nm.
-    Returns:
-      The vertices of each, the branch with the most first.
-    """
-    outside = np.linalg.norm(vertices - centre, axis=1) > reach_nm
-    kept = edges[outside[edges].all(axis=1)]
-    graph = sparse.coo_matrix((np.ones(len(kept)), kept.T), shape=(len(vertices),) * 2)
-    _, branch = sparse.csgraph.connected_components(graph, directed=False)
-    found = [np.flatnonzero(outside & (branch == b)) for b in np.unique(branch[outside])]
-    return sorted(found, key=len, reverse=True)
+    coarse = 2 * np.array(resolution_nm)
+    half = np.asfortranarray(halved(mask).T.astype(np.uint8))
+    start = tuple((middle_nm // coarse).astype(int).tolist())
+    paths = [Skeleton(middle_nm[None].astype(np.float32), np.zeros((0, 2), np.uint32))]
+    for (
+        stub
+    ) in found:  # kimimaro.connect_points would scale whole numbers in place, which numpy refuses
+        end = tuple(i // 2 for i in stub.tip[::-1])
+        path = point_to_point(half, start, end, anisotropy=coarse.astype(np.float32))
+        places = (path.vertices + 0.5) * coarse
+        places = places[np.linalg.norm(places - middle_nm, axis=1) > radius_nm]
+        whole = np.concatenate([places, middle_nm[None]]).astype(np.float32)
+        paths.append(Skeleton.from_path(whole))
+    return Skeleton.simple_merge(paths).consolidate()
 
 
 def direction(
-    vertices: np.ndarray, branches: Sequence[np.ndarray], centre: np.ndarray
+    found: Sequence[Stub], resolution_nm: Sequence[float], middle_nm: np.ndarray
 ) -> np.ndarray:
-    """Unit vector from the soma's middle to where its first branch leaves it; NaN without branches."""
-    if not len(branches):
+    """Unit vector from the soma's middle to where its first stub leaves it; NaN without any. As for `trace`."""
+    if not found:
         return np.full(3, np.nan)
-    away = vertices[branches[0]] - centre
-    distance = np.linalg.norm(away, axis=1)
-    return np.asarray(away[distance.argmin()] / distance.min())
+    away = (np.array(found[0].base[::-1]) + 0.5) * resolution_nm - middle_nm
+    return np.asarray(away / np.linalg.norm(away))

@@ -18,12 +18,10 @@ import yaml
 from cloudfiles import CloudFiles
 from five_balls import CENTRES, OFFSET, RADIUS_NM, RESOLUTION, digest, flysoma, somas, write_config
 
-from flysoma.analysis.morphology import inscribed
 from flysoma.tasks import coordinator, mips, pipeline
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.publish import suspects
 from flysoma.tasks.run import Run
-from flysoma.tasks.skeleton import direction, halved, neurites, reach, trace
 from flysoma.tasks.volume import LabelLayer, create_layer, write_array
 
 
@@ -151,85 +149,6 @@ def test_each_soma_has_a_skeleton_from_its_middle(undisturbed):
     for soma, middle in zip(table["id"], table[["x_nm", "y_nm", "z_nm"]].to_numpy()):
         skeleton = layer.skeleton(int(soma))  # a ball's is a point
         assert np.linalg.norm(skeleton.vertices - middle, axis=1).min() < 200
-
-
-def test_a_neurite_of_a_body_is_traced_and_counted():
-    grid = np.ogrid[tuple(slice(n) for n in (90, 60, 140))]
-    body = sum(((g - c) * v) ** 2 for g, c, v in zip(grid, (45, 30, 30), (40, 64, 64))) < 1500**2
-    arm = sum(((g - c) * v) ** 2 for g, c, v in zip(grid[:2], (45, 30), (40, 64))) < 300**2
-    mask = body | (arm & (grid[2] > 30) & (grid[2] < 110))
-    skeleton = trace(mask, (64, 64, 40), 1500.0, 2250.0)
-    centre = np.array([30, 30, 45]) * RESOLUTION
-    found = neurites(skeleton.vertices, skeleton.edges, centre, 2250.0)
-    assert len(found) == 1
-    assert direction(skeleton.vertices, found, centre) @ (1, 0, 0) > 0.98
-    assert abs(skeleton.cable_length() - 80 * 64) < 400
-    lone = np.zeros((3, 3, 3), bool)
-    lone[1, 1, 1] = True
-    assert len(trace(lone, (64, 64, 40), 40.0, 60.0).vertices) == 1
-
-
-@pytest.mark.parametrize("radius_nm", [100.0, 250.0])
-def test_a_thin_neurite_in_any_direction_is_found_at_half_the_resolution(radius_nm):
-    rng = np.random.default_rng(round(radius_nm))
-    shape, voxel = (170, 104, 104), np.array([40.0, 64, 64])
-    grid = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1) * voxel
-    centre = np.array(shape) * voxel / 2
-    for _ in range(3):
-        along = rng.normal(size=3)
-        along /= np.linalg.norm(along)
-        away = grid - centre
-        far = away @ along
-        arm = ((away**2).sum(-1) - far**2 < radius_nm**2) & (far > 0) & (far < 3200)
-        mask = arm | ((away**2).sum(-1) < 1500**2)
-        skeleton = trace(halved(mask), (128, 128, 80), 1500.0, 2250.0)
-        vertices = skeleton.vertices + np.float32([32, 32, 20])
-        found = neurites(vertices, skeleton.edges, centre[::-1], 2250.0)
-        assert len(found) == 1
-        assert direction(vertices, found, centre[::-1]) @ along[::-1] > 0.98
-
-
-def test_neurites_are_branches_that_leave_the_soma():
-    steps = np.arange(0, 5000, 100.0)
-    arm = np.stack([steps, steps * 0, steps * 0], 1)
-    vertices = np.concatenate([arm, -arm, arm[:12, [1, 0, 2]]])
-    edges = np.array([(i, i + 1) for i in range(len(vertices) - 1) if vertices[i + 1].any()])
-    found = neurites(vertices, edges, np.zeros(3), 1500.0)
-    assert len(found) == 2 and len(found[0]) >= len(found[1])
-    assert np.isnan(direction(vertices, [], np.zeros(3))).all()
-
-
-def test_the_corners_of_a_packed_body_are_no_neurites():
-    cube = np.ones((75, 47, 47), bool)  # 3 um wide
-    ball = 1500 * (6 / np.pi) ** (1 / 3)  # radius of one of its volume
-    assert len(trace(cube, (64, 64, 40), 1500.0, 1.5 * ball).vertices) == 1
-
-
-@pytest.mark.parametrize("left_nm", [(600, 4000), (1000, 1000), (1500, 1500), (2000, 2500)])
-def test_a_body_that_the_edge_cuts_has_no_neurites_at_its_rim(left_nm):
-    """A ball of which so much is left in z and y."""
-    voxel, radius = np.array([40.0, 64, 64]), 2500
-    places = np.stack(np.meshgrid(*[np.arange(n) for n in (130, 110, 80)], indexing="ij"), -1)
-    middle = np.array([*(left - radius for left in left_nm), 2560])  # the volume begins at 0
-    mask = (((places + 0.5) * voxel - middle) ** 2).sum(-1) < radius**2
-    inside = places[mask] * voxel
-    depth_um, centre = inscribed(mask, tuple(voxel))
-    soma = pd.Series(
-        {"equivalent_diameter_um": 2e-3 * (3 / 4 / np.pi * mask.sum() * voxel.prod()) ** (1 / 3)}
-        | {"semi_axis_a_um": 1e-3 * np.sqrt(5 * np.linalg.eigvalsh(np.cov(inside.T))[-1])}
-        | {f"inscribed_{a}_nm": c for a, c in zip("zyx", (np.array(centre) + 0.5) * voxel)}
-        | {f"bb_start_{a}_nm": n for a, n in zip("zyx", inside.min(axis=0))}
-        | {f"bb_end_{a}_nm": n for a, n in zip("zyx", inside.max(axis=0) + voxel)}
-    )
-    found = reach(soma, np.array([(0, 0, 0), (9000, 9000, 9000)]))
-    whole = reach(soma, np.array([(-9000, -9000, -9000), (9000, 9000, 9000)]))
-    assert found == pytest.approx(1500 * soma["semi_axis_a_um"])
-    assert whole == pytest.approx(750 * soma["equivalent_diameter_um"])
-    vertices = [
-        len(trace(halved(mask), (128, 128, 80), 1000 * depth_um, nm).vertices)
-        for nm in (whole, found)
-    ]
-    assert vertices[0] > vertices[1] == 1
 
 
 def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
