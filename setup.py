@@ -63,7 +63,7 @@ CORE = [
 ]
 
 EXTRAS = {
-    "cpu": ["openvino>=2026.4"],
+    "openvino": ["openvino>=2026.4"],
     "swin": ["monai>=1.6"],
     "train": ["monai>=1.6", "tensorboard>=2.20"],
     "test": [

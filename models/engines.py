@@ -35,8 +35,8 @@ def engines(device: str, lasting: bool = True) -> list[str]:
             "torch float32",
         ]
     makers = ["torch"]
-    if importlib.util.find_spec("openvino") is not None:  # the extra [cpu]
-        makers.insert(has_amx(), "openvino")
+    if importlib.util.find_spec("openvino") is not None:  # to compare with
+        makers.append("openvino")
     kinds = ["bf16", "float32"] if has_bf16(device) else ["float32"]
     return [f"{maker} {kind}" for kind in kinds for maker in makers]
 
@@ -90,14 +90,5 @@ def has_bf16(device: str) -> bool:
     """Whether bfloat16 is faster than float32; FLYSOMA_FLOAT32=1 says no on any processor."""
     if device == "cuda":
         return True
-    return not os.environ.get("FLYSOMA_FLOAT32") and _says("_is_avx512_bf16_supported")
-
-
-def has_amx() -> bool:
-    """Whether the processor multiplies tiles of bfloat16."""
-    return has_bf16("cpu") and _says("_is_amx_tile_supported")
-
-
-def _says(check: str) -> bool:
-    """What a question of torch.cpu answers; no where this torch does not have it."""
-    return bool(getattr(torch.cpu, check, bool)())
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
+    return not os.environ.get("FLYSOMA_FLOAT32") and bool(known())

@@ -184,7 +184,7 @@ class LabelLayer:
     def write(self, box: Box, labels: np.ndarray, mip: int = 0) -> None:
         """Write a chunk-aligned box; labels z, y, x."""
         volume = self._at(mip)
-        volume[_bbox(box)] = labels.astype(volume.dtype).T[..., np.newaxis]
+        volume[_bbox(box)] = labels.astype(volume.dtype, copy=False).T[..., np.newaxis]
 
     def set_mips(self, first: int, mips: Iterable[tuple[Nm3, Box]]) -> None:
         """Say what mips there are from the `first` on: voxel size and box of each."""

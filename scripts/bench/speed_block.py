@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +60,10 @@ def block_rows(timing: Timing) -> Iterator[Row]:
 
 @dataclass
 class _Way:
-    """Something that finds labels; what it found last, and the most memory it held."""
+    """Something that writes labels; where it has written them last, and the most memory it held."""
 
-    find: Callable[[], np.ndarray]
-    found: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    find: Callable[[], str]
+    found: str = ""
     peak_gb: float = 0.0
 
     def __call__(self) -> None:
@@ -72,8 +72,9 @@ class _Way:
         self.peak_gb = max(self.peak_gb, peak_gb())
 
 
-def _ours(folder: Path, spent: Counter[str]) -> np.ndarray:
-    """The stages up to the labels, in one block, in this process; what networks took is added to what was spent."""
+def _ours(folder: Path, spent: Counter[str]) -> str:
+    """The stages up to the labels, in one block, in this process; what networks took is added to what was spent.
+    Returns the layer of labels."""
     config = RunConfig(
         image=f"{folder}/em",
         output=f"{folder}/run-{time.monotonic_ns()}",
@@ -83,10 +84,10 @@ def _ours(folder: Path, spent: Counter[str]) -> np.ndarray:
     execute_here(run, "relabel", lambda *_: None)
     for receipt in run.store.get_jsons(run.store.names("receipts/predict/")).values():
         spent["network"] += receipt["counters"]["network_s"]
-    return LabelLayer(run.somas_path).read(run.segment_grid.bounds)
+    return run.somas_path
 
 
-def _published(folder: Path) -> np.ndarray:
+def _published(folder: Path) -> str:
     """Read at 16 nm, as published; the networks in float32, one patch at a time; written as ours."""
     networks = [load_network(name) for name in (Locate().weights, Segment().weights)]
     layer = ImageLayer(f"{folder}/em")
@@ -96,11 +97,12 @@ def _published(folder: Path) -> np.ndarray:
     path = f"{folder}/published-{time.monotonic_ns()}"
     create_layer(path, "segmentation", "uint64", VOXEL[::-1], bounds)
     LabelLayer(path).write(bounds, labels)
-    return labels
+    return path
 
 
 def _row(name: str, seconds: tuple[float, ...], way: _Way, truth: np.ndarray) -> Row:
-    found = way.found
+    layer = LabelLayer(way.found)
+    found = layer.read(layer.bounds)
     if found.shape != truth.shape:
         for axis, times in enumerate(_FACTOR):
             found = found.repeat(times, axis)
