@@ -119,7 +119,7 @@ class SomaNet(nn.Module):
                 x = self.wider[level](x)
         for level in reversed(range(len(self.pools))):
             x = F.interpolate(self.narrower[level](x), skips[level].shape[2:], mode="nearest")
-            x = self.up[level](x + skips[level])
+            x = self.up[level](x.add_(skips[level]))
         x = _unfold(self.head(x), self.stem, self.classes)
         return x[:, :, : size[0], : size[1], : size[2]]
 
@@ -134,7 +134,7 @@ class Residual(nn.Module):
         self.second = nn.Conv3d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(F.relu(self.norm(self.first(x)), inplace=True)) + x
+        return self.second(F.relu(self.norm(self.first(x)), inplace=True)).add_(x)
 
 
 class _ChannelNorm(nn.Module):

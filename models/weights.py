@@ -61,7 +61,7 @@ class NetworkSpec:
         """What the network is given for images: grey, float, n, 1, z, y, x."""
         if self.normalized:
             images = normalize(images)
-        return images * self.input_scale + self.input_shift
+        return (images * self.input_scale).add_(self.input_shift)
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def normalize(images: Tensor) -> Tensor:
         torch.where(empty, same, value).view(-1, 1, 1, 1, 1)
         for same, value in ((1.0, gain), (0.0, shift))
     )
-    return (images * gain + shift).clamp(0, 255)
+    return (images * gain).add_(shift).clamp_(0, 255)
 
 
 @dataclass
