@@ -16,7 +16,7 @@ _FEW = 30  # somas
 _NEAREST_UM = (2.5, 8.0)  # of the hemibrain 3.7
 _FILLED = 0.85  # of a volume; packed somas of the rind fill 0.7
 _FRAGMENTS = 0.05
-_SEVERAL = 0.2  # of somas, with more than one neurite
+_SEVERAL = 0.2  # of somas with neurites, those with more than one
 _NEAR_SEAM_NM = 100.0
 _CHANCE = 1e-3
 _DIP = 0.9  # between two modes the density falls to less than this share of the lower one
@@ -130,12 +130,11 @@ def _seams(somas: pd.DataFrame, seams: Seams) -> Check:
 def _neurites(somas: pd.DataFrame) -> Check:
     question = "Has each soma one neurite?"
     counted = somas[(somas["neurites"] >= 0) & ~somas["touches_edge"]]["neurites"]
-    if len(counted) < _FEW:
-        return Check(question, UNKNOWN, f"{len(counted)} were counted")
-    one, several = int((counted == 1).sum()), int((counted > 1).sum())
+    seen, several = int((counted > 0).sum()), int((counted > 1).sum())
+    if seen < _FEW:
+        return Check(question, UNKNOWN, f"{seen} of {len(counted):,} labels go into one")
     return Check(
         question,
-        GOOD if several <= _SEVERAL * len(counted) else LOOK,
-        f"{one / len(counted):.0%} have one, {several / len(counted):.0%} several, "
-        f"{(counted == 0).mean():.0%} end where theirs begins",
+        GOOD if several <= _SEVERAL * seen else LOOK,
+        f"{several / seen:.0%} have several, of the {seen:,} of {len(counted):,} whose labels go into one",
     )

@@ -91,9 +91,8 @@ def trace(
     half = np.asfortranarray(halved(mask).T.astype(np.uint8))
     start = tuple((middle_nm // coarse).astype(int).tolist())
     paths = [Skeleton(middle_nm[None].astype(np.float32), np.zeros((0, 2), np.uint32))]
-    for (
-        stub
-    ) in found:  # kimimaro.connect_points would scale whole numbers in place, which numpy refuses
+    for stub in found:
+        # kimimaro.connect_points, which is meant for this, scales whole numbers in place, and numpy refuses
         end = tuple(i // 2 for i in stub.tip[::-1])
         path = point_to_point(half, start, end, anisotropy=coarse.astype(np.float32))
         places = (path.vertices + 0.5) * coarse
