@@ -150,20 +150,3 @@ def zyx(values: Iterable[Any]) -> Zyx:
     """Three integers."""
     z, y, x = map(int, values)
     return z, y, x
-
-
-@dataclass(frozen=True)
-class View:
-    """The part of a volume that is in memory: an image (z, y, x) and its first voxel."""
-
-    image: np.ndarray
-    first: Zyx = (0, 0, 0)
-
-    def window(self, start: Zyx, size: Zyx) -> np.ndarray:
-        """A window; what lies beyond the image is its mirror image."""
-        lo = [a - f for a, f in zip(start, self.first)]
-        image = self.image[tuple(slice(max(a, 0), a + n) for a, n in zip(lo, size))]
-        missing = [
-            (max(-a, 0), max(a + n - end, 0)) for a, n, end in zip(lo, size, self.image.shape)
-        ]
-        return np.pad(image, missing, mode="symmetric") if np.any(missing) else image

@@ -19,6 +19,12 @@ def as_bytes(probability: Tensor) -> Tensor:
     return (probability * FULL).round_().byte()
 
 
+def bytes_from(least: int, probability: Tensor) -> Tensor:
+    """`as_bytes`, but 0 for what is less."""
+    found = as_bytes(probability)
+    return found * (found >= least)
+
+
 def as_nibbles(probability: Tensor) -> Tensor:
     """Two in a byte, z, y, x, the first one in its upper half; 15 stands for 1."""
     first, second = (probability * _NIBBLE).round_().byte()

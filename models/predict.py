@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -12,12 +13,43 @@ import torch
 from torch import Tensor
 
 from .engines import BATCH, engines, start_engine
-from .lattice import WHOLE, Part, View, Zyx, cut
+from .lattice import WHOLE, Part, Zyx, cut
 from .levels import Form, as_bytes
 from .weights import Network
 
-Asked = tuple[np.ndarray, Part]  # a window (uint8) and the part of it that is wanted
+Asked = tuple[Tensor, Part]  # a window (uint8, anywhere) and the part of it that is wanted
 Answers = Callable[[], Iterable[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of a volume that is in memory: an image (z, y, x) and its first voxel."""
+
+    image: Tensor
+    first: Zyx = (0, 0, 0)
+
+    def window(self, start: Zyx, size: Zyx) -> Tensor:
+        """A window; what lies beyond the image is its mirror image."""
+        axes = [(a - f, n) for a, f, n in zip(start, self.first, size)]
+        found, ends = self.image, []
+        for axis, (first, count) in enumerate(axes):
+            if 0 <= first <= found.shape[axis] - count:
+                found = found.narrow(axis, first, count)
+            else:
+                ends.append(axis)
+        for axis in ends:
+            found = _mirrored(found, axis, *axes[axis])
+        return found
+
+
+def _mirrored(image: Tensor, axis: int, first: int, count: int) -> Tensor:
+    """A part of an image along an axis that reaches beyond its ends, mirrored there."""
+    there = image.shape[axis]
+    folded = np.arange(first, first + count) % (2 * there)
+    places = torch.from_numpy(np.minimum(folded, 2 * there - 1 - folded)).to(image.device)
+    low, high = max(-first, 0), min(there - first, count)
+    before, after = (image.index_select(axis, some) for some in (places[:low], places[high:]))
+    return torch.cat([before, image.narrow(axis, first + low, high - low), after], axis)
 
 
 @dataclass
@@ -65,7 +97,14 @@ class Predictor:
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
         """The same of whole windows, n, z, y, x: uint8, n, classes - 1, z, y, x."""
-        return np.stack(list(self.each((window, WHOLE) for window in windows)))
+        return np.stack(list(self.each((torch.from_numpy(window), WHOLE) for window in windows)))
+
+    def view(self, image: np.ndarray, first: Zyx = (0, 0, 0)) -> View:
+        """A part of a volume (uint8), for windows of it; on the network's device if its memory holds it."""
+        values = torch.from_numpy(image)
+        with suppress(torch.OutOfMemoryError):
+            values = values.to(self.device)
+        return View(values, first)
 
     @torch.inference_mode()
     def _begin(self, asked: list[Asked], form: Form) -> list[Answers]:
@@ -84,17 +123,18 @@ class Predictor:
         """Set a network to work; what it returns waits until that is done."""
         on_gpu = self.device == "cuda"
         shape = self.batch, 1, *asked[0][0].shape
-        batch = torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu)
-        for place, (window, _) in zip(batch.numpy(), asked):
+        batch = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        for place, (window, _) in zip(batch, asked):
             place[0] = window
         clock = _GpuClock() if on_gpu else _Clock()
-        logits = self.run(self.network.spec.feed(batch.to(self.device, non_blocking=True).float()))
+        logits = self.run(self.network.spec.feed(batch.float()))
         levels = [
             form(_probability(one[(slice(None), *part)])) for one, (_, part) in zip(logits, asked)
         ]
         finite = torch.isfinite(logits).all() if self.engine.endswith("fp16") else None
         if on_gpu:
             levels = [_to_host(level) for level in levels]
+            finite = None if finite is None else _to_host(finite)
         clock.stop()
 
         def answers() -> Iterator[np.ndarray]:
@@ -133,10 +173,11 @@ class _Clock:
 
 
 class _GpuClock:
-    """The same on a GPU, which works on while the program goes on; `seconds` waits for it."""
+    """The same on a GPU, which works on while the program goes on; `seconds` waits for it, without use of the
+    processor, which others need."""
 
     def __init__(self) -> None:
-        self._begun, self._ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._begun, self._ended = (torch.cuda.Event(True, blocking=True) for _ in range(2))
         self._begun.record()
 
     def stop(self) -> None:
@@ -154,7 +195,7 @@ def predict_all(
     lattice = cut(image.shape, largest, margin, beyond).fitted(predictor.network.multiple)  # type: ignore[arg-type]
     found = np.empty((len(predictor.network.spec.classes) - 1, *image.shape), np.uint8)
     tiles = list(lattice.meeting((0, 0, 0), image.shape))
-    view = View(image)
+    view = predictor.view(image)
     asked = ((view.window(lattice.start(t), lattice.window), lattice.own_part(t)) for t in tiles)
     for tile, probability in zip(tiles, predictor.each(asked)):
         lo, hi = lattice.owned(tile)

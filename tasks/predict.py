@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..models.lattice import WHOLE, Lattice, View, Zyx
-from ..models.levels import FULL, as_nibbles
+from ..models.lattice import WHOLE, Lattice, Zyx
+from ..models.levels import FULL, as_nibbles, bytes_from
 from .geometry import Box, vec3
 from .resample import covered, resample
 from .run import Stage, predictor
@@ -18,7 +19,9 @@ from .tiles import CORES, FIELDS, put_tile
 from .tissue import Tissue
 
 if TYPE_CHECKING:
-    from ..models.predict import Predictor
+    from torch import Tensor
+
+    from ..models.predict import Predictor, View
 
 _PLAN = "plans/predict.json"
 _SPECK = 8  # of the least core that is a seed, the part that lets the segmentation network look at a tile
@@ -73,7 +76,7 @@ class PredictStage(Stage):
         return self.run.tiles.coarse.fitted(locate), self.run.tiles.fine.fitted(segment)
 
     def read(self, index: int) -> Any:
-        """What the windows of a block's tiles see, at both resolutions."""
+        """What the windows of a block's tiles see, where the networks are, at both resolutions."""
         run, config = self.run, self.run.config
         tiles = [run.tiles.fine.tile(number) for number in self.tiles_of[index]]
         origins = (run.locate_grid.bounds, run.segment_grid.bounds)
@@ -86,12 +89,10 @@ class PredictStage(Stage):
             vec3([min(pair) for pair in zip(fine.lo, below.lo)]),
             vec3([max(pair) for pair in zip(fine.hi, below.hi)]),
         )
-        image = run.image.read(whole, own_nm)
-        shrunk = resample(image, whole, own_nm, coarse, config.locate.resolution_nm)
-        return (
-            View(shrunk, coarse.corners_zyx(origins[0].lo)[0]),
-            View(image, whole.corners_zyx(origins[1].lo)[0]),
-        )
+        image, first = run.image.read(whole, own_nm), whole.corners_zyx(origins[1].lo)[0]
+        around = self.networks[1].view(image, first)
+        shrunk = resample(around.image, whole, own_nm, coarse, config.locate.resolution_nm)
+        return replace(around, image=shrunk, first=coarse.corners_zyx(origins[0].lo)[0]), around
 
     def work(self, index: int, data: Any) -> Any:
         config, (seen, around) = self.run.config, data
@@ -102,11 +103,10 @@ class PredictStage(Stage):
         voxel_um3 = float(np.prod(config.locate.resolution_nm)) * 1e-9
         speck = config.locate.min_core_um3 / _SPECK / voxel_um3
         tiles = [coarse.tile(number) for number in self.tiles_of[index]]
-        tiles = [t for t in tiles if _window(seen, coarse, t)[coarse.own_part(t)].any()]
+        tiles = _not_black(seen, coarse, tiles)
         found, wanted = [], []
         asked = ((_window(seen, coarse, tile), WHOLE) for tile in tiles)
-        for tile, (core,) in zip(tiles, networks[0].each(asked)):
-            core[core < level] = 0
+        for tile, (core,) in zip(tiles, networks[0].each(asked, partial(bytes_from, level))):
             own = core[coarse.own_part(tile)]
             if own.any():
                 found.append((CORES, coarse.number(tile), own.copy()))
@@ -133,5 +133,13 @@ def _hull(lattice: Lattice, tiles: Sequence[Zyx], bounds: Box) -> Box:
     return Box.from_zyx(starts.min(axis=0), past, bounds.lo).intersect(bounds)
 
 
-def _window(view: View, lattice: Lattice, tile: Zyx) -> np.ndarray:
+def _not_black(view: View, lattice: Lattice, tiles: Sequence[Zyx]) -> list[Zyx]:
+    """Those tiles that hold something; they are asked together, since a GPU answers late."""
+    import torch
+
+    most = [_window(view, lattice, tile)[lattice.own_part(tile)].max() for tile in tiles]
+    return [tile for tile, value in zip(tiles, torch.stack(most).tolist()) if value]
+
+
+def _window(view: View, lattice: Lattice, tile: Zyx) -> Tensor:
     return view.window(lattice.start(tile), lattice.window)

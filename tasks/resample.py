@@ -6,14 +6,19 @@ A voxel i of a resolution r covers i*r to (i+1)*r nm, counted from the space's z
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from .geometry import Box, vec3
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Nm3 = tuple[float, float, float]
-_SLAB = 16  # sections or rows that are floats at a time
+Cover = tuple[np.ndarray, np.ndarray]  # places and shares
+_AT_ONCE = {"cpu": 2 << 20, "cuda": 64 << 20}  # voxels: what a processor's cache holds
 
 
 def covered(box: Box, resolution_nm: Nm3, own_nm: Nm3, whole: Box) -> Box:
@@ -32,46 +37,66 @@ def covered(box: Box, resolution_nm: Nm3, own_nm: Nm3, whole: Box) -> Box:
     return Box(vec3(lo), vec3(hi))
 
 
-def resample(
-    image: np.ndarray, source: Box, own_nm: Nm3, box: Box, resolution_nm: Nm3
-) -> np.ndarray:
-    """A box at a coarser resolution, uint8, of an image that is known in the box `source` of its own resolution."""
+def resample(image: Tensor, source: Box, own_nm: Nm3, box: Box, resolution_nm: Nm3) -> Tensor:
+    """A box at a coarser resolution, of an image that is known in the box `source` of its own resolution.
+
+    Both uint8, on one device; the bytes are the same on every device.
+    """
     x, y, z = (
-        None if _same(working, own) else _coverage(range(*there), range(*wanted), working, own)
+        [] if _same(working, own) else _covers(range(*there), range(*wanted), working, own)
         for there, wanted, working, own in zip(
             zip(source.lo, source.hi), zip(box.lo, box.hi), resolution_nm, own_nm
         )
     )
-    if x is not None or y is not None:
-        sections = range(0, len(image), _SLAB)
-        parts = [_apply(y, _apply(x, image[i : i + _SLAB], 2), 1) for i in sections]
-        image = np.concatenate(parts)
-    if z is None:
-        return image if image.dtype == np.uint8 else np.rint(image).astype(np.uint8)
-    found = np.empty((z.shape[0], *image.shape[1:]), np.uint8)
-    for i in range(0, image.shape[1], _SLAB):
-        found[:, i : i + _SLAB] = np.rint(_apply(z, image[:, i : i + _SLAB], 0))
-    return found
+    if x or y:
+        image = _means(image, 0, ((x, 2), (y, 1)), rounded=not z)
+    return _means(image, 1, ((z, 0),), rounded=True) if z else image
 
 
 def _same(working: float, own: float) -> bool:
     return abs(working - own) < 1e-6 * own
 
 
-def _coverage(there: range, wanted: range, working: float, own: float) -> sparse.csr_matrix:
-    """How much of each voxel that is there every wanted one covers, as rows that sum to 1."""
-    source = np.array(there)
-    edges = np.array(wanted)[:, None] * working
+def _covers(there: range, wanted: range, working: float, own: float) -> list[Cover]:
+    """The voxels that each wanted one covers along an axis, and which share of it each of them is: the first ones,
+    the second ones, ..."""
+    edges = np.array(wanted) * working
+    first = np.floor(edges / own + 1e-6).astype(np.int64)
+    most = int((np.ceil((edges + working) / own - 1e-6) - first).max())
+    source = first + np.arange(most)[:, None]
     overlap = np.minimum(edges + working, (source + 1) * own) - np.maximum(edges, source * own)
-    overlap[overlap < 1e-6 * own] = 0
-    total = overlap.sum(axis=1, keepdims=True)
-    overlap = overlap / np.where(total > 0, total, 1)
-    return sparse.csr_matrix(overlap.astype(np.float32))
+    overlap[(overlap < 1e-6 * own) | (source < there.start) | (source >= there.stop)] = 0
+    total = overlap.sum(axis=0)
+    shares = (overlap / np.where(total > 0, total, 1)).astype(np.float32)
+    return list(zip(np.clip(source - there.start, 0, len(there) - 1), shares))
 
 
-def _apply(matrix: sparse.csr_matrix | None, image: np.ndarray, axis: int) -> np.ndarray:
-    if matrix is None:
-        return image
-    moved = np.moveaxis(image, axis, 0)
-    flat = np.ascontiguousarray(moved, np.float32).reshape(moved.shape[0], -1)
-    return np.moveaxis((matrix @ flat).reshape(-1, *moved.shape[1:]), 0, axis)
+def _means(
+    image: Tensor, along: int, covers: Sequence[tuple[list[Cover], int]], rounded: bool
+) -> Tensor:
+    """Means over some axes, so many rows `along` another one at a time."""
+    import torch
+
+    rows = image.shape[along] * _AT_ONCE[image.device.type] // image.numel()
+    found = []
+    for part in image.split(max(1, rows), along):
+        for cover, axis in covers:
+            part = _mean(part, axis, cover) if cover else part
+        found.append(part.round_().byte() if rounded else part)
+    return torch.cat(found, along)
+
+
+def _mean(image: Tensor, axis: int, cover: list[Cover]) -> Tensor:
+    """Floats. Products and sums are steps of their own, in one order, so that devices agree."""
+    import torch
+
+    shape = [-1 if axis == other else 1 for other in range(3)]
+    parts = (
+        image.index_select(axis, torch.from_numpy(places).to(image.device))
+        * torch.from_numpy(shares).to(image.device).view(shape)
+        for places, shares in cover
+    )
+    found = next(parts)
+    for part in parts:
+        found.add_(part)
+    return found

@@ -85,7 +85,12 @@ class ImageLayer:
         mip = self.source_mip(resolution_nm)
         own_nm = self.resolutions_nm[mip]
         source = covered(box, resolution_nm, own_nm, _scale_box(self._scales[mip]))
-        return resample(self._read_source(mip, source), source, own_nm, box, resolution_nm)
+        image = self._read_source(mip, source)
+        if np.allclose(own_nm, resolution_nm, rtol=1e-6):
+            return image
+        import torch  # takes seconds
+
+        return resample(torch.from_numpy(image), source, own_nm, box, resolution_nm).numpy()
 
     def coarsest(self) -> tuple[Nm3, Box]:
         """Resolution and box of the coarsest mip."""

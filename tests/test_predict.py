@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from flysoma.models import engines
-from flysoma.models.lattice import View
 from flysoma.models.levels import FULL, as_nibbles, from_nibbles
-from flysoma.models.predict import Predictor, predict_all
+from flysoma.models.predict import Predictor, View, predict_all
 from flysoma.models.unet import SomaNet
 from flysoma.models.weights import Network, NetworkSpec
 
@@ -57,7 +56,7 @@ def test_memory_that_runs_out_halves_the_batch(predictor, image):
 
 def test_only_the_part_that_is_asked_for_comes_back(predictor, image):
     window, part = image[:32, :32, :32], (slice(3, 9), slice(None), slice(10, 11))
-    (found,) = predictor.each([(window, part)])
+    (found,) = predictor.each([(torch.from_numpy(window), part)])
     assert np.array_equal(found, predictor(window[None])[0][(slice(None), *part)])
     assert list(predictor.each([])) == []
 
@@ -106,12 +105,25 @@ def test_each_voxel_comes_from_the_middle_of_a_window(image):
 
 def test_a_volume_smaller_than_a_window_is_seen_with_its_mirror_image(predictor):
     small = np.arange(9 * 17 * 3, dtype=np.uint8).reshape(9, 17, 3)
-    window = View(small).window((-2, 0, 0), (14, 17, 8))
+    window = View(torch.from_numpy(small)).window((-2, 0, 0), (14, 17, 8)).numpy()
     assert (window[2:11, :, :3] == small).all()
     assert (window[:2, :, :3] == small[1::-1]).all()
     assert (window[11:, :, :3] == small[:-4:-1]).all()
     assert (window[2:11, :, 3:6] == small[..., ::-1]).all()
     assert predict_all(predictor, small, *WINDOWS).shape == (2, 9, 17, 3)
+
+
+def test_an_image_that_a_gpu_does_not_hold_stays_where_it_is(predictor, image, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    whole = predict_all(predictor, image, *WINDOWS)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", full)
+        view = predictor.view(image, (1, 2, 3))
+    assert view.image.data_ptr() == image.ctypes.data and view.first == (1, 2, 3)
+    monkeypatch.setattr(predictor, "view", lambda image: View(torch.from_numpy(image)))
+    assert np.array_equal(predict_all(predictor, image, *WINDOWS), whole)
 
 
 def test_openvino_says_what_torch_says(predictor, image):

@@ -7,8 +7,8 @@ from five_balls import OFFSET, RESOLUTION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flysoma.models.lattice import View
 from flysoma.models.levels import FULL, as_bytes, as_nibbles
+from flysoma.models.predict import View
 from flysoma.models.weights import Network, NetworkSpec, save_network
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.coordinator import execute_here
@@ -70,7 +70,7 @@ def test_a_tile_is_what_its_window_of_the_whole_volume_says(grey, block):
     (locate, segment), (coarse, fine) = stage.networks, stage.lattices
     own_nm, coarse_nm = run.config.segment.resolution_nm, run.config.locate.resolution_nm
     whole, coarsely = run.segment_grid.bounds, run.locate_grid.bounds
-    image = run.image.read(whole, own_nm)
+    image = torch.from_numpy(run.image.read(whole, own_nm))
     shrunk = resample(image, whole, own_nm, coarsely, coarse_nm)
     cores, fields = run.store.indices(CORES), run.store.indices(FIELDS)
     assert len(cores) > 3 and len(fields) > 3
@@ -114,7 +114,7 @@ def test_a_coarser_box_is_the_mean_of_what_it_covers(lo, size, nm):
     box = Box(lo, tuple(a + n for a, n in zip(lo, size)))
     source = covered(box, nm, own, Box((-500,) * 3, (500,) * 3))
     values = np.random.default_rng(0).integers(0, 255, source.size[::-1]).astype(np.uint8)
-    found = resample(values, source, own, box, nm)
+    found = resample(torch.from_numpy(values), source, own, box, nm).numpy()
     assert found.shape == box.size[::-1] and found.dtype == np.uint8
     voxel = [0, size[1] // 2, size[2] - 1]  # x, y, z
     weights = []
@@ -125,3 +125,18 @@ def test_a_coarser_box_is_the_mean_of_what_it_covers(lo, size, nm):
         weights.append(np.clip(share, 0, None) / nm[axis])
     expected = np.einsum("zyx,x,y,z", values, *weights)
     assert abs(float(found[tuple(voxel[::-1])]) - expected) < 0.51
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("nm", [(64.0, 64.0, 240.0), (50.0, 77.0, 61.0), (64.0, 64.0, 40.0)])
+def test_a_gpu_makes_the_same_of_an_image_and_cuts_the_same_windows(nm):
+    own, source = (16.0, 16.0, 40.0), Box((3, -5, 7), (403, 295, 97))
+    image = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 255, source.size[::-1]).astype(np.uint8)
+    )
+    box = Box((1, 0, 2), (90, 50, 13))
+    found = resample(image.cuda(), source, own, box, nm)
+    assert found.cpu().equal(resample(image, source, own, box, nm))
+    for start in ((-7, 30, 280), (10, -3, 5), (60, 200, 350)):
+        window = View(image.cuda()).window(start, (70, 120, 130))
+        assert window.cpu().equal(View(image).window(start, (70, 120, 130)))

@@ -134,11 +134,25 @@ def test_networks_are_made_ready_for_long_in_large_volumes_and_in_the_benchmark(
         assert stage.lattices == small.lattices
 
 
-def test_a_repeated_phantom_is_one_again_and_again(tmp_path, monkeypatch):
+def test_a_round_of_predict_is_told_beside_its_networks():
+    receipt = {
+        "counters": {"voxels": 30_000_000, "tiles": 9, "windows": 4},
+        "phases": {"read": 1.0, "work": 2.0, "write": 1.0},
+    }
+    rounds = [(4.0, [receipt] * 2), (2.0, [receipt] * 2), (3.0, [receipt] * 2)]
+    row = speed_predict._row("raw", rounds, lambda receipt: receipt["counters"]["tiles"] / 18)
+    assert row.values == (15.0, 30.0, 20.0)
+    assert row.notes["times the networks alone"] == 3.0
+    assert (row.notes["read"], row.notes["work"]) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_repeated_phantom_is_one_again_and_again(tmp_path, monkeypatch, compressed):
     unit = np.random.default_rng(0).integers(1, 255, (64, 128, 64)).astype(np.uint8)
     made = SimpleNamespace(image=unit)
     monkeypatch.setattr(speed_predict, "make_phantom", lambda *_: made)
-    speed_predict._repeated_phantom(tmp_path / "em", (2, 1, 3))
+    speed_predict._repeated_phantom(tmp_path / "em", (2, 1, 3), compressed)
+    assert all((place.suffix == ".gz") == compressed for place in tmp_path.glob("em/*/*"))
     layer = ImageLayer(f"{tmp_path}/em")
     bounds = layer.working_bounds((64.0, 64.0, 40.0))
     assert np.array_equal(layer.read(bounds, (64.0, 64.0, 40.0)), np.tile(unit, (2, 1, 3)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import multiprocessing
@@ -9,9 +10,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import product
+from itertools import cycle, product
+from multiprocessing.context import SpawnProcess
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from queue import Empty
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,31 +35,50 @@ from .timing import Row, Timing
 
 VOXEL = (40.0, 64.0, 64.0)
 _UNIT = (192, 384, 384)  # of the image, which is so many of it along each axis
-_UNITS = {"cpu": (1, 1, 1), "cuda": (2, 4, 4)}
-_TILES = {"cpu": (1, 1, 1), "cuda": (2, 2, 1)}  # of a task, x, y, z
+_UNITS = {"cpu": (1, 1, 1), "cuda": (4, 8, 8)}
+_TILES = {"cpu": (1, 1, 1), "cuda": Predict().block_tiles}  # of a task, x, y, z
+_ENCODINGS = ("raw", "raw in gzip")  # of chunks
 _SEED = 174
 _PATIENCE_S = 1800.0
 
+Receipt = dict[str, Any]
+
 
 def predict_rows(timing: Timing) -> Iterator[Row]:
-    """Rounds over one volume, by how many processes; then what its networks alone take."""
+    """Rounds of as many tasks as there are processes, which go on and on; beside them their networks alone."""
     with tempfile.TemporaryDirectory(prefix="flysoma-bench-") as name:
-        _repeated_phantom(Path(name) / "em", _UNITS[timing.device])
-        config = RunConfig(
-            image=f"{name}/em",
-            output=f"{name}/run",
-            predict=Predict(block_tiles=_TILES[timing.device]),
-        )
-        run = begin(config)
-        _stage(run).prepare()
-        found = {count: tuple(_rounds(timing, run.path, count)) for count in _counts()}
-        alone = _alone(timing, run)
-        voxels = run.segment_grid.bounds.voxels * 1e-6
-    for count, seconds in found.items():
-        name = f"{count} {'process' if count == 1 else 'processes'}"
-        notes = {"times the networks alone": float(np.median(seconds) / np.median(alone))}
-        yield Row(name, "Mvoxel/s", tuple(voxels / s for s in seconds), notes)
-    yield Row("its networks alone", "Mvoxel/s", tuple(voxels / s for s in alone))
+        batch_s = None
+        for encoding in _ENCODINGS:
+            run = _run(Path(name) / encoding.replace(" ", "-"), encoding, timing.device)
+            batch_s = batch_s or _batch_seconds(timing, run)
+            for count in _counts():
+                title = f"{encoding}, {count} {'process' if count == 1 else 'processes'}"
+                rounds = list(_rounds(timing, run.path, count, title))
+                yield _row(title, rounds, batch_s)
+        receipts = [receipt for _, some in rounds for receipt in some]
+        seconds = sum(map(batch_s, receipts))
+        yield Row("its networks alone", "Mvoxel/s", (1e-6 * _voxels(receipts) / seconds,))
+
+
+def _row(
+    title: str, rounds: list[tuple[float, list[Receipt]]], batch_s: Callable[[Receipt], float]
+) -> Row:
+    """What rounds have done a second; how a process spent its time."""
+    times = [seconds / sum(map(batch_s, receipts)) for seconds, receipts in rounds]
+    receipts = [receipt for _, some in rounds for receipt in some]
+    spent = {
+        name: sum(receipt["phases"][name] for receipt in receipts)
+        for name in ("read", "work", "write")
+    }
+    whole = sum(spent.values())
+    notes = {"times the networks alone": float(np.median(times))}
+    notes |= {name: seconds / whole for name, seconds in spent.items()}
+    rates = tuple(1e-6 * _voxels(some) / seconds for seconds, some in rounds)
+    return Row(title, "Mvoxel/s", rates, notes)
+
+
+def _voxels(receipts: list[Receipt]) -> int:
+    return sum(receipt["counters"]["voxels"] for receipt in receipts)
 
 
 def _counts() -> list[int]:
@@ -62,7 +87,16 @@ def _counts() -> list[int]:
     return sorted({1, max(1, cores // 2), cores})
 
 
-def _repeated_phantom(path: Path, units: tuple[int, int, int]) -> None:
+def _run(folder: Path, encoding: str, device: str) -> Run:
+    """A run whose predict can be done."""
+    _repeated_phantom(folder / "em", _UNITS[device], "gzip" in encoding)
+    predict = Predict(block_tiles=_TILES[device])
+    run = begin(RunConfig(image=f"{folder}/em", output=f"{folder}/run", predict=predict))
+    _stage(run).prepare()
+    return run
+
+
+def _repeated_phantom(path: Path, units: tuple[int, int, int], compressed: bool) -> None:
     """A layer that holds a phantom again and again: the same chunks by other names."""
     ingest_array(
         make_phantom(_UNIT, VOXEL, _SEED, "typical").image, NewLayer(str(path), VOXEL[::-1])
@@ -73,6 +107,10 @@ def _repeated_phantom(path: Path, units: tuple[int, int, int]) -> None:
     scale["size"] = [n * count for n, count in zip(edges, units[::-1])]
     (path / "info").write_text(json.dumps(info | {"scales": [scale]}))
     for place in list((path / scale["key"]).iterdir()):
+        if not compressed:
+            packed, place = place, place.with_suffix("")
+            place.write_bytes(gzip.decompress(packed.read_bytes()))
+            packed.unlink()
         name, dot, end = place.name.partition(".")
         spans = [[int(v) for v in axis.split("-")] for axis in name.split("_")]
         for unit in product(*(range(count) for count in units[::-1])):
@@ -84,42 +122,57 @@ def _repeated_phantom(path: Path, units: tuple[int, int, int]) -> None:
                 os.link(place, place.with_name(other))
 
 
-def _rounds(timing: Timing, path: str, count: int) -> Iterator[float]:
-    """Seconds of each round of all tasks of a run's predict, shared by so many processes."""
+def _rounds(
+    timing: Timing, path: str, count: int, title: str
+) -> Iterator[tuple[float, list[Receipt]]]:
+    """Seconds in which so many tasks came to their end, and their receipts; the first round, in which all begin at
+    once, is left out."""
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(count + 1)
+    ready, over, done = context.Barrier(count), context.Event(), context.Queue()
     work = [
-        context.Process(target=_work, args=(path, number, count, timing.repeats, barrier))
+        context.Process(target=_work, args=(path, number, count, ready, over, done), daemon=True)
         for number in range(count)
     ]
     for process in work:
         process.start()
-    name = f"{count} processes"
-    for number in range(timing.repeats):
-        timing.bars(name, number, timing.repeats)
-        barrier.wait(_PATIENCE_S)
-        start = time.perf_counter()
-        barrier.wait(_PATIENCE_S)
-        yield time.perf_counter() - start
-    timing.bars(name, timing.repeats, timing.repeats)
+    before = 0.0
+    for number in range(timing.repeats + 1):
+        timing.bars(title, number, timing.repeats + 1)
+        receipts = [_next(done, work) for _ in range(count)]
+        now = time.perf_counter()
+        if number:
+            yield now - before, receipts
+        before = now
+    timing.bars(title, 1, 1)
+    over.set()
     for process in work:
         process.join()
 
 
-def _work(path: str, number: int, count: int, rounds: int, barrier: Barrier) -> None:
+def _next(done: Queue[Receipt], work: list[SpawnProcess]) -> Receipt:
+    while True:
+        try:
+            return done.get(timeout=2)
+        except Empty:
+            if not all(process.is_alive() for process in work):
+                raise RuntimeError("a process of the benchmark failed; it has said why") from None
+
+
+def _work(
+    path: str, number: int, count: int, ready: Barrier, over: Event, done: Queue[Receipt]
+) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
-    try:
-        stage = _stage(Run.open(path))
-        tasks = stage.plan()[number::count]
-        do_task(stage, tasks[0])  # for nothing: the networks are made ready
-        for _ in range(rounds):
-            barrier.wait(_PATIENCE_S)
-            for task in tasks:
-                do_task(stage, task)
-            barrier.wait(_PATIENCE_S)
-    except BaseException:
-        barrier.abort()
-        raise
+    stage = _stage(Run.open(path))
+    tasks = stage.plan()
+    first = number % len(tasks)
+    do_task(stage, tasks[first])  # for nothing: the networks are made ready
+    ready.wait(_PATIENCE_S)
+    for index in cycle([*tasks[first:], *tasks[:first]]):
+        del stage.run.image  # with the chunks that it remembers
+        receipt = do_task(stage, index)
+        if over.is_set():
+            return
+        done.put(receipt)
 
 
 def _stage(run: Run) -> PredictStage:
@@ -130,16 +183,18 @@ def _stage(run: Run) -> PredictStage:
 
 
 @torch.inference_mode()
-def _alone(timing: Timing, run: Run) -> tuple[float, ...]:
-    """Seconds of as many batches as the tasks had, of both networks, on what is on the device already."""
-    stage, total = _stage(run), np.zeros(timing.repeats)
-    receipts = run.store.get_jsons(run.store.names("receipts/predict/")).values()
-    for predictor, lattice, counter in zip(stage.networks, stage.lattices, ("tiles", "windows")):
-        counts = [receipt["counters"][counter] for receipt in receipts]
-        batches = sum(math.ceil(count / predictor.batch) for count in counts)
-        work = _batch(timing, predictor, lattice)
-        total += batches * np.array(timing.seconds(f"{counter} alone", work))
-    return tuple(total.tolist())
+def _batch_seconds(timing: Timing, run: Run) -> Callable[[Receipt], float]:
+    """What the networks alone need for the batches of a task, on what is on the device already."""
+    stage = _stage(run)
+    batch_s = {
+        counter: float(np.median(timing.seconds(f"{counter} alone", _batch(timing, *pair))))
+        for counter, *pair in zip(("tiles", "windows"), stage.networks, stage.lattices)
+    }
+    size = stage.networks[0].batch
+    return lambda receipt: sum(
+        math.ceil(receipt["counters"][counter] / size) * seconds
+        for counter, seconds in batch_s.items()
+    )
 
 
 def _batch(timing: Timing, predictor: Predictor, lattice: Lattice) -> Callable[[], object]:
