@@ -151,7 +151,7 @@ def test_a_repeated_phantom_is_one_again_and_again(tmp_path, monkeypatch, compre
     unit = np.random.default_rng(0).integers(1, 255, (64, 128, 64)).astype(np.uint8)
     made = SimpleNamespace(image=unit)
     monkeypatch.setattr(speed_predict, "make_phantom", lambda *_: made)
-    speed_predict._repeated_phantom(tmp_path / "em", (2, 1, 3), compressed)
+    speed_predict._repeated_phantom(tmp_path / "em", (128, 128, 192), compressed)
     assert all((place.suffix == ".gz") == compressed for place in tmp_path.glob("em/*/*"))
     layer = ImageLayer(f"{tmp_path}/em")
     bounds = layer.working_bounds((64.0, 64.0, 40.0))

@@ -34,10 +34,14 @@ from ..ingest import NewLayer, ingest_array
 from .timing import Row, Timing
 
 VOXEL = (40.0, 64.0, 64.0)
-_UNIT = (192, 384, 384)  # of the image, which is so many of it along each axis
-_UNITS = {"cpu": (1, 1, 1), "cuda": (4, 8, 8)}
+_UNIT = (192, 384, 384)  # of the image, which is that again and again
+_SHAPE = {
+    "cpu": _UNIT,
+    "cuda": (768, 2944, 2944),
+}  # blocks of one size, met in the middle of chunks
 _TILES = {"cpu": (1, 1, 1), "cuda": Predict().block_tiles}  # of a task, x, y, z
 _ENCODINGS = ("raw", "raw in gzip")  # of chunks
+_BATCHES = {"cpu": 1, "cuda": 8}  # one after the other, as a task has them
 _SEED = 174
 _PATIENCE_S = 1800.0
 
@@ -89,37 +93,35 @@ def _counts() -> list[int]:
 
 def _run(folder: Path, encoding: str, device: str) -> Run:
     """A run whose predict can be done."""
-    _repeated_phantom(folder / "em", _UNITS[device], "gzip" in encoding)
+    _repeated_phantom(folder / "em", _SHAPE[device], "gzip" in encoding)
     predict = Predict(block_tiles=_TILES[device])
     run = begin(RunConfig(image=f"{folder}/em", output=f"{folder}/run", predict=predict))
     _stage(run).prepare()
     return run
 
 
-def _repeated_phantom(path: Path, units: tuple[int, int, int], compressed: bool) -> None:
-    """A layer that holds a phantom again and again: the same chunks by other names."""
-    ingest_array(
-        make_phantom(_UNIT, VOXEL, _SEED, "typical").image, NewLayer(str(path), VOXEL[::-1])
-    )
+def _repeated_phantom(path: Path, shape: tuple[int, int, int], compressed: bool) -> None:
+    """A layer, of whole chunks, that holds a phantom again and again: the same chunks by other names."""
+    unit = make_phantom(_UNIT, VOXEL, _SEED, "typical").image
+    ingest_array(unit, NewLayer(str(path), VOXEL[::-1]))
     info = json.loads((path / "info").read_text())
     scale = info["scales"][0]
-    edges = scale["size"]
-    scale["size"] = [n * count for n, count in zip(edges, units[::-1])]
+    step, folder = scale["chunk_sizes"][0], path / scale["key"]
+    if not compressed:
+        for place in list(folder.iterdir()):
+            place.with_suffix("").write_bytes(gzip.decompress(place.read_bytes()))
+            place.unlink()
+    scale["size"] = list(shape[::-1])
     (path / "info").write_text(json.dumps(info | {"scales": [scale]}))
-    for place in list((path / scale["key"]).iterdir()):
-        if not compressed:
-            packed, place = place, place.with_suffix("")
-            place.write_bytes(gzip.decompress(packed.read_bytes()))
-            packed.unlink()
-        name, dot, end = place.name.partition(".")
-        spans = [[int(v) for v in axis.split("-")] for axis in name.split("_")]
-        for unit in product(*(range(count) for count in units[::-1])):
-            moved = [
-                [v + i * n for v in span] for span, i, n in zip(spans, unit, edges) if any(unit)
-            ]
-            if moved:
-                other = "_".join(f"{a}-{b}" for a, b in moved) + dot + end
-                os.link(place, place.with_name(other))
+    end = ".gz" if compressed else ""
+    for first in product(*(range(0, n, s) for n, s in zip(shape[::-1], step))):
+        same = [a % n for a, n in zip(first, unit.shape[::-1])]
+        if list(first) != same:
+            one, other = (
+                folder / ("_".join(f"{a}-{a + s}" for a, s in zip(at, step)) + end)
+                for at in (same, first)
+            )
+            os.link(one, other)
 
 
 def _rounds(
@@ -187,7 +189,8 @@ def _batch_seconds(timing: Timing, run: Run) -> Callable[[Receipt], float]:
     """What the networks alone need for the batches of a task, on what is on the device already."""
     stage = _stage(run)
     batch_s = {
-        counter: float(np.median(timing.seconds(f"{counter} alone", _batch(timing, *pair))))
+        counter: float(np.median(timing.seconds(f"{counter} alone", _batches(timing, *pair))))
+        / _BATCHES[timing.device]
         for counter, *pair in zip(("tiles", "windows"), stage.networks, stage.lattices)
     }
     size = stage.networks[0].batch
@@ -197,7 +200,7 @@ def _batch_seconds(timing: Timing, run: Run) -> Callable[[Receipt], float]:
     )
 
 
-def _batch(timing: Timing, predictor: Predictor, lattice: Lattice) -> Callable[[], object]:
+def _batches(timing: Timing, predictor: Predictor, lattice: Lattice) -> Callable[[], object]:
     grey = torch.randint(0, 255, (predictor.batch, 1, *lattice.window), device=timing.device)
     fed = predictor.network.spec.feed(grey.float())
-    return lambda: predictor.run(fed)
+    return lambda: [predictor.run(fed).shape for _ in range(_BATCHES[timing.device])]
