@@ -25,9 +25,10 @@ from . import distributed
 from .dataset import Patches, Source, Volume
 from .judge import judge_voxels, run_network, save_picture
 from .losses import soma_loss
+from .shipped import find_weights
 from .targets import CLASSES
 from .train_config import TrainConfig, Zyx
-from .weights import Network, NetworkSpec, find_weights, load_network, save_network
+from .weights import Network, NetworkSpec, load_network, save_network
 
 Progress = Callable[[dict[str, Any]], None]
 Judge = Callable[[Network, Sequence[Volume], TrainConfig], dict[str, Any]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 from collections.abc import Mapping
@@ -16,11 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .shipped import PREFIX, find_weights, fingerprint
 from .swin import swin_unetr
 from .unet import SomaNet, UNet
 
-PACKAGED = Path(__file__).parent / "weights"
-_PREFIX = "flysoma/"
 _ARCHITECTURES: dict[str, Any] = {"unet": UNet, "somanet": SomaNet, "swin_unetr": swin_unetr}
 _CLASSES = {2: ("background", "core"), 3: ("background", "interior", "boundary")}
 _ROLES = ("locate", "segment")
@@ -112,8 +110,8 @@ def load_network(name: str | Path) -> Network:
     carries code, or whose tensors do not fit.
     """
     path = find_weights(str(name))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if str(name).startswith(_PREFIX):
+    digest = fingerprint(path)
+    if str(name).startswith(PREFIX):
         _check_packaged(path, digest)
     if path.suffix == ".safetensors":
         spec, state = _read_safetensors(path)
@@ -137,24 +135,7 @@ def save_network(path: str | Path, network: Network, half: bool = False) -> str:
         for key, value in network.module.state_dict().items()
     }
     save_file(state, str(path), metadata={"spec": json.dumps(asdict(network.spec), sort_keys=True)})
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def packaged_names() -> list[str]:
-    """Names of the weights that are shipped."""
-    return [_PREFIX + path.stem for path in sorted(PACKAGED.glob("*.safetensors"))]
-
-
-def find_weights(name: str) -> Path:
-    """The file of shipped weights, or the file itself; UserError where there is none."""
-    packaged = name.startswith(_PREFIX)
-    path = PACKAGED / f"{name.removeprefix(_PREFIX)}.safetensors" if packaged else Path(name)
-    if not path.is_file():
-        shipped = ", ".join(packaged_names()) or "none"
-        raise UserError(
-            f"no weights file at '{name}'; give a file, or one of those shipped: {shipped}"
-        )
-    return path
+    return fingerprint(Path(path))
 
 
 def _check_packaged(path: Path, digest: str) -> None:

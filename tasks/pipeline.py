@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from .. import __version__
 from ..errors import UserError
 from .attempts import failures, index_of
 from .config import RunConfig, parse_config
@@ -91,11 +92,11 @@ def begin(config: RunConfig) -> Run:
                 f"{run.path} belongs to a run of another config ({'; '.join(differences)}); "
                 "choose another output, or take back the change"
             )
+        run.check_origin()
         return run
     _ = run.tiles  # what is wrong is said before anything is written
-    manifest = _manifest(run)
+    run.store.put_json("manifest.json", _manifest(run))
     run.store.put("config.yaml", config.to_yaml().encode(), "application/yaml")
-    run.store.put_json("manifest.json", manifest)
     return run
 
 
@@ -158,9 +159,10 @@ def _stage_status(run: Run, name: str) -> dict[str, Any]:
 
 
 def _manifest(run: Run) -> dict[str, Any]:
-    names = ("flysoma", "torch", "numpy", "cloud-volume", "igneous-pipeline", "task-queue")
+    names = ("torch", "numpy", "cloud-volume", "igneous-pipeline", "task-queue")
+    versions = {name: importlib.metadata.version(name) for name in names}
     return {
-        "versions": {name: importlib.metadata.version(name) for name in names},
+        "versions": versions | {"flysoma": __version__},
         "config_hash": run.config.content_hash,
         "image_info_sha256": hashlib.sha256(run.image.info_text.encode()).hexdigest(),
         "weights_sha256": {

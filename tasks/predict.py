@@ -64,7 +64,8 @@ class PredictStage(Stage):
 
     @cached_property
     def networks(self) -> tuple[Predictor, Predictor]:
-        """Localization and segmentation."""
+        """Localization and segmentation. Raises UserError when they are not those that the run was begun with."""
+        self.run.check_origin()
         lasting = math.prod(self.run.tiles.fine.shape) >= self.many_tiles
         config = self.run.config
         return predictor(config.locate.weights, lasting), predictor(config.segment.weights, lasting)

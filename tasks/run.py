@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..errors import UserError
+from ..models.shipped import find_weights, fingerprint
 from .config import RunConfig, parse_config
 from .geometry import BlockGrid, Box, Vec3, vec3
 from .store import RunStore
@@ -41,6 +43,22 @@ class Run:
             )
         config = parse_config(text.decode(), f"{store.cloudpath}/config.yaml")
         return cls(config.model_copy(update={"output": store.cloudpath}))
+
+    def check_origin(self) -> None:
+        """Raise UserError when this is not the flysoma that the run was begun with, or the weights are others."""
+        begun = self.store.get_json("manifest.json")
+        before = begun["versions"]["flysoma"]
+        if before != __version__:
+            raise UserError(
+                f"{self.path} was begun with flysoma {before} and this is {__version__}; "
+                "go on with that one, or choose another output"
+            )
+        for name, digest in begun["weights_sha256"].items():
+            weights = getattr(self.config, name).weights
+            if fingerprint(find_weights(weights)) != digest:
+                raise UserError(
+                    f"{weights} is not the file that {self.path} was begun with; put it back, or choose another output"
+                )
 
     @cached_property
     def image(self) -> ImageLayer:

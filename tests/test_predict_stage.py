@@ -1,5 +1,7 @@
 """The stage that runs both networks: what it says of a tile depends on the volume alone."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from five_balls import OFFSET, RESOLUTION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flysoma.errors import UserError
 from flysoma.models.levels import FULL, as_bytes, as_nibbles
 from flysoma.models.predict import View
 from flysoma.models.weights import Network, NetworkSpec, save_network
@@ -100,6 +103,26 @@ def test_only_what_may_be_a_core_is_kept_and_only_there_is_more_asked(grey):
         lo, hi = tiles.owned(tiles.tile(number))
         if cores[tuple(slice(a, b) for a, b in zip(lo, hi))].astype(bool).sum() > 102:  # 0.1 um3
             assert number in asked
+
+
+@pytest.mark.parametrize("changed", ["weights", "version"])
+def test_a_run_goes_on_with_what_it_was_begun_with_or_not_at_all(
+    grey, tmp_path, monkeypatch, changed
+):
+    shutil.copytree(grey, tmp_path / "own")
+    run = predicted(tmp_path / "own", "run", block_tiles=(9, 9, 9))
+    begin(run.config)
+    if changed == "weights":
+        with open(tmp_path / "own/segment.safetensors", "ab") as file:
+            file.write(b" ")
+        words = "segment.safetensors is not the file that .*/run was begun with"
+    else:
+        monkeypatch.setattr("flysoma.tasks.run.__version__", "0.0.9")
+        words = "was begun with flysoma .* and this is 0.0.9"
+    with pytest.raises(UserError, match=words):
+        begin(run.config)
+    with pytest.raises(UserError, match=words):
+        _ = make_stage("predict", run).networks
 
 
 @given(

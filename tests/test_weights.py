@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flysoma.errors import UserError
-from flysoma.models import weights
+from flysoma.models import shipped
 from flysoma.models.unet import SomaNet, UNet
 from flysoma.models.weights import Network, NetworkSpec, load_network, normalize, save_network
 
@@ -90,7 +90,7 @@ def test_published_swin_unetr_loads(tmp_path):
 def test_a_missing_file_is_refused_with_the_names_that_are_shipped(tmp_path):
     assert "no weights file at" in refusal(tmp_path / "none.safetensors")
     message = refusal("flysoma/none-v9")
-    for name in weights.packaged_names():
+    for name in shipped.packaged_names():
         assert name in message
 
 
@@ -148,7 +148,7 @@ def test_a_file_of_another_architecture_is_refused(tmp_path):
 
 def test_shipped_weights_are_checked_against_their_sidecar(saved, tmp_path, monkeypatch):
     path, _, digest = saved
-    monkeypatch.setattr(weights, "PACKAGED", tmp_path)
+    monkeypatch.setattr(shipped, "PACKAGED", tmp_path)
     assert "tiny.json is missing" in refusal("flysoma/tiny")
     path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
     assert load_network("flysoma/tiny").fingerprint == digest
@@ -156,7 +156,7 @@ def test_shipped_weights_are_checked_against_their_sidecar(saved, tmp_path, monk
     assert "sha256 differs" in refusal("flysoma/tiny")
 
 
-@pytest.mark.parametrize("name", weights.packaged_names())
+@pytest.mark.parametrize("name", shipped.packaged_names())
 def test_shipped_weights_load(name):
     network = load_network(name)
     assert network.spec.role == name.removeprefix("flysoma/").split("-")[0]
@@ -201,4 +201,4 @@ def test_only_what_says_so_is_normalized(tissue):
     assert torch.equal(SPEC.feed(tissue), normalize(tissue) / 64 - 2)
     published = NetworkSpec("unet", SPEC.classes, SPEC.voxel_nm, SPEC.window)
     assert torch.equal(published.feed(tissue), tissue)
-    assert all(load_network(name).spec.normalized for name in weights.packaged_names())
+    assert all(load_network(name).spec.normalized for name in shipped.packaged_names())

@@ -21,7 +21,8 @@ from skimage.segmentation import watershed
 from ...models.emads import shrink_image
 from ...models.instances import make_instances
 from ...models.predict import Predictor, predict_all
-from ...models.weights import find_weights, load_network
+from ...models.shipped import find_weights
+from ...models.weights import load_network
 from ...tasks.config import Locate, Predict, RunConfig, Segment, Soma
 from ...tasks.coordinator import execute_here
 from ...tasks.locate import SEEDS
