@@ -68,6 +68,18 @@ def new_network(config: TrainConfig, voxel_nm: tuple[float, float, float]) -> Ne
     return Network(module, spec)
 
 
+def check_network(config: TrainConfig) -> None:
+    """Raise UserError when the network cannot be trained as asked, which can be told before any volume is made."""
+    spec, (z, y, x) = new_network(config, (1.0, 1.0, 1.0)).spec, config.patch_zyx
+    if distributed.device().type != "cpu" or not config.bf16 or 2 not in _depths(spec, (z, y, x)):
+        return
+    deeper = next(n for n in count(z + 1) if 2 not in _depths(spec, (n, y, x)))
+    raise UserError(
+        f"patches of {z} sections shrink to 2 inside the network, where bfloat16 gradients come out wrong "
+        f"on processors; use {deeper} sections, or set 'bf16: false'"
+    )
+
+
 def train(
     config: TrainConfig,
     source: Source,
@@ -90,6 +102,7 @@ def train(
     Raises:
       UserError: nothing to learn from; or a checkpoint of another training lies there.
     """
+    check_network(config)
     if not source.train or not source.held_out:
         raise UserError("training needs at least one volume to learn from and one to judge by")
     if not any((volume.labels > 0).any() for volume in source.train):
@@ -136,13 +149,6 @@ class _Run:
             config.seed,
             config.boundary_nm,
         )
-        if self.device.type == "cpu" and config.bf16 and 2 in _depths(self.spec, config.patch_zyx):
-            z, y, x = config.patch_zyx
-            deeper = next(n for n in count(z + 1) if 2 not in _depths(self.spec, (n, y, x)))
-            raise UserError(
-                f"patches of {z} sections shrink to 2 inside the network, where bfloat16 gradients come out wrong "
-                f"on processors; use {deeper} sections, or set 'bf16: false'"
-            )
         self.number, self.seconds, self.skipped, self.since_best = 0, 0.0, 0, 0
         self.best: dict[str, Any] = {"score": [-1.0]}
         self.best_state = self.mean

@@ -12,7 +12,7 @@ import torch
 
 from ..models import distributed
 from ..models.targets import Role
-from ..models.train import train
+from ..models.train import check_network, train
 from ..models.train_config import TrainConfig
 from ..tasks.config import parse_yaml, read_config, validated
 from .train_data import make_source
@@ -51,6 +51,7 @@ def command(role: Role, config: str | None, output: Path, threads: int | None, *
 
 def _train(config: TrainConfig, output: Path, line: str) -> None:
     """One process's part."""
+    check_network(config)
     if not distributed.first():
         distributed.wait()  # until the phantoms are made
     source = make_source(config, output)

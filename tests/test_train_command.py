@@ -124,6 +124,7 @@ def test_volumes_are_those_that_were_annotated(lab):
         ("data: [{image: EM, labels: EM, boxes_nm: [BOX]}]", "one of type segmentation is needed"),
         ("data: [{emads: emads, colour: red}]", "colour"),
         ("stepz: 3", "unknown key 'stepz'"),
+        ("patch: [32, 64, 64]", "shrink to 2 inside the network"),  # said before phantoms are made
         ("class_weights: [1, 2]", "segment has 3 class_weights"),
         ("- 1", "expected keys such as"),
     ],
