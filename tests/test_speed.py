@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from flysoma.errors import UserError
 from flysoma.models.unet import SomaNet
 from flysoma.scripts.bench import (
     speed,
@@ -161,3 +162,9 @@ def test_a_repeated_phantom_is_one_again_and_again(tmp_path, monkeypatch, compre
 def test_what_is_no_part_is_one_line():
     done = CliRunner().invoke(cli, ["bench", "speed", "--parts", "engine"])
     assert done.exit_code == 2 and "network, block, predict, pipeline, stitch" in str(done.output)
+
+
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = CliRunner().invoke(cli, ["bench", "speed", "--device", "cuda"])
+    assert isinstance(done.exception, UserError) and "sees no GPU" in str(done.exception)

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import torch
 
+from ...errors import UserError
 from ..progress import Bars
 from .rivals import chosen
 from .speed_block import block_rows
@@ -50,6 +51,10 @@ _PACKAGES = ("flysoma", "torch", "openvino", "numpy", "cloud-volume")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(parts: str, device: str, repeats: int, output: Path | None, as_json: bool) -> None:
     """Measure this machine, the networks on it, and what is done around them; medians and spread."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "torch sees no GPU here: give '--device cpu', or see that there is a driver and a torch with CUDA"
+        )
     machine = describe_machine(device)
     result = {"machine": machine, "parts": {}}
     if not as_json:
