@@ -357,4 +357,5 @@ def command(**options: Any) -> None:
             bars,
         )
     x, y, z = sizes[0]
-    click.echo(f"{layer.cloudpath}: {x} x {y} x {z} voxels, {len(sizes)} mips")
+    mips = "1 mip" if len(sizes) == 1 else f"{len(sizes)} mips"
+    click.echo(f"{layer.cloudpath}: {x} x {y} x {z} voxels, {mips}")
