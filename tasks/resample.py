@@ -27,7 +27,7 @@ def covered(box: Box, resolution_nm: Nm3, own_nm: Nm3, whole: Box) -> Box:
     for axis in range(3):
         working, own = resolution_nm[axis], own_nm[axis]
         first, last = whole.lo[axis], whole.hi[axis]
-        if _same(working, own):
+        if same(working, own):
             lo.append(max(box.lo[axis], first))
             hi.append(min(box.hi[axis], last))
         else:
@@ -43,7 +43,7 @@ def resample(image: Tensor, source: Box, own_nm: Nm3, box: Box, resolution_nm: N
     Both uint8, on one device; the bytes are the same on every device.
     """
     x, y, z = (
-        [] if _same(working, own) else _covers(range(*there), range(*wanted), working, own)
+        [] if same(working, own) else _covers(range(*there), range(*wanted), working, own)
         for there, wanted, working, own in zip(
             zip(source.lo, source.hi), zip(box.lo, box.hi), resolution_nm, own_nm
         )
@@ -53,7 +53,8 @@ def resample(image: Tensor, source: Box, own_nm: Nm3, box: Box, resolution_nm: N
     return _means(image, 1, ((z, 0),), rounded=True) if z else image
 
 
-def _same(working: float, own: float) -> bool:
+def same(working: float, own: float) -> bool:
+    """Whether two voxels have one length."""
     return abs(working - own) < 1e-6 * own
 
 

@@ -46,8 +46,8 @@ class Run:
 
     def check_origin(self) -> None:
         """Raise UserError when this is not the flysoma that the run was begun with, or the weights are others."""
-        begun = self.store.get_json("manifest.json")
-        before = begun["versions"]["flysoma"]
+        begun = self.store.get_json("manifest.json") or {}
+        before = begun.get("versions", {}).get("flysoma", "of no known version")
         if before != __version__:
             raise UserError(
                 f"{self.path} was begun with flysoma {before} and this is {__version__}; "

@@ -22,7 +22,7 @@ from deflate import DeflateError
 
 from ..errors import UserError
 from .geometry import Box, Vec3, vec3
-from .resample import Nm3, covered, resample
+from .resample import Nm3, covered, resample, same
 from .store import normalize_cloudpath
 
 CHUNK: Vec3 = (64, 64, 64)
@@ -86,7 +86,7 @@ class ImageLayer:
         own_nm = self.resolutions_nm[mip]
         source = covered(box, resolution_nm, own_nm, _scale_box(self._scales[mip]))
         image = self._read_source(mip, source)
-        if np.allclose(own_nm, resolution_nm, rtol=1e-6):
+        if all(map(same, resolution_nm, own_nm)):
             return image
         import torch  # takes seconds
 

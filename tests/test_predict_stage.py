@@ -105,7 +105,7 @@ def test_only_what_may_be_a_core_is_kept_and_only_there_is_more_asked(grey):
             assert number in asked
 
 
-@pytest.mark.parametrize("changed", ["weights", "version"])
+@pytest.mark.parametrize("changed", ["weights", "version", "manifest"])
 def test_a_run_goes_on_with_what_it_was_begun_with_or_not_at_all(
     grey, tmp_path, monkeypatch, changed
 ):
@@ -116,6 +116,9 @@ def test_a_run_goes_on_with_what_it_was_begun_with_or_not_at_all(
         with open(tmp_path / "own/segment.safetensors", "ab") as file:
             file.write(b" ")
         words = "segment.safetensors is not the file that .*/run was begun with"
+    elif changed == "manifest":
+        run.store.put("manifest.json", b"{")
+        words = "was begun with flysoma of no known version"
     else:
         monkeypatch.setattr("flysoma.tasks.run.__version__", "0.0.9")
         words = "was begun with flysoma .* and this is 0.0.9"
