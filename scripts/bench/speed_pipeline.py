@@ -58,8 +58,9 @@ def pipeline_rows(timing: Timing, edges: tuple[int, ...] = (2, 3, 4)) -> Iterato
             ingest_array(brain, NewLayer(f"{folder}/{edge}", VOXEL[::-1]))
         cases = [*((edge, 1) for edge in edges), (edges[-1], 2)]
         found: dict[tuple[int, int], list[Taken]] = {case: [] for case in cases}
-        for number in range(timing.repeats):  # in turns: a machine that grows slower is so for all
-            for place, (edge, workers) in enumerate(cases):
+        for number in range(timing.repeats):  # in turns, to and fro: who grows slower is so for all
+            order = cases if number % 2 == 0 else cases[::-1]
+            for place, (edge, workers) in enumerate(order):
                 timing.bars("runs", number * len(cases) + place, timing.repeats * len(cases))
                 config = _small_blocks(
                     f"{folder}/{edge}", f"{folder}/run-{edge}-{workers}-{number}"
@@ -137,12 +138,14 @@ def _straight(alone: dict[int, list[Taken]]) -> Row:
     """Whether cost grows with the number of blocks: what a run costs at once and what each block adds, a round each."""
     blocks = np.array([edge**3 for edge in alone])
     rounds = np.array([[_task_s(t) for t in some] for some in zip(*alone.values())])
-    fits = [np.polyfit(blocks, costs, 1, w=1 / costs) for costs in rounds]
-    middle = np.median(rounds, axis=0)
-    slope, start = np.polyfit(blocks, middle, 1, w=1 / middle)
-    off = np.abs(start + slope * blocks - middle) / middle
-    notes = {"at once, s": float(start), "most off a straight line": float(off.max())}
-    return Row("each block adds", "s", tuple(float(fit[0]) for fit in fits), notes)
+    fits = np.array([np.polyfit(blocks, costs, 1, w=1 / costs) for costs in rounds])
+    off = (fits[:, :1] * blocks + fits[:, 1:]) / rounds - 1
+    notes = {
+        "at once, s": float(np.median(fits[:, 1])),
+        "most off a straight line": float(np.abs(np.median(off, axis=0)).max()),
+        "in the worst round": float(np.abs(off).max()),
+    }
+    return Row("each block adds", "s", tuple(fits[:, 0].tolist()), notes)
 
 
 def _task_s(taken: Taken) -> float:
