@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +47,9 @@ def stitch_rows(timing: Timing, brain: Brain = Brain()) -> Iterator[Row]:
     yield Row("match, a face", "s", found, {f"worker-hours for {3 * brain.blocks} faces": hours})
 
     labels, pair = somas_in_labels(brain, rng)
-    yield _once(f"resolve {brain.pairs} pairs", lambda: _resolve(labels, pair), labels=brain.labels)
-    yield _finish(brain, labels, pair)
+    name = f"resolve {brain.pairs} pairs"
+    yield _large(timing, name, lambda: _resolve(labels, pair), labels=brain.labels)
+    yield _finish(timing, brain, labels, pair)
 
     core = crackle.compress(balls(_CORE, 0))
     table = np.arange(1 << 16, dtype=np.uint64)
@@ -100,15 +100,14 @@ def _resolve(labels: Labels, pair: dict[str, np.ndarray]) -> None:
     resolve(labels, pair, np.zeros((0, 2), np.int64), _VOXEL_UM3, _CAP_UM3)
 
 
-def _once(name: str, work: Any, **notes: Any) -> Row:
+def _large(timing: Timing, name: str, work: Any, **notes: Any) -> Row:
+    """Of what holds a whole brain; with the most memory."""
     forget_peak()
-    start = time.perf_counter()
-    work()
-    seconds = time.perf_counter() - start
-    return Row(name, "s", (seconds,), notes | {"peak GB of the process": peak_gb()})
+    found = timing.seconds(name, work, warm=False)
+    return Row(name, "s", found, notes | {"peak GB of the process": peak_gb()})
 
 
-def _finish(brain: Brain, labels: Labels, pair: dict[str, np.ndarray]) -> Row:
+def _finish(timing: Timing, brain: Brain, labels: Labels, pair: dict[str, np.ndarray]) -> Row:
     """What the coordinator does after match: a file for each block and one for its pairs, as many as labels in all."""
     with tempfile.TemporaryDirectory(prefix="flysoma-bench-") as folder:
         run = Run(RunConfig(image=f"{folder}/em", output=f"{folder}/run"))
@@ -116,7 +115,8 @@ def _finish(brain: Brain, labels: Labels, pair: dict[str, np.ndarray]) -> Row:
         _write_blocks(Path(folder) / "run", brain, labels, few)
         stage = _Whole(run)
         stage.blocks = brain.blocks
-        return _once(f"gather and resolve {brain.blocks} blocks", stage.finish, labels=brain.labels)
+        name = f"gather and resolve {brain.blocks} blocks"
+        return _large(timing, name, stage.finish, labels=brain.labels)
 
 
 class _Whole(MatchStage):
