@@ -47,7 +47,15 @@ def plan(config: str, price: bool, probe: str | None, as_json: bool) -> None:
         click.echo(line(_total(rows)))
         click.echo(f"hours: {source}")
     click.echo("most that there can be; '-': batches of somas, as many as are found")
+    times = rows[0]["times_read"]
+    if times is not None and times > _OFTEN:
+        click.echo(
+            f"predict reads a chunk of the image {times:.2f} times: larger predict.block_tiles "
+            f"than {list(asked.config.predict.block_tiles)} read less, and hold more in memory"
+        )
 
+
+_OFTEN = 1.3
 
 _COLUMNS = (  # key, name, width, form
     ("tasks", "tasks <=", 10, ",d"),

@@ -30,7 +30,8 @@ def estimate(run: Run) -> list[dict[str, Any]]:
 
     `tasks` is the most that there can be, `dropped` how many blocks hold no tissue; how many are needed depends on
     where somas are found. `tasks` is None for a stage whose tasks are batches of somas. `voxels` are read, `gb` are
-    gigabytes of them unpacked, `gb_out` those written, `reads` and `writes` are requests to the store.
+    gigabytes of them unpacked, `gb_out` those written, `reads` and `writes` are requests to the store. `times_read`, of
+    predict alone: how often it reads a byte of the image, as blocks of tiles share chunks.
     """
     config, grid = run.config, run.segment_grid
     tissue, looked = Tissue(run), config.locate.resolution_nm
@@ -92,13 +93,17 @@ def _predict_row(run: Run, seen: list[Box]) -> dict[str, Any]:
     read = [box.grow(margin).intersect(bounds) for box in seen]
     fetched = [run.image.fetched(box, resolution_nm) for box in read]
     voxels_in = sum(box.voxels for box in seen)
+    bytes_in = sum(voxels for _, voxels in fetched)
+    source_nm = run.image.resolutions_nm[run.image.source_mip(resolution_nm)]
+    source_in = voxels_in * math.prod(resolution_nm) / math.prod(source_nm)
     tiles = len(seen) * math.prod(run.config.predict.block_tiles)
     return {
         "stage": "predict",
         "tasks": len(seen),
         "dropped": len(run.tiles.grid) - len(seen),
         "voxels": voxels_in,
-        "gb": sum(voxels for _, voxels in fetched) / 1e9,
+        "gb": bytes_in / 1e9,
+        "times_read": bytes_in / source_in if seen else None,
         "gb_out": _FIELD_BYTES * voxels_in / 1e9,
         "reads": sum(chunks for chunks, _ in fetched),
         "writes": 2 * tiles + _RECORDS * len(seen),

@@ -19,6 +19,8 @@ from cloudfiles import CloudFiles
 from five_balls import CENTRES, OFFSET, RADIUS_NM, RESOLUTION, digest, flysoma, somas, write_config
 
 from flysoma.tasks import coordinator, mips, pipeline
+from flysoma.tasks.config import RunConfig
+from flysoma.tasks.estimate import estimate
 from flysoma.tasks.geometry import Box
 from flysoma.tasks.publish import suspects
 from flysoma.tasks.run import Run
@@ -261,6 +263,20 @@ def test_plan_shows_every_stage_and_no_fewer_tasks_than_are_done(volume, undistu
     assert rows["segment"]["tasks"] == 27 and rows["relabel"]["voxels"] == 137 * 131 * 141
     assert not (volume[0] / "planned").exists()
     assert "mesh_merge" in flysoma("plan", asked).stdout
+
+
+@pytest.mark.parametrize("tiles, told", [([2, 2, 2], True), ([8, 8, 8], False)])
+def test_plan_says_when_chunks_are_read_again_and_again(tmp_path, tiles, told):
+    whole = Box((0, 0, 0), (3072, 3072, 1280))
+    create_layer(f"{tmp_path}/em", "image", "uint8", (32.0, 32.0, 40.0), whole)
+    layer = {"image": f"{tmp_path}/em", "output": f"{tmp_path}/run"}
+    asked = RunConfig(**layer, predict={"block_tiles": tiles})
+    (tmp_path / "run.yaml").write_text(asked.to_yaml())
+    (predict, *_) = estimate(Run(asked))
+    assert predict["times_read"] == pytest.approx(predict["gb"] * 1e9 / whole.voxels)
+    assert (predict["times_read"] > 1.3) is told
+    shown = flysoma("plan", tmp_path / "run.yaml").stdout
+    assert (f"{predict['times_read']:.2f} times: larger predict.block_tiles" in shown) is told
 
 
 def test_a_run_as_its_own_probe_takes_what_it_took(volume, undisturbed):

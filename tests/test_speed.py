@@ -108,7 +108,7 @@ def test_a_brain_is_projected_from_a_run_here(undisturbed, monkeypatch):
     timing = Timing("cpu", 1, lambda *_: None)
     predict, rest, money = speed_brain.brain_rows(timing, (8, 16, 16))
     assert predict.notes["tasks"] == 919 and 403 < predict.notes["Gvoxel"] < 404
-    assert 1.2 < predict.notes["voxels read for one"] < 1.3
+    assert 1.2 < predict.notes["times read"] < 1.3
     assert predict.median > 0 and rest.median > 0 and money.median > 0
 
 

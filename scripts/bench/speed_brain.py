@@ -54,7 +54,7 @@ def _rows(found: list[dict[str, dict[str, Any]]]) -> Iterator[Row]:
         "tasks": first["tasks"],
         "Gvoxel": first["voxels"] / 1e9,
         "TB read": first["gb"] / 1e3,
-        "voxels read for one": first["gb"] * 1e9 / first["voxels"],
+        "times read": first["times_read"],
     }
     yield Row("projected, predict", "h", tuple(each["predict"]["hours"] for each in found), notes)
     rest = [[row for name, row in each.items() if name != "predict"] for each in found]
