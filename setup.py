@@ -8,6 +8,12 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+FOLDERS = ("tasks", "models", "analysis", "scripts")
+PACKAGES = [
+    ".".join(path.parent.relative_to(ROOT).parts)
+    for folder in FOLDERS
+    for path in sorted((ROOT / folder).rglob("__init__.py"))
+]
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text(), re.M).group(1)
 
 
@@ -95,14 +101,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     package_dir={"flysoma": "."},
-    packages=[
-        "flysoma",
-        "flysoma.tasks",
-        "flysoma.models",
-        "flysoma.analysis",
-        "flysoma.scripts",
-        "flysoma.scripts.bench",
-    ],
+    packages=["flysoma", *(f"flysoma.{name}" for name in PACKAGES)],
     package_data={
         "flysoma": ["examples/*.yaml", "examples/fafb_tissue/**"],
         "flysoma.models": ["weights/*"],

@@ -10,26 +10,26 @@ import click
 
 from .. import __version__
 from ..errors import TasksFailed, explain
-from ..tasks.memory import keep_freed
+from ..tasks.fleet.memory import keep_freed
 
 # the command's name and the module of this folder whose `command` it is, in the order of the help
 COMMANDS = {
     "demo": "demo",
-    "ingest": "ingest",
-    "plan": "run:plan",
-    "run": "run:run",
-    "work": "run:work",
-    "status": "fleet:status",
-    "enqueue": "fleet:enqueue",
-    "retry": "fleet:retry",
-    "clean": "fleet:clean",
-    "view": "view",
-    "publish": "publish",
-    "link": "link",
-    "predict": "predict",
-    "evaluate": "evaluate",
-    "compare": "compare",
-    "train": "train_command",
+    "ingest": "volumes.ingest",
+    "plan": "runs.plan",
+    "run": "runs.run",
+    "work": "runs.work",
+    "status": "runs.status",
+    "enqueue": "runs.enqueue",
+    "retry": "runs.retry",
+    "clean": "runs.clean",
+    "view": "results.view",
+    "publish": "results.publish",
+    "link": "results.link",
+    "predict": "volumes.predict",
+    "evaluate": "results.evaluate",
+    "compare": "results.compare",
+    "train": "networks.train",
     "bench": "bench.command",
 }
 
@@ -43,8 +43,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[name].partition(":")
-        return getattr(importlib.import_module(f".{module}", __package__), attribute or "command")
+        return importlib.import_module(f".{COMMANDS[name]}", __package__).command
 
 
 @click.command(cls=_Commands)

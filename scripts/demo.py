@@ -9,17 +9,17 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ..analysis.evaluation import MIN_EDGE_UM3, evaluate
-from ..analysis.overview import overview_figure
+from ..analysis.metrics.evaluation import MIN_EDGE_UM3, evaluate
+from ..analysis.pages.overview import overview_figure
 from ..errors import UserError
-from ..models.phantom import DIFFICULTIES, Difficulty, make_phantom
+from ..models.phantom.make import DIFFICULTIES, Difficulty, make_phantom
 from ..tasks.config import RunConfig, Segment
-from ..tasks.coordinator import Orders, execute_run
+from ..tasks.fleet.coordinator import Orders, execute_run
 from ..tasks.pipeline import begin
-from ..tasks.publish import sections
-from ..tasks.volume import LabelLayer
-from .evaluate import open_labels
-from .ingest import NewLayer, ingest_array
+from ..tasks.stages.report import sections
+from ..tasks.volumes.ingest import NewLayer, ingest_array
+from ..tasks.volumes.labels import LabelLayer
+from ..tasks.volumes.open_labels import open_labels
 from .progress import Bars
 
 RESOLUTION_NM = (64.0, 64.0, 40.0)

@@ -14,11 +14,12 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..axes import Zyx
 from ..errors import UserError
-from ..models.lattice import Zyx, zyx
+from ..models.inference.lattice import zyx
 from .store import normalize_cloudpath
 
-Nm3 = tuple[
+PositiveNm3 = tuple[
     Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
 ]
 Vx3 = tuple[
@@ -70,7 +71,7 @@ class Locate(_Section):
     """Stage 2: where somas are."""
 
     weights: str = "flysoma/locate-v3"
-    resolution_nm: Nm3 = (64.0, 64.0, 240.0)
+    resolution_nm: PositiveNm3 = (64.0, 64.0, 240.0)
     threshold: Share = 0.5
     min_core_um3: Annotated[float, Field(ge=0)] = 0.8
     min_distance_nm: Annotated[float, Field(ge=0)] = 1500.0
@@ -82,7 +83,7 @@ class Segment(_Section):
     """Stage 3: the boundaries of the somas."""
 
     weights: str = "flysoma/segment-v4"
-    resolution_nm: Nm3 = (64.0, 64.0, 40.0)
+    resolution_nm: PositiveNm3 = (64.0, 64.0, 40.0)
     interior_threshold: Share = 0.8
     block_vx: Vx3 = (256, 256, 256)
     halo_nm: Annotated[float, Field(ge=0)] = 4096.0

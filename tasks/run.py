@@ -5,21 +5,22 @@ torch and cloudvolume are imported by what uses them: the state of a run is told
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..axes import Nm3, Vec3
 from ..errors import UserError
-from ..models.shipped import find_weights, fingerprint
+from ..models.networks.shipped import find_weights, fingerprint
 from .config import RunConfig, parse_config
-from .geometry import BlockGrid, Box, Vec3, vec3
 from .store import RunStore
-from .tiles import Tiles
+from .volumes.geometry import BlockGrid, Box, vec3, voxels
+from .volumes.tiles import Tiles
 
 if TYPE_CHECKING:
-    from ..models.predict import Predictor
-    from .volume import ImageLayer, LabelLayer, Nm3
+    from ..models.inference.windows import Predictor
+    from .volumes.image import ImageLayer
+    from .volumes.labels import LabelLayer
 
 ID_BITS = 20  # a block's own labels take the low bits of an id, the block's index the rest
 
@@ -62,7 +63,7 @@ class Run:
 
     @cached_property
     def image(self) -> ImageLayer:
-        from .volume import ImageLayer
+        from .volumes.image import ImageLayer
 
         return ImageLayer(self.config.image, self.config.fill_missing)
 
@@ -72,7 +73,7 @@ class Run:
 
     @cached_property
     def somas(self) -> LabelLayer:
-        from .volume import LabelLayer
+        from .volumes.labels import LabelLayer
 
         return LabelLayer(self.somas_path)
 
@@ -110,61 +111,10 @@ class Run:
         )
 
 
-class Stage:
-    """One step of the pipeline over all its tasks.
-
-    Attributes:
-      name: also the folder of its receipts.
-      scratch: prefixes of what only later stages of the run read.
-    """
-
-    name = ""
-    scratch: tuple[str, ...] = ()
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def prepare(self) -> None:
-        """Once, by the coordinator, before tasks are made: create what they write into."""
-
-    def plan(self) -> Sequence[int]:
-        """Indices of the stage's tasks, in order."""
-        raise NotImplementedError
-
-    def read(self, index: int) -> Any:
-        """What a task needs, read ahead while another task is worked on."""
-
-    def work(self, index: int, data: Any) -> Any:
-        """The task itself, on what `read` gave; the same index gives the same bytes. Returns what `write` wants."""
-        raise NotImplementedError
-
-    def write(self, index: int, found: Any) -> dict[str, Any]:
-        """Write what was found, while the next task is worked on; returns counters for the receipt.
-
-        A stage that does not need this writes in `work`, which then returns the counters.
-        """
-        return found
-
-    def finish(self) -> dict[str, Any]:
-        """The reduce step: once, by the coordinator, when every receipt is there."""
-        return {}
-
-
-def voxels(length_nm: float, resolution_nm: Sequence[float]) -> Vec3:
-    """A length in whole voxels of each axis, rounded up."""
-    return vec3([-int(-length_nm // r) for r in resolution_nm])
-
-
-def flip(values: Sequence[Any]) -> tuple[Any, Any, Any]:
-    """x, y, z to z, y, x, and back."""
-    a, b, c = values
-    return c, b, a
-
-
 @lru_cache(maxsize=4)
 def predictor(weights: str, lasting: bool = False) -> Predictor:
     """The network of a stage, loaded once in each process; `lasting`: for many windows."""
-    from ..models.predict import Predictor  # which bring in torch
-    from ..models.weights import load_network
+    from ..models.inference.windows import Predictor  # which bring in torch
+    from ..models.networks.weights import load_network
 
     return Predictor(load_network(weights), lasting=lasting)

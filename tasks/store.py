@@ -52,6 +52,11 @@ def local_folder(cloudpath: str) -> str | None:
     return cloudpath.removeprefix("file://") if cloudpath.startswith("file://") else None
 
 
+def index_of(path: str) -> int:
+    """The number N of .../N.json."""
+    return int(path.rsplit("/", 1)[-1].removesuffix(".json"))
+
+
 class RunStore:
     """Objects of one run, addressed by their path relative to it.
 

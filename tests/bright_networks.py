@@ -2,7 +2,7 @@
 
 import torch
 
-from flysoma.models.weights import Network, NetworkSpec, save_network
+from flysoma.models.networks.weights import Network, NetworkSpec, save_network
 
 LOCATE = ("background", "core"), (240.0, 64.0, 64.0)
 SEGMENT = ("background", "interior", "boundary"), (40.0, 64.0, 64.0)

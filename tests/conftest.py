@@ -70,7 +70,7 @@ def toys(monkeypatch):
     """Toy stages in place of every run's, and no pause before another attempt."""
     from toy_stages import install
 
-    from flysoma.tasks import attempts
+    from flysoma.tasks.fleet import attempts
 
     install(monkeypatch.setattr)
     monkeypatch.setattr(attempts, "pause_s", lambda times: 0.0)

@@ -9,8 +9,8 @@ import yaml
 from bright_networks import LOCATE, SEGMENT, brightness_network
 from cloudfiles import CloudFiles
 
-from flysoma.tasks.geometry import Box
-from flysoma.tasks.volume import LabelLayer, create_layer, write_array
+from flysoma.tasks.volumes.geometry import Box
+from flysoma.tasks.volumes.labels import LabelLayer, create_layer, write_array
 
 OFFSET = (17, -9, 30)
 RESOLUTION = (64, 64, 40)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flysoma.analysis.morphology import nearest_neighbours
-from flysoma.analysis.tables import soma_table
+from flysoma.analysis.morphology.shapes import nearest_neighbours
+from flysoma.analysis.tables.somas import soma_table
 
 
 def make_somas(n: int, size_um=(60.0, 50.0, 40.0), seed: int = 0) -> pd.DataFrame:

@@ -10,8 +10,10 @@ import time
 import uuid
 
 from flysoma.errors import UserError
-from flysoma.tasks import coordinator, pipeline, worker
-from flysoma.tasks.run import Run, Stage
+from flysoma.tasks import pipeline
+from flysoma.tasks.fleet import coordinator, worker
+from flysoma.tasks.run import Run
+from flysoma.tasks.stages.stage import Stage
 
 ERRORS = {
     "ValueError": ValueError,

@@ -11,18 +11,18 @@ from typing import Any
 import click
 import numpy as np
 
-from ...analysis.evaluation import MIN_EDGE_UM3, ArrayLabels, Evaluation, evaluate
-from ...analysis.evaluation_page import evaluation_page
-from ...analysis.matching import pooled
-from ...analysis.objects import find_objects
-from ...analysis.touching import kept_apart, touching_pairs
-from ...models.phantom import make_phantom
+from ...analysis.metrics.evaluation import MIN_EDGE_UM3, ArrayLabels, Evaluation, evaluate
+from ...analysis.metrics.matching import pooled
+from ...analysis.metrics.objects import find_objects
+from ...analysis.metrics.touching import kept_apart, touching_pairs
+from ...analysis.pages.evaluation import evaluation_page
+from ...axes import Voxel, Zyx
+from ...models.phantom.make import make_phantom
 from ...tasks.config import Segment
 from ..progress import Bars
 from .accuracy_plots import accuracy_figure
-from .rivals import BLOCK_VX, RIVALS, Answer, Block, Voxel, Weights, chosen, way_options
+from .ways.rivals import BLOCK_VX, RIVALS, Answer, Block, Weights, chosen, way_options
 
-Zyx = tuple[int, int, int]
 _SURE = 0.9
 _Judged = tuple[
     Evaluation, Answer, dict[str, Any], np.ndarray

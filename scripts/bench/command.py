@@ -8,8 +8,8 @@ from .accuracy import command as accuracy
 from .coordinator import command as coordinator
 from .fleet import command as fleet
 from .nuclei import command as nuclei
-from .outputs import command as outputs
-from .speed import command as speed
+from .speed.command import command as speed
+from .speed.outputs import command as outputs
 
 
 @click.group("bench")

@@ -12,10 +12,11 @@ from typing import Any
 import click
 
 from ...tasks.config import RunConfig
-from ...tasks.coordinator import Orders, execute_run
-from ...tasks.memory import forget_peak, peak_gb, resident_gb
-from ...tasks.queues import open_queue
-from ...tasks.run import Run, Stage
+from ...tasks.fleet.coordinator import Orders, execute_run
+from ...tasks.fleet.memory import forget_peak, peak_gb, resident_gb
+from ...tasks.fleet.queues import open_queue
+from ...tasks.run import Run
+from ...tasks.stages.stage import Stage
 from ...tasks.store import RunStore
 from ..progress import Bars
 

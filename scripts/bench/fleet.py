@@ -11,8 +11,8 @@ import click
 import numpy as np
 
 from ...errors import UserError
+from ...tasks.fleet.worker import Habits
 from ...tasks.run import Run
-from ...tasks.worker import Habits
 
 
 @dataclass(frozen=True)

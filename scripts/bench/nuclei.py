@@ -12,15 +12,16 @@ import click
 import numpy as np
 import pandas as pd
 
-from ...analysis.overview import Section, overview_figure
-from ...analysis.points import score_points
+from ...analysis.metrics.points import score_points
+from ...analysis.pages.overview import Section, overview_figure
+from ...axes import Voxel
 from ...errors import UserError
 from ...tasks.config import Segment
-from ...tasks.volume import ImageLayer
-from ..files import read_array
-from ..ingest import NewLayer, ingest_array
+from ...tasks.volumes.files import read_array
+from ...tasks.volumes.image import ImageLayer
+from ...tasks.volumes.ingest import NewLayer, ingest_array
 from ..progress import Bars
-from .rivals import RIVALS, Block, Voxel, Weights, chosen, way_options
+from .ways.rivals import RIVALS, Block, Weights, chosen, way_options
 
 _AXES = ("x_nm", "y_nm", "z_nm")
 _COLUMNS = ("points", "own", "shared", "missed", "objects", "without", "seconds")

@@ -1,0 +1,1 @@
+"""Neuroglancer annotation layers, segment properties and links to neurons."""

@@ -1,0 +1,1 @@
+"""How good a segmentation is, compared with a ground truth."""

@@ -1,0 +1,69 @@
+"""Which objects a segmentation has and where they lie; adds up over blocks. Everything is z, y, x, in voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+
+from ...axes import Zyx
+from .overlap import dense_labels
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects by ascending id: voxels, sums of their voxels' positions, first and past-last voxel; 0 is left out."""
+
+    ids: np.ndarray
+    voxels: np.ndarray
+    sums: np.ndarray
+    lo: np.ndarray
+    hi: np.ndarray
+
+    @property
+    def centroids(self) -> np.ndarray:
+        """Centres of mass, n, 3."""
+        return self.sums / self.voxels[:, None]
+
+    def place(self, label: int) -> int:
+        """Row of an id that is there."""
+        return int(np.searchsorted(self.ids, np.uint64(label)))
+
+    def at_border(self, shape: Zyx) -> np.ndarray:
+        """Ids of those that touch a face of the volume."""
+        return self.ids[(self.lo == 0).any(axis=1) | (self.hi == np.array(shape)).any(axis=1)]
+
+
+def find_objects(labels: np.ndarray, origin: Zyx = (0, 0, 0)) -> Objects:
+    """The objects of an array whose first voxel lies at `origin`."""
+    ids, dense = dense_labels(labels)
+    if len(ids) and ids[0] > 0:  # no background: every place of `ids` is an object
+        ids, dense = np.insert(ids, 0, np.uint64(0)), dense + np.uint32(1)
+    if len(ids) < 2:
+        none = np.zeros((0, 3), np.int64)
+        return Objects(
+            np.zeros(0, np.uint64), np.zeros(0, np.int64), none.astype(float), none, none
+        )
+    stats = cc3d.statistics(dense.reshape(labels.shape))
+    voxels = stats["voxel_counts"][1:].astype(np.int64)
+    sums = stats["centroids"][1:].astype(np.float64) * voxels[:, None]
+    boxes = stats["bounding_boxes"][1:]
+    lo, hi = (
+        np.array([[getattr(s, end) for s in box] for box in boxes]) for end in ("start", "stop")
+    )
+    shift = np.array(origin)
+    return Objects(ids[1:], voxels, np.rint(sums) + voxels[:, None] * shift, lo + shift, hi + shift)
+
+
+def merge_objects(parts: Sequence[Objects]) -> Objects:
+    """One list for disjoint pieces of a volume."""
+    ids, place = np.unique(np.concatenate([p.ids for p in parts]), return_inverse=True)
+    voxels, sums = np.zeros(len(ids), np.int64), np.zeros((len(ids), 3))
+    lo, hi = np.full((len(ids), 3), np.iinfo(np.int64).max), np.zeros((len(ids), 3), np.int64)
+    np.add.at(voxels, place, np.concatenate([p.voxels for p in parts]))
+    np.add.at(sums, place, np.concatenate([p.sums for p in parts]))
+    np.minimum.at(lo, place, np.concatenate([p.lo for p in parts]))
+    np.maximum.at(hi, place, np.concatenate([p.hi for p in parts]))
+    return Objects(ids, voxels, sums, lo, hi)

@@ -1,0 +1,1 @@
+"""Reports and other pages, and the figures in them."""

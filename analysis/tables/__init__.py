@@ -1,0 +1,1 @@
+"""The table of somas and the checks made on it."""

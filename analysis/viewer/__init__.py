@@ -1,0 +1,1 @@
+"""Neuroglancer states, links and the local server of layers."""

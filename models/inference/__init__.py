@@ -1,0 +1,1 @@
+"""From an image to somas: windows of a network, seeds, and instances."""

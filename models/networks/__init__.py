@@ -1,0 +1,1 @@
+"""The networks, their weights files, and the engines that run them."""

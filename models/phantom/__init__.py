@@ -1,0 +1,1 @@
+"""Synthetic EM of fly brain with exact labels."""

@@ -1,0 +1,79 @@
+"""Volumes in the layout of EMADS (Liu et al., CVPR 2023). Everything is z, y, x."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cc3d
+import numpy as np
+
+from ...axes import Zyx
+from ...errors import UserError
+
+
+@dataclass(frozen=True)
+class Block:
+    """One annotated volume: image, labels of its somas, and their cores where these are annotated."""
+
+    name: str
+    image: np.ndarray
+    labels: np.ndarray
+    cores: np.ndarray | None
+
+
+def emads_blocks(folder: Path) -> Iterator[Block]:
+    """Every volume in an EMADS folder.
+
+    Blocks are NAME/NAME_raw.nii.gz with NAME/NAME_mask.nii.gz and perhaps NAME/NAME_seed.nii.gz, patches are
+    NNN/data.nii.gz with NNN/label.nii.gz below `train` and `validation`; a mask of 0 and 255 is split into its parts.
+
+    Raises:
+      UserError: no folder, none of these in it, an image without its labels, or a file that cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no folder at {folder}")
+    images = sorted([*folder.rglob("*_raw.nii.gz"), *folder.rglob("data.nii.gz")])
+    if not images:
+        raise UserError(
+            f"no NAME_raw.nii.gz and no data.nii.gz below {folder}; is it an EMADS folder?"
+        )
+    for path in images:
+        patch = path.name == "data.nii.gz"
+        name = "label.nii.gz" if patch else path.name.replace("_raw.", "_mask.")
+        labels, seeds = path.with_name(name), path.with_name(path.name.replace("_raw.", "_seed."))
+        if not labels.exists():
+            raise UserError(f"{path} has no labels: {labels.name} should lie beside it")
+        mask = read_nifti(labels)
+        if mask.dtype.kind in "ui" and mask.max(initial=0) == 255 and len(np.unique(mask)) <= 2:
+            mask = cc3d.connected_components(mask > 0, connectivity=6)
+        cores = None if patch or not seeds.exists() else read_nifti(seeds)
+        if cores is not None and cores.shape != mask.shape:
+            raise UserError(f"{seeds} has shape {cores.shape} and {labels.name} {mask.shape}")
+        yield Block(str(path.parent.relative_to(folder)), read_nifti(path), mask, cores)
+
+
+def read_nifti(path: Path) -> np.ndarray:
+    """The array of a NIfTI file as it is stored, z, y, x for EMADS; UserError when it is unreadable."""
+    import nibabel
+
+    try:
+        return np.asarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
+    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as err:
+        raise UserError(f"{path} cannot be read as NIfTI: {err}") from err
+
+
+def shrink_image(image: np.ndarray, factor: Zyx) -> np.ndarray:
+    """Coarser voxels by whole factors: the mean."""
+    whole = tuple(slice(0, n // f * f) for n, f in zip(image.shape, factor))
+    z, y, x = (n // f for n, f in zip(image.shape, factor))
+    a, b, c = factor
+    mean = image[whole].reshape(z, a, y, b, x, c).mean((1, 3, 5), dtype=np.float32)
+    return np.rint(mean).astype(image.dtype)
+
+
+def shrink_labels(labels: np.ndarray, factor: Zyx) -> np.ndarray:
+    """Coarser voxels by whole factors: the label in the middle of each."""
+    whole = tuple(slice(f // 2, n // f * f, f) for n, f in zip(labels.shape, factor))
+    return np.ascontiguousarray(labels[whole])

@@ -1,0 +1,1 @@
+"""`flysoma bench speed`: how fast each part is."""

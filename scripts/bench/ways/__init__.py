@@ -1,0 +1,1 @@
+"""Ways to get from an image to somas that benchmarks compare."""

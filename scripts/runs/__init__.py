@@ -1,0 +1,1 @@
+"""Commands that plan, execute and look after a run."""

@@ -1,0 +1,68 @@
+"""`flysoma status`: how far a run is."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from ...tasks.fleet.status import status
+from ...tasks.run import Run
+from ..progress import print_table
+
+_WATCH_S = 5.0
+_HEAD = f"{'stage':12} {'done':>8} {'leased':>7} {'failed':>7} {'total':>8} {'per hour':>9} {'left':>8} {'peak GB':>8}"
+
+
+@click.command("status")
+@click.argument("path", metavar="RUN")
+@click.option(
+    "--watch", is_flag=True, help="Show it anew every few seconds, until the run is over."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(path: str, watch: bool, as_json: bool) -> None:
+    """Show how far RUN has come, stage by stage."""
+    run = Run.open(path)
+    while True:
+        rows = status(run)
+        if watch and not as_json:
+            click.clear()
+        print_table(rows, as_json, _HEAD, _line)
+        if not as_json:
+            _remarks(rows)
+        if not watch or rows[-1]["finished"] or any(row["halted"] for row in rows):
+            return
+        time.sleep(_WATCH_S)
+
+
+def _line(row: dict[str, Any]) -> str:
+    known = row["total"] is not None
+    cells = [f"{row[key]:>{width}}" if known else f"{'-':>{width}}" for key, width in _COLUMNS]
+    rate = "-" if row["rate"] is None else f"{row['rate']:,.0f}"
+    peak = f"{row['peak_gb']:.1f}" if row["peak_gb"] else "-"
+    state = "  finished" if row["finished"] else "  halted" if row["halted"] else ""
+    return f"{row['stage']:12} {' '.join(cells)} {rate:>9} {_duration(row['eta_s']):>8} {peak:>8}{state}"
+
+
+_COLUMNS = (("done", 8), ("leased", 7), ("failed", 7), ("total", 8))
+
+
+def _remarks(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if row["halted"]:
+            click.echo(f"{row['stage']}: {row['halted']}")
+        for late in row["stragglers"]:
+            click.echo(
+                f"{row['stage']} {late['index']}: in hand for {late['minutes']:.0f} minutes on {late['host']}"
+            )
+    cost = sum(row["cost"] for row in rows)
+    hours = f"{sum(row['task_hours'] for row in rows):,.2f} hours of tasks so far"
+    click.echo(f"{hours}, {cost:,.2f} at the config's prices" if cost else hours)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes = -(-int(seconds) // 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:,.1f} h"

@@ -1,0 +1,1 @@
+"""One file a stage: which tasks it has, and what a task reads, computes and writes."""

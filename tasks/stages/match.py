@@ -1,0 +1,286 @@
+"""Stage 4, stitch: which labels of neighbouring blocks are one soma, and the volume with final ids.
+
+match compares, at each face, what its two blocks say about the slab that both have read. resolve joins labels
+into somas: strongest evidence first, at most one body's seeds a soma, none beyond a size.
+relabel writes `somas/`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import crackle
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from ...analysis.metrics.overlap import overlap_table
+from ..config import Stitch
+from ..run import ID_BITS
+from .stage import Stage
+
+RESOLVED = "stitch/somas.npz"
+REMAP = "stitch/remap.npz"
+LOW = (1 << ID_BITS) - 1
+
+
+def match_slab(
+    lower: np.ndarray, upper: np.ndarray, voxel_um3: float, rule: Stitch
+) -> dict[str, np.ndarray]:
+    """Label pairs of one slab that two blocks both labelled.
+
+    A pair joins when the two overlap by more than `min_overlap_um3` and by more than `single_ratio` of either
+    or `dual_ratio` of both (ratios of Liu et al., CVPR 2023), and each is the other's largest overlap or the
+    ratio holds for both.
+
+    Returns:
+      a, b: labels of the lower and the upper block; overlap_um3; ratio: the larger share; joins: bool.
+    """
+    a, b, counts = overlap_table(lower, upper)
+    sizes_a = np.bincount(lower.ravel(), minlength=int(a.max(initial=0)) + 1)
+    sizes_b = np.bincount(upper.ravel(), minlength=int(b.max(initial=0)) + 1)
+    share_a, share_b = counts / sizes_a[a], counts / sizes_b[b]
+    best = _is_best(a, counts) & _is_best(b, counts)
+    single = (np.maximum(share_a, share_b) > rule.single_ratio) & best
+    dual = (share_a > rule.dual_ratio) & (share_b > rule.dual_ratio)
+    return {
+        "a": a,
+        "b": b,
+        "overlap_um3": counts * voxel_um3,
+        "ratio": np.maximum(share_a, share_b),
+        "joins": (counts * voxel_um3 > rule.min_overlap_um3) & (single | dual),
+    }
+
+
+class MatchStage(Stage):
+    """One task a block: its three upper faces. Reduce: resolve."""
+
+    name = "match"
+    scratch = ("stitch/pairs/",)
+
+    def plan(self) -> Sequence[int]:
+        return sorted(self.run.store.indices("receipts/segment"))
+
+    @cached_property
+    def _segmented(self) -> set[int]:
+        return set(self.plan())
+
+    @property
+    def voxel_um3(self) -> float:
+        return math.prod(self.run.config.segment.resolution_nm) * 1e-9
+
+    def work(self, index: int, data: Any) -> dict[str, Any]:
+        found: list[dict[str, np.ndarray]] = []
+        for axis, other in self.run.segment_grid.upper_neighbours(index):
+            if other not in self._segmented:
+                continue
+            lower = self._slab(f"slabs/{index}-{axis}-upper.ckl")
+            upper = self._slab(f"slabs/{other}-{axis}-lower.ckl")
+            pairs = match_slab(lower, upper, self.voxel_um3, self.run.config.stitch)
+            pairs["a"] = label_ids(index, pairs["a"])
+            pairs["b"] = label_ids(other, pairs["b"])
+            found.append(pairs)
+        names = ("a", "b", "overlap_um3", "ratio", "joins")
+        merged = {n: np.concatenate([p[n] for p in found]) for n in names} if found else {}
+        self.run.store.put_arrays(f"stitch/pairs/{index}.npz", merged)
+        joins = merged.get("joins", np.zeros(0, bool))
+        large = merged.get("overlap_um3", np.zeros(0)) > self.run.config.stitch.min_overlap_um3
+        return {
+            "pairs": len(joins),
+            "joining": int(joins.sum()),
+            "disagreements": int((large & ~joins).sum()),
+        }
+
+    def _slab(self, path: str) -> np.ndarray:
+        data = self.run.store.get(path)
+        assert data is not None, f"{path} is gone though its block has a receipt"
+        return crackle.decompress(data)
+
+    def finish(self) -> dict[str, Any]:
+        store, config = self.run.store, self.run.config
+        planned = self.plan()
+        blocks = list(zip(planned, store.get_many_arrays(f"blocks/{i}.npz" for i in planned)))
+        labels = _gather(blocks)
+        one_body = np.concatenate([np.zeros((0, 2), np.int64), *(t["one_body"] for _, t in blocks)])
+        pairs = [p for p in store.get_many_arrays(f"stitch/pairs/{i}.npz" for i in planned) if p]
+        pair = (
+            {n: np.concatenate([p[n] for p in pairs]) for n in ("a", "b", "overlap_um3", "joins")}
+            if pairs
+            else {n: np.zeros(0, np.uint64) for n in ("a", "b", "overlap_um3", "joins")}
+        )
+        cap_um3 = math.pi / 6 * (config.soma.max_diameter_nm * 1e-3) ** 3
+        group, apart = resolve(labels, pair, one_body, self.voxel_um3, cap_um3)
+        somas, final = _finallabel_ids(
+            labels, group, apart, self.voxel_um3, config.soma.min_volume_um3
+        )
+        store.put_arrays(REMAP, {"id": labels.ids, "soma": final})
+        store.put_arrays(RESOLVED, somas)
+        return {
+            "somas": len(somas["id"]),
+            "labels": len(labels.ids),
+            "joined": int(pair["joins"].astype(bool).sum()),
+            "left_apart": int(somas["suspicious"].sum()),
+        }
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All labels of all blocks: one row each, sorted by id."""
+
+    ids: np.ndarray
+    seed: np.ndarray
+    voxels: np.ndarray
+    certainty: np.ndarray
+
+
+def resolve(
+    labels: Labels,
+    pair: dict[str, np.ndarray],
+    one_body: np.ndarray,
+    voxel_um3: float,
+    cap_um3: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Union-find over all pairs, with guards.
+
+    Labels that grew from the same seed are one soma, and so are those of seeds in one body. Then come the pairs
+    that the ratios join, largest overlap first; one that would put seeds of two bodies into one soma is refused.
+    So is whatever would make a soma larger than `cap_um3`.
+
+    Args:
+      one_body: k, 2, pairs of seeds.
+
+    Returns:
+      group: for each label the row of its soma's first label; apart: rows of labels whose join was refused.
+    """
+    joins = pair["joins"].astype(bool)
+    a, b = (np.searchsorted(labels.ids, pair[name][joins]) for name in ("a", "b"))
+    seeds, first, of_seed = np.unique(labels.seed, return_index=True, return_inverse=True)
+    parent = np.where(labels.seed > 0, first[of_seed], np.arange(len(labels.ids)))
+    bodies = first[np.searchsorted(seeds, np.unique(one_body, axis=0))]
+    parent, open_ = _join_unguarded(parent, (a, b), bodies, labels, cap_um3 / voxel_um3)
+    a, b, overlap = (values[open_[a]] for values in (a, b, pair["overlap_um3"][joins]))
+    order = np.lexsort((b, a, -overlap))
+    parent = parent.tolist()
+    volume = np.bincount(parent, labels.voxels * voxel_um3, len(parent)).tolist()
+    seed = labels.seed.tolist()
+    refused: list[int] = []
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    def join(a: int, b: int, one_body: bool) -> None:
+        one, two = sorted((root(a), root(b)))
+        if one == two:
+            return
+        two_bodies = seed[one] and seed[two] and not one_body
+        if two_bodies or volume[one] + volume[two] > cap_um3:
+            refused.extend((a, b))
+            return
+        parent[two] = one
+        volume[one] += volume[two]
+        seed[one] = seed[one] or seed[two]
+
+    for x, y in bodies[open_[bodies[:, 0]]].tolist():
+        join(x, y, one_body=True)
+    for x, y in zip(a[order].tolist(), b[order].tolist()):
+        join(x, y, one_body=False)
+    group = np.array([root(row) for row in range(len(parent))], np.int64)
+    return group, np.unique(np.array(refused, np.int64))
+
+
+def _join_unguarded(
+    parent: np.ndarray,
+    pair: tuple[np.ndarray, np.ndarray],
+    bodies: np.ndarray,
+    labels: Labels,
+    cap: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Join at once what no guard can keep apart: all that hangs together, where it is of one body and not too large.
+
+    Returns the new parents, and for each row whether it is left to be joined in order.
+    """
+    count = len(parent)
+    certain = [(np.arange(count), parent), (bodies[:, 0], bodies[:, 1])]
+    body = _connected(certain, count)
+    whole = _connected([*certain, pair], count)
+    size = np.bincount(whole, labels.voxels, count)
+    several = _distinct(whole, np.where(labels.seed > 0, body, -1), count) > 1
+    open_ = (several | (size > cap))[whole]
+    first = np.full(count, count)
+    np.minimum.at(first, whole, np.arange(count))
+    return np.where(open_, parent, first[whole]), open_
+
+
+def _connected(edges: list[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
+    """A number for each row: the same for rows between which there is a way."""
+    start, end = (np.concatenate(side) for side in zip(*edges))
+    graph = sparse.coo_matrix((np.ones(len(start), bool), (start, end)), (count, count))
+    return connected_components(graph, directed=False)[1]
+
+
+def label_ids(block: int, labels: np.ndarray) -> np.ndarray:
+    return (np.uint64(block) << np.uint64(ID_BITS)) | labels.astype(np.uint64)
+
+
+def _is_best(label: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Whether each row is its label's largest overlap."""
+    largest = np.zeros(int(label.max(initial=0)) + 1, counts.dtype)
+    np.maximum.at(largest, label, counts)
+    return counts == largest[label]
+
+
+def _distinct(group: np.ndarray, value: np.ndarray, count: int) -> np.ndarray:
+    """How many different values each group has; negative ones do not count."""
+    found = np.unique(np.stack([group, value])[:, value >= 0], axis=1)
+    return np.bincount(found[0], minlength=count)
+
+
+def _gather(blocks: list[tuple[int, dict[str, np.ndarray]]]) -> Labels:
+    ids = [label_ids(i, np.arange(1, len(t["seed"]) + 1)) for i, t in blocks]
+    columns = {
+        name: np.concatenate([np.zeros(0), *(t[name] for _, t in blocks)])
+        for name in ("seed", "voxels", "certainty")
+    }
+    return Labels(
+        np.concatenate([np.zeros(0, np.uint64), *ids]),
+        columns["seed"].astype(np.int64),
+        columns["voxels"].astype(np.int64),
+        columns["certainty"],
+    )
+
+
+def _finallabel_ids(
+    labels: Labels, group: np.ndarray, apart: np.ndarray, voxel_um3: float, min_um3: float
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Dense ids in the order of seeds, which is by position; groups without a seed or too small become 0."""
+    count = len(group)
+    voxels = np.bincount(group, labels.voxels, count)
+    certainty = np.bincount(group, labels.certainty, count)
+    seed = np.zeros(count, np.int64)
+    np.maximum.at(seed, group, labels.seed)
+    block = (labels.ids >> np.uint64(ID_BITS)).astype(np.int64)
+    blocks = _distinct(group, np.where(labels.voxels > 0, block, -1), count)
+    seeds = _distinct(group, labels.seed - 1, count)
+    refused = np.zeros(count, bool)
+    refused[group[apart]] = True
+    roots = np.flatnonzero((seed > 0) & (voxels * voxel_um3 >= min_um3))
+    roots = roots[np.lexsort((roots, seed[roots]))]
+    final = np.zeros(count, np.uint64)
+    final[roots] = np.arange(1, len(roots) + 1)
+    somas = {
+        "id": final[roots],
+        "seed": seed[roots],
+        "voxels": voxels[roots].astype(np.int64),
+        "confidence": certainty[roots] / voxels[roots],
+        "n_seeds": seeds[roots],
+        "crosses_seam": blocks[roots] > 1,
+        "suspicious": refused[roots],
+    }
+    return somas, final[group]

@@ -1,0 +1,1 @@
+"""What joins training to volumes and to the scores of whole somas."""

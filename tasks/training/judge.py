@@ -1,0 +1,84 @@
+"""How many somas a network in training gets right, on volumes that it does not learn from. All z, y, x."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import edt
+import numpy as np
+
+from ...analysis.metrics.evaluation import MIN_EDGE_UM3, MIN_TRUTH_UM3, match_arrays
+from ...analysis.metrics.matching import pooled
+from ...models.inference.instances import make_instances
+from ...models.inference.seeds import drop_duplicates, find_seeds
+from ...models.inference.windows import Predictor, predict_all
+from ...models.networks.weights import Network
+from ...models.training.config import TrainConfig
+from ...models.training.dataset import Volume
+from ...models.training.judge import judge_voxels
+from ...models.training.targets import UNKNOWN
+from ..config import Locate, Predict, Segment
+
+
+def judge_somas(network: Network, volumes: Sequence[Volume], config: TrainConfig) -> dict[str, Any]:
+    """Scores by voxel and by soma; `score` is what decides, the voxels' IoU only between equals.
+
+    segment     AP50 of the somas that grow from a seed in the middle of every true one
+    locate      F1 of seeds: a soma is found that holds one, a seed is false that lies in none or in one that has
+                another already
+    """
+    scores = judge_voxels(network, volumes, config)
+    by_soma = (_segment if config.role == "segment" else _locate)(network, volumes)
+    return scores | by_soma | {"score": [*by_soma.values(), scores["iou"]]}
+
+
+def _segment(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
+    predictor, voxel_nm, found = Predictor(network), network.spec.voxel_nm, []
+    for volume in volumes:
+        interior, boundary = _probabilities(predictor, volume)
+        seeds = _middles(np.where(volume.labels == UNKNOWN, 0, volume.labels), voxel_nm)
+        threshold = Segment().interior_threshold
+        labels, owner, _ = make_instances(
+            interior, boundary, seeds, voxel_nm, threshold, MIN_TRUTH_UM3
+        )
+        labels = np.where(np.append(-1, owner)[labels] < 0, 0, labels)  # as in a run: seeded alone
+        found.append(match_arrays(labels, volume.labels, voxel_nm, MIN_EDGE_UM3, {UNKNOWN}))
+    return {"ap50": round(pooled(found).average_precision(0.5), 4)}
+
+
+def _locate(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
+    predictor, voxel_nm, rule = Predictor(network), network.spec.voxel_nm, Locate()
+    hits = seeds_that_count = somas = 0
+    for volume in volumes:
+        probability = _probabilities(predictor, volume)[0]
+        seeds = find_seeds(probability, voxel_nm, rule.threshold, rule.min_core_um3)
+        keep = drop_duplicates(
+            (seeds.positions + 0.5) * voxel_nm, seeds.scores, rule.min_distance_nm
+        )
+        places = np.rint(seeds.positions[keep]).astype(int)
+        under = volume.labels[tuple(places.T)]
+        counted = match_arrays(
+            np.zeros_like(volume.labels), volume.labels, voxel_nm, MIN_EDGE_UM3, {UNKNOWN}
+        ).truth
+        ignored = np.setdiff1d(np.unique(volume.labels), [0, *counted.tolist()])
+        seeds_that_count += int((~np.isin(under, ignored)).sum())
+        hits += len(np.intersect1d(under, counted))
+        somas += len(counted)
+    both = seeds_that_count + somas
+    return {"seed_f1": round(2 * hits / both if both else 1.0, 4)}
+
+
+def _probabilities(predictor: Predictor, volume: Volume) -> np.ndarray:
+    return predict_all(predictor, volume.image, *Predict().windows_zyx)
+
+
+def _middles(labels: np.ndarray, voxel_nm: tuple[float, float, float]) -> np.ndarray:
+    """The deepest voxel of each soma."""
+    depth = edt.edt(labels, anisotropy=voxel_nm, black_border=False, parallel=1).ravel()
+    flat = labels.ravel()
+    order = np.lexsort((-depth, flat))
+    order = order[flat[order] > 0]
+    first = np.ones(len(order), bool)
+    first[1:] = flat[order][1:] != flat[order][:-1]
+    return np.stack(np.unravel_index(order[first], labels.shape), axis=1).astype(float)

@@ -1,0 +1,1 @@
+"""Precomputed layers, files and the geometry of blocks: how voxels are read and written."""

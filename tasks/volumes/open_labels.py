@@ -1,0 +1,73 @@
+"""Labels to evaluate, of a file or a layer. Arrays and origins are z, y, x; boxes x, y, z."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...analysis.metrics.evaluation import ArrayLabels
+from ...axes import Voxel, Zyx
+from ...errors import UserError
+from .files import read_array
+from .geometry import Box, vec3
+from .labels import LabelLayer
+
+
+@dataclass(frozen=True)
+class LayerLabels:
+    """A box of a precomputed segmentation, z, y, x; `origin` is its first voxel."""
+
+    layer: LabelLayer
+    box: Box
+
+    @property
+    def shape(self) -> Zyx:
+        x, y, z = self.box.size
+        return z, y, x
+
+    @property
+    def origin(self) -> Zyx:
+        x, y, z = self.box.lo
+        return z, y, x
+
+    def read(self, lo: Zyx, hi: Zyx) -> np.ndarray:
+        return self.layer.read(part_of(self.box, lo, hi))
+
+
+@dataclass(frozen=True)
+class FileLabels(ArrayLabels):
+    """The labels of a file."""
+
+    origin: Zyx = (0, 0, 0)
+
+
+def open_labels(
+    source: str, axes: str, resolution: Voxel, like: Any = None
+) -> LayerLabels | FileLabels:
+    """A file's labels, or those of a layer at its finest mip, within the box of `like` where that is a layer."""
+    if Path(source).is_file():
+        return FileLabels(read_array(source, axes))
+    layer = LabelLayer(source)
+    if not np.allclose(layer.resolution_nm, resolution):
+        raise UserError(
+            f"{source} has voxels of {layer.resolution_nm} nm and --resolution says {resolution} (x, y, z); "
+            "both segmentations must have the voxels that are named"
+        )
+    box = layer.bounds
+    if isinstance(like, LayerLabels):
+        if box.intersect(like.box) != like.box:
+            raise UserError(
+                f"{source} covers {box} and {like.layer.cloudpath} {like.box} (voxels, x, y, z); "
+                "the prediction must cover the truth"
+            )
+        box = like.box
+    return LayerLabels(layer, box)
+
+
+def part_of(box: Box, lo: Zyx, hi: Zyx) -> Box:
+    """The piece of a box between two corners, z, y, x from its first voxel."""
+    first, last = (vec3([o + c for o, c in zip(box.lo, corner[::-1])]) for corner in (lo, hi))
+    return Box(first, last)

@@ -1,0 +1,171 @@
+"""A layer's many small objects packed into few large ones: neuroglancer's sharded format. Their bytes stay as they are.
+
+A chunk, and a cell of a spatial index, is found by its place in the grid (a Morton code); meshes, skeletons and
+annotations by their ids.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from cloudvolume.datasource.precomputed.common import compressed_morton_code
+from cloudvolume.datasource.precomputed.sharding import (
+    ShardingSpecification,
+    compute_shard_params_for_hashed,
+    compute_shard_params_for_image,
+)
+
+from ..store import RunStore
+
+SOMAS, ANNOTATIONS = "somas", ("centroids", "quality")
+_SHARD_BYTES = 4 << 30  # of chunks, unpacked
+_IN_A_SHARD = {"mesh": 2000, "skeletons": 20_000, "annotations": 200_000}
+_NUMBER = re.compile(r"\d+")
+_CHUNK = re.compile(r"(-?\d+)-(?:-?\d+)_(-?\d+)-(?:-?\d+)_(-?\d+)-(?:-?\d+)")
+_CELL = re.compile(r"(\d+)_(\d+)_(\d+)")
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A folder whose objects become shards.
+
+    Attributes:
+      folder: relative to the run, with a slash at its end.
+      sharding: as the info of its layer has it.
+      objects: the names of what lies behind each key: one, or the fragments of a mesh and then its manifest.
+    """
+
+    folder: str
+    sharding: dict[str, Any]
+    objects: dict[int, list[str]]
+
+    def shards(self) -> Iterator[tuple[str, list[int]]]:
+        """Name of each shard, relative to the run, and the keys in it."""
+        spec = ShardingSpecification.from_dict(self.sharding)
+        keys: dict[str, list[int]] = {}
+        for key in sorted(self.objects):
+            keys.setdefault(spec.compute_shard_location(key).shard_number, []).append(key)
+        return ((f"{self.folder}{number}.shard", some) for number, some in sorted(keys.items()))
+
+    def names(self, keys: Iterable[int]) -> list[str]:
+        """The objects behind some keys."""
+        return [name for key in keys for name in self.objects[key]]
+
+    def shard(self, keys: Sequence[int], content: Mapping[str, bytes]) -> bytes:
+        """A shard of some keys, from the unpacked content of their objects."""
+        spec = ShardingSpecification.from_dict(self.sharding)
+        data = {key: b"".join(content[name] for name in self.objects[key]) for key in keys}
+        manifest = None
+        if any(len(names) > 1 for names in self.objects.values()):
+            manifest = {key: len(content[self.objects[key][-1]]) for key in keys}
+        return spec.synthesize_shard(data, data_offset=manifest)
+
+
+def packs(store: RunStore, names: Iterable[str]) -> tuple[list[Pack], dict[str, bytes]]:
+    """What of a run's layers is packed, and the infos that say so.
+
+    Args:
+      names: objects that there are.
+    """
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        folders.setdefault(f"{folder}/", []).append(last)
+    found: list[Pack] = []
+    infos: dict[str, Any] = {}
+
+    def add(folder: str, info: dict[str, Any], objects: dict[int, list[str]], spec: Any) -> None:
+        if objects:
+            said = spec.to_dict().items()
+            info["sharding"] = {k: v if isinstance(v, str) else int(v) for k, v in said}
+            found.append(Pack(folder, info["sharding"], objects))
+
+    somas = infos[f"{SOMAS}/info"] = store.get_json(f"{SOMAS}/info")
+    for scale in somas["scales"]:
+        folder = f"{SOMAS}/{scale['key']}/"
+        size, chunk = scale["size"], scale["chunk_sizes"][0]
+        grid = [-(-n // c) for n, c in zip(size, chunk)]
+        place = _places(_CHUNK, scale["voxel_offset"], chunk)
+        spec = compute_shard_params_for_image(
+            size, chunk, scale["encoding"], somas["data_type"], _SHARD_BYTES
+        )
+        add(folder, scale, _in_grid(folder, folders, grid, place), spec)
+    for kind in ("mesh", "skeletons"):
+        folder = f"{SOMAS}/{somas.get(kind)}/"
+        if folder in folders:
+            info = infos[f"{folder}info"] = store.get_json(f"{folder}info")
+            objects = _by_number(folder, folders, manifests=kind == "mesh")
+            add(folder, info, objects, _hashed(len(objects), kind))
+    for layer in ANNOTATIONS:
+        if f"{layer}/info" not in names:
+            continue
+        about = infos[f"{layer}/info"] = store.get_json(f"{layer}/info")
+        for info in [about["by_id"], *about["relationships"]]:
+            folder = f"{layer}/{info['key']}/"
+            objects = _by_number(folder, folders)
+            add(folder, info, objects, _hashed(len(objects), "annotations"))
+        for level in about["spatial"]:
+            folder = f"{layer}/{level['key']}/"
+            place = _places(_CELL, (0, 0, 0), (1, 1, 1))
+            objects = _in_grid(folder, folders, level["grid_shape"], place)
+            add(folder, level, objects, _hashed(len(objects), "annotations"))
+    return found, {name: json.dumps(info).encode() for name, info in infos.items()}
+
+
+def _hashed(keys: int, kind: str) -> ShardingSpecification:
+    """The form of shards whose keys are spread by their hash."""
+    least = -(-keys // _IN_A_SHARD[kind]) or 1
+    shard_bits, minishard_bits, preshift_bits = compute_shard_params_for_hashed(
+        keys, min_shards=least
+    )
+    return ShardingSpecification(
+        "neuroglancer_uint64_sharded_v1",
+        preshift_bits=preshift_bits,
+        hash="murmurhash3_x86_128",
+        minishard_bits=minishard_bits,
+        shard_bits=shard_bits,
+        minishard_index_encoding="gzip",
+        data_encoding="raw" if kind == "mesh" else "gzip",
+    )
+
+
+def _places(
+    pattern: re.Pattern[str], first: Sequence[int], step: Sequence[int]
+) -> Callable[[str], list[int] | None]:
+    """What tells the place in a grid by an object's name."""
+
+    def place(name: str) -> list[int] | None:
+        match = pattern.fullmatch(name)
+        return match and [(int(n) - o) // s for n, o, s in zip(match.groups(), first, step)]
+
+    return place
+
+
+def _in_grid(
+    folder: str,
+    folders: Mapping[str, list[str]],
+    grid: Sequence[int],
+    place: Callable[[str], list[int] | None],
+) -> dict[int, list[str]]:
+    """Objects by the Morton code of their place."""
+    places = {name: place(name) for name in folders.get(folder, [])}
+    known = {name: at for name, at in places.items() if at is not None}
+    codes = np.atleast_1d(compressed_morton_code(list(known.values()), grid)).tolist()
+    return {code: [f"{folder}{name}"] for code, name in zip(codes, known)}
+
+
+def _by_number(
+    folder: str, folders: Mapping[str, list[str]], manifests: bool = False
+) -> dict[int, list[str]]:
+    """Objects by the number that is their name; meshes only whole, with their manifest after them."""
+    there = set(folders.get(folder, []))
+    numbers = [name for name in there if _NUMBER.fullmatch(name)]
+    if manifests:
+        whole = [name for name in numbers if f"{name}.index" in there]
+        return {int(n): [f"{folder}{n}", f"{folder}{n}.index"] for n in whole}
+    return {int(name): [f"{folder}{name}"] for name in numbers}

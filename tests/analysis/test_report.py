@@ -1,0 +1,259 @@
+"""The report page is one valid file that needs nothing else; the overview draws what it is given."""
+
+from __future__ import annotations
+
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from soma_rows import make_somas
+
+from flysoma.analysis.metrics.seams import NO_SEAMS, Seams, face_distances
+from flysoma.analysis.pages.overview import label_colour, outlines
+from flysoma.analysis.pages.plots import plot_files
+from flysoma.analysis.pages.report import Section, overview_figure, report_page, report_plots
+from flysoma.analysis.tables.checks import GOOD, LOOK, UNKNOWN, check_somas
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+BOUNDS = ((0, 0, 0), (60e3, 50e3, 40e3))
+SUMMARY = {
+    "title": "Somas of <demo> & more",
+    "lead": "120 somas in 60 x 50 x 40 um.",
+    "facts": {"image": "gs://bucket/image"},
+    "bounds_nm": BOUNDS,
+    "open": "flysoma view run",
+    "link": "https://viewer.example/#!{}",
+    "scores": "AP50  0.95",
+    "stages": [{"stage": "locate", "tasks": 1200, "seconds": 3.25}],
+    "provenance": {"flysoma": "0.1.0"},
+    "config": "image: gs://bucket/image\n",
+    "files": {"somas.csv": "../tables/somas.csv"},
+}
+
+
+class Checker(HTMLParser):
+    """Every tag is closed in order; notes what is loaded from where."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loaded, self.words = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "src" or (name.endswith("href") and tag not in ("a", "use")):
+                self.loaded.append(value)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def read(page):
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    return checker, " ".join(" ".join(checker.words).split())
+
+
+def sections(n=1, truth=False, shape=(60, 90)):
+    rng = np.random.default_rng(0)
+    labels = np.zeros(shape, np.uint64)
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    labels[(y - 30) ** 2 + (x - 30) ** 2 < 15**2] = 2**60 + 1
+    labels[(y - 30) ** 2 + (x - 65) ** 2 < 12**2] = 7
+    image = rng.integers(60, 190, shape).astype(np.uint8)
+    shifted = np.roll(labels, 4, 1) if truth else None
+    return [Section(f"z = {i} um", image, labels, (64.0, 64.0), shifted) for i in range(n)]
+
+
+def picture(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 120])
+def test_the_page_is_whole_for_any_number_of_somas(n):
+    page = report_page(make_somas(n), SUMMARY, {"overview": overview_figure(sections())})
+    checker, words = read(page)
+    assert f"{n} soma" in words and "Liu et al." in words and "1,200" in words
+    assert all(source.startswith("data:image/png;base64,") for source in checker.loaded)
+
+
+def test_the_page_needs_no_summary():
+    _, words = read(report_page(make_somas(0), {}, {}))
+    assert "0 somas" in words and "No stage was timed." in words
+    read(report_page(make_somas(5), {}, {}))
+
+
+def test_what_others_wrote_is_escaped():
+    page = report_page(make_somas(1), SUMMARY, {"<b>caption": b"png"})
+    assert "Somas of &lt;demo&gt; &amp; more" in page
+    assert "<demo>" not in page and "<b>caption" not in page
+
+
+def test_suspicious_somas_are_listed_largest_first_and_no_others():
+    somas = make_somas(12)
+    somas["suspicious"] = somas.id.isin([3, 8])
+    somas.loc[somas.id == 8, "volume_um3"] = 400.0
+    page = report_page(somas, SUMMARY, {})
+    listed = re.findall(r"<tr><td>(\d+)</td><td>[-\d]+, ", page)
+    assert listed == ["8", "3"]
+    somas["suspicious"] = False
+    assert "No soma is suspicious" in report_page(somas, SUMMARY, {})
+
+
+def test_a_long_list_of_suspicious_somas_is_cut_and_says_so():
+    somas = make_somas(450)
+    somas["suspicious"] = True
+    page = report_page(somas, SUMMARY, {})
+    assert len(re.findall(r"<tr><td>\d+</td><td>[-\d]+, ", page)) == 200
+    assert "The largest 200 of 450" in page
+
+
+def test_plots_take_the_pages_colours():
+    page = report_page(make_somas(30), SUMMARY, {})
+    assert page.count('<svg class="plot"') == 7
+    assert "currentColor" in page and "var(--accent)" in page
+    assert "#010203" not in page and "#070809" not in page
+    assert "prefers-color-scheme: dark" in page and "@media print" in page
+
+
+def test_the_same_run_gives_the_same_page():
+    somas = make_somas(20)
+    assert report_page(somas, SUMMARY, {}) == report_page(somas, SUMMARY, {})
+    assert overview_figure(sections()) == overview_figure(sections())
+
+
+def test_many_somas_keep_the_page_small():
+    page = report_page(make_somas(20_000, (400, 300, 200)), {}, {})
+    assert len(page) < 10e6
+
+
+@pytest.mark.parametrize("bounds", [((0, 0, 0), (1e6, 1e3, 1e3)), ((5e5,) * 3, (5e5 + 1,) * 3)])
+def test_maps_of_ribbons_and_specks_do_not_fail(bounds):
+    read(report_page(make_somas(3), {"bounds_nm": bounds}, {}))
+
+
+def test_somas_without_measures_do_not_fail():
+    somas = make_somas(4)[["id", "x_nm", "y_nm", "z_nm"]]
+    _, words = read(report_page(somas, SUMMARY, {}))
+    assert "nothing to show" in words
+
+
+def test_overview_draws_each_label_in_its_colour():
+    image = picture(overview_figure(sections()))
+    for label in (2**60 + 1, 7):
+        colour = np.array(label_colour(label)) * 255
+        assert (np.abs(image - colour).max(axis=2) < 30).sum() > 50
+    blank = sections()
+    plain = [Section(s.title, s.image, np.zeros_like(s.labels), s.pixel_nm) for s in blank]
+    assert np.ptp(picture(overview_figure(plain)), axis=2).max() < 12
+
+
+def test_overview_shows_truth_beside_what_was_found():
+    without, with_truth = overview_figure(sections()), overview_figure(sections(truth=True))
+    assert picture(with_truth).shape[0] > picture(without).shape[0]  # a legend below
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 6])
+def test_overview_takes_any_number_of_sections(n):
+    assert picture(overview_figure(sections(n), title="run")).shape[1] == 1600
+
+
+def test_overview_keeps_physical_proportions():
+    (one,) = sections(shape=(60, 90))
+    flat = Section(one.title, one.image, one.labels, (32.0, 64.0))
+    tall = picture(overview_figure([one])).shape[0]
+    low = picture(overview_figure([flat])).shape[0]
+    assert low < 0.62 * tall
+
+
+def test_outlines_lie_on_the_border_of_each_label():
+    labels = np.zeros((20, 30), np.uint8)
+    labels[5:15, 8:20] = 3
+    (line,) = outlines(labels)[3]
+    assert line.min(axis=0) == pytest.approx([7.5, 4.5], abs=0.6)
+    assert line.max(axis=0) == pytest.approx([19.5, 14.5], abs=0.6)
+    assert set(outlines(np.full((4, 4), 9))) == {9} and outlines(np.zeros((4, 4), int)) == {}
+
+
+def figures_of(somas, **summary):
+    return report_plots(somas, {"bounds_nm": BOUNDS} | summary)
+
+
+def seams(*at):
+    return Seams(tuple(np.array(a, float) for a in at), (20e3, 20e3, 20e3))
+
+
+def test_figures_are_files_for_a_paper_too():
+    somas = make_somas(60)
+    somas["depth_nm"] = somas["z_nm"]
+    plots = figures_of(somas, seams=seams([20e3, 40e3], [20e3], []))
+    names = [plot.name for plot in plots]
+    assert {"maps", "depth", "seams", "blocks", "neurites"} <= set(names) and len(names) == 10
+    for plot in plots:
+        files = plot_files(plot)
+        assert files == plot_files(plot)
+        assert files[f"{plot.name}.pdf"].startswith(b"%PDF")
+        svg = files[f"{plot.name}.svg"].decode()
+        assert "currentColor" not in svg and "#010203" not in svg
+        table = pd.read_csv(io.BytesIO(files[f"{plot.name}.csv"]))
+        assert len(table.columns) >= 1
+    blocks = next(plot for plot in plots if plot.name == "blocks")
+    assert blocks.data["somas"].sum() == 60 and len(blocks.data) == 6
+
+
+def verdicts(somas, at=NO_SEAMS):
+    return {c.question.split()[1]: c.verdict for c in check_somas(somas, BOUNDS, at)}
+
+
+def test_checks_of_a_good_table_and_of_none():
+    somas = make_somas(300)
+    assert set(verdicts(somas).values()) == {GOOD}
+    few = verdicts(make_somas(3))
+    assert few.pop("nothing") == GOOD and set(few.values()) == {UNKNOWN}  # there is no seam
+    assert LOOK not in verdicts(make_somas(0)).values()
+
+
+def test_each_check_sees_what_it_is_for():
+    good = make_somas(300)
+
+    def look(somas, at=NO_SEAMS):
+        return [c.question for c in check_somas(somas, BOUNDS, at) if c.verdict == LOOK]
+
+    crowded = good.assign(nearest_nm=good["nearest_nm"] / 10)
+    assert look(crowded) == ["Is the number of somas plausible?"]
+    sizes = good.assign(volume_um3=np.where(np.arange(300) % 3 == 0, 900.0, good["volume_um3"]))
+    assert "Are sizes of one kind?" in look(sizes)
+    crumbs = good.assign(volume_um3=np.where(np.arange(300) % 5 == 0, 3.0, good["volume_um3"]))
+    assert "Are there few fragments?" in look(crumbs)
+    many = good.assign(neurites=2)
+    assert look(many) == ["Has each soma one neurite?"]
+    at = seams(np.arange(1, 3) * 20e3, [], [])
+    assert look(good, at) == []
+    cut = good.copy()
+    near = np.abs(cut["bb_end_x_nm"] - 20e3) < 4000
+    cut.loc[near, "bb_end_x_nm"] = 20e3
+    assert look(cut, at) == ["Is nothing cut at the seams between blocks?"]
+
+
+def test_distances_to_seams_are_those_to_the_nearest():
+    somas = make_somas(200)
+    at = np.array([15e3, 22e3, 48e3])
+    found = face_distances(somas, Seams((at, at[:0], at[:0]), (1e4, 1e4, 1e4)))
+    whole = somas[~somas["touches_edge"]]
+    ends = np.concatenate([whole["bb_start_x_nm"], whole["bb_end_x_nm"]])
+    assert found == pytest.approx(np.abs(ends[:, None] - at).min(axis=1))
+    assert len(face_distances(somas, seams([], [], []))) == 0

@@ -1,0 +1,307 @@
+"""The layer server by real requests, links and states, and neuroglancer in a real browser where there is one."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from soma_rows import make_somas
+
+from flysoma.analysis.layers.annotations import annotation_files
+from flysoma.analysis.layers.properties import segment_properties
+from flysoma.analysis.viewer import state as viewer_module
+from flysoma.analysis.viewer.state import (
+    Layers,
+    find_browser,
+    link,
+    open_viewer,
+    screenshot,
+    serve,
+    source_url,
+    viewer_state,
+)
+from flysoma.errors import UserError
+
+BOUNDS = ((0.0, 0.0, 0.0), (4096.0, 4096.0, 2560.0))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "served"
+    (root / "layer" / "4_4_4").mkdir(parents=True)
+    (root / "layer" / "info").write_text('{"type": "image"}')
+    (root / "layer" / "4_4_4" / "0-4_0-4_0-4").write_bytes(bytes(range(200)))
+    (root / "layer" / "zipped.gz").write_bytes(gzip.compress(b"plain words " * 50))
+    (root / "layer" / "squeezed.br").write_bytes(b"\x0b\x02\x80brotli\x03")
+    (root / "a name").write_bytes(b"spaced")
+    (tmp_path / "secret").write_text("secret")
+    (root / "way out").symlink_to(tmp_path / "secret")
+    return root
+
+
+@pytest.fixture
+def server(folder):
+    with serve(folder) as running:
+        yield running
+
+
+def get(server, path, **headers):
+    return urlopen(Request(f"{server.url}/{path}", headers=headers), timeout=10)
+
+
+def raw_status(server, path):
+    """The status of a request whose path nobody tidies up."""
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+    connection.putrequest("GET", path, skip_host=False)
+    connection.endheaders()
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def test_files_come_whole_with_leave_for_any_origin(server):
+    with get(server, "layer/info") as answer:
+        assert json.load(answer) == {"type": "image"}
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert answer.headers["Content-Type"] == "application/json"
+    with get(server, "a%20name") as answer:
+        assert answer.read() == b"spaced"
+
+
+def test_loopback_only(server):
+    assert server.url.startswith("http://127.0.0.1:")
+
+
+def test_compressed_files_are_found_under_their_plain_name(server):
+    with get(server, "layer/zipped") as answer:
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert gzip.decompress(answer.read()) == b"plain words " * 50
+    with get(server, "layer/squeezed") as answer:
+        assert answer.headers["Content-Encoding"] == "br"
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        ("bytes=10-19", bytes(range(10, 20))),
+        ("bytes=190-", bytes(range(190, 200))),
+        ("bytes=-5", bytes(range(195, 200))),
+        ("bytes=195-9999", bytes(range(195, 200))),
+    ],
+)
+def test_ranges(server, span, expected):
+    with get(server, "layer/4_4_4/0-4_0-4_0-4", Range=span) as answer:
+        assert answer.status == 206
+        assert answer.read() == expected
+        assert answer.headers["Content-Range"].endswith("/200")
+
+
+def test_a_range_of_a_compressed_file_is_one_of_its_plain_bytes(server):
+    with get(server, "layer/zipped", Range="bytes=6-10") as answer:
+        assert answer.status == 206 and answer.headers["Content-Encoding"] is None
+        assert answer.read() == b"words"
+
+
+def test_a_range_of_a_damaged_file_is_not_found(server, folder):
+    (folder / "layer" / "zipped.gz").write_bytes(gzip.compress(b"plain words")[:-9])
+    (folder / "layer" / "squeezed.br").write_bytes(b"nonsense")
+    for name in ("zipped", "squeezed"):
+        with pytest.raises(HTTPError) as caught:
+            get(server, f"layer/{name}", Range="bytes=0-3")
+        assert caught.value.code == 404
+
+
+def test_a_range_beyond_the_end_is_refused(server):
+    with pytest.raises(HTTPError) as caught:
+        get(server, "layer/info", Range="bytes=5000-6000")
+    assert caught.value.code == 416
+    assert caught.value.headers["Content-Range"] == "bytes */17"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/layer/9-9_9-9_9-9",
+        "/layer",
+        "/../secret",
+        "/..%2fsecret",
+        "/layer/../../secret",
+        "/%2e%2e/secret",
+        "/way%20out",
+        "//etc/passwd",
+        "/layer/info%00",
+        "/" + "x" * 5000,
+    ],
+)
+def test_what_is_missing_or_outside_is_not_found(server, path):
+    status, body = raw_status(server, path)
+    assert status == 404 and b"secret" not in body and b"root" not in body
+
+
+def test_head_and_preflight(server):
+    with urlopen(Request(f"{server.url}/layer/info", method="HEAD"), timeout=10) as answer:
+        assert answer.headers["Content-Length"] == "17" and answer.read() == b""
+    with urlopen(Request(f"{server.url}/layer/info", method="OPTIONS"), timeout=10) as answer:
+        assert "Range" in answer.headers["Access-Control-Allow-Headers"]
+
+
+def test_many_requests_at_once_and_none_is_printed(server, capfd):
+    def one(i):
+        try:
+            with get(server, "layer/info" if i % 2 else "layer/none") as answer:
+                return answer.status
+        except HTTPError as err:
+            return err.code
+
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(one, range(64)))
+    assert found == [404, 200] * 32
+    assert capfd.readouterr() == ("", "")
+
+
+def test_closing_frees_the_port(folder):
+    first = serve(folder)
+    port = int(first.url.rsplit(":", 1)[1])
+    with pytest.raises(UserError, match="port"):
+        serve(folder, port)
+    first.close()
+    with serve(folder, port) as second:
+        assert second.url == first.url
+
+
+def test_a_missing_folder_is_refused_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        serve(tmp_path / "none")
+
+
+def test_bucket_layers_are_named_directly_and_local_ones_by_the_server(tmp_path):
+    assert source_url("gs://b/run/somas") == "precomputed://gs://b/run/somas"
+    assert source_url("precomputed://s3://b/run/") == "precomputed://s3://b/run"
+    (tmp_path / "my run" / "somas").mkdir(parents=True)
+    named = source_url(f"file://{tmp_path}/my run/somas", str(tmp_path), "http://127.0.0.1:5")
+    assert named == "precomputed://http://127.0.0.1:5/my%20run/somas"
+    with pytest.raises(UserError, match="bucket"):
+        source_url(f"file://{tmp_path}/somas")
+    with pytest.raises(UserError, match="bucket"):
+        source_url("file:///elsewhere/somas", str(tmp_path), "http://127.0.0.1:5")
+
+
+def test_state_shows_the_whole_volume_and_links_centroids_to_somas():
+    layers = Layers(
+        "precomputed://gs://b/somas", BOUNDS, "precomputed://gs://b/em", "precomputed://gs://b/c"
+    )
+    state = viewer_state(layers)
+    assert [layer["name"] for layer in state["layers"]] == ["image", "somas", "centroids"]
+    assert state["position"] == [2048, 2048, 1280] and state["layout"] == "4panel"
+    assert state["layers"][2]["linkedSegmentationLayer"] == {"soma": "somas"}
+    assert state["layers"][2]["shaderControls"] == {"in_3d": True}
+    meshes = viewer_state(replace(layers, selected=["5"]))  # ellipsoids would stick out of them
+    assert meshes["layers"][2]["shaderControls"] == {"in_3d": False}
+    bare = viewer_state(
+        Layers("precomputed://gs://b/somas", BOUNDS, selected=[5]), position_nm=(1, 2, 3)
+    )
+    assert bare["position"] == [1, 2, 3] and bare["layers"][0]["segments"] == ["5"]
+
+
+def test_link_holds_the_state():
+    state = viewer_state(Layers("precomputed://gs://b/somas", BOUNDS))
+    url = link(state, "https://viewer.example/")
+    base, _, fragment = url.partition("/#!")
+    assert base == "https://viewer.example" and " " not in url and '"' not in url
+    assert json.loads(unquote(fragment)) == state
+
+
+def test_neuroglancer_understands_the_state():
+    neuroglancer = pytest.importorskip("neuroglancer")
+    layers = Layers(
+        "precomputed://gs://b/somas", BOUNDS, "precomputed://gs://b/em", "precomputed://gs://b/c"
+    )
+    parsed = neuroglancer.ViewerState(viewer_state(layers))
+    assert [layer.name for layer in parsed.layers] == ["image", "somas", "centroids"]
+    assert parsed.layers["somas"].layer.type == "segmentation"
+
+
+def test_without_chromium_a_screenshot_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr(viewer_module.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="apt-get install chromium chromium-driver") as caught:
+        screenshot(None, tmp_path / "x.png")
+    assert "\n" not in str(caught.value)
+
+
+def write_layers(root):
+    """A small image, two balls as somas with properties, and their centroids."""
+    from cloudvolume import CloudVolume
+
+    z, y, x = np.ogrid[:64, :64, :64]
+    labels = np.zeros((64, 64, 64), np.uint64)
+    labels[(z - 32) ** 2 + (y - 20) ** 2 + (x - 20) ** 2 < 15**2] = 1
+    labels[(z - 32) ** 2 + (y - 44) ** 2 + (x - 44) ** 2 < 15**2] = 2
+    grey = np.random.default_rng(0).integers(90, 160, labels.shape).astype(np.uint8)
+    common = {
+        "resolution": [64, 64, 40],
+        "voxel_offset": [0, 0, 0],
+        "volume_size": [64, 64, 64],
+        "chunk_size": [64, 64, 64],
+        "num_channels": 1,
+    }
+    for name, kind, encoding, array in (
+        ("image", "image", "raw", grey),
+        ("somas", "segmentation", "compressed_segmentation", labels),
+    ):
+        info = CloudVolume.create_new_info(
+            layer_type=kind, data_type=str(array.dtype), encoding=encoding, **common
+        )
+        if kind == "segmentation":
+            info["segment_properties"] = "segment_properties"
+        volume = CloudVolume(f"file://{root}/{name}", info=info, progress=False)
+        volume.commit_info()
+        volume[:] = array.T[..., None]
+    somas = make_somas(2)
+    for i, a in enumerate("xyz"):
+        size = (64, 64, 40)[i]
+        somas[f"{a}_nm"] = np.array([[20, 20, 32], [44, 44, 32]])[:, i] * size * 1.0
+        somas[f"bb_start_{a}_nm"] = somas[f"{a}_nm"] - 15 * size
+        somas[f"bb_end_{a}_nm"] = somas[f"{a}_nm"] + 15 * size
+    somas["volume_um3"] = 2.3
+    (root / "somas" / "segment_properties").mkdir()
+    (root / "somas" / "segment_properties" / "info").write_text(
+        json.dumps(segment_properties(somas))
+    )
+    for name, data in annotation_files(somas, *BOUNDS).items():
+        path = root / "centroids" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(find_browser() is None, reason="chromium and chromedriver are not installed")
+def test_a_browser_draws_image_somas_and_centroids(tmp_path):
+    from PIL import Image
+
+    write_layers(tmp_path)
+    with serve(tmp_path) as server:
+        layers = Layers(
+            *(f"precomputed://{server.url}/somas", BOUNDS),
+            image=f"precomputed://{server.url}/image",
+            centroids=f"precomputed://{server.url}/centroids",
+        )
+        viewer = open_viewer(viewer_state(layers))
+        assert viewer.token in viewer.get_viewer_url()
+        screenshot(viewer, tmp_path / "view.png", size=(800, 600))
+    picture = np.asarray(
+        Image.open(io.BytesIO((tmp_path / "view.png").read_bytes())).convert("RGB")
+    )
+    assert picture.shape == (600, 800, 3)
+    spread = np.ptp(picture.astype(int), axis=2)
+    section = spread[:300, :400]
+    assert (section > 40).mean() > 0.05, "no coloured somas in the section"
+    grey = (section < 5) & (picture[:300, :400].mean(axis=2) > 60)
+    assert grey.mean() > 0.1, "no grey image in the section"

@@ -1,0 +1,198 @@
+"""The phantom: same seed, same brain; labels are what the picture shows; sizes and spacing are a fly's."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from flysoma.models.phantom.faults import add_faults
+from flysoma.models.phantom.look import Look
+from flysoma.models.phantom.make import DIFFICULTIES, SCENES, make_phantom
+from flysoma.models.phantom.resin import Resin
+from flysoma.models.phantom.scene import Kind, make_scene
+from flysoma.models.phantom.texture import Grid, SmoothField
+
+FINE = (40.0, 64.0, 64.0)
+
+
+@pytest.fixture(scope="module")
+def rind():
+    """15.6 x 15.6 x 15.6 um of packed somas, no faults."""
+    return make_phantom((125, 125, 125), (125.0, 125.0, 125.0), 5, "clean", "rind")
+
+
+def _same_objects(a, b):
+    """For each label of a, the share of its voxels that its best partner in b covers."""
+    shares = []
+    for label in np.unique(a[a > 0]):
+        inside = b[a == label]
+        shares.append(np.bincount(inside)[1:].max(initial=0) / len(inside))
+    return np.array(shares)
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_does_not():
+    one, two, other = (make_phantom((16, 48, 48), FINE, s, "typical", "rind") for s in (1, 1, 2))
+    assert np.array_equal(one.image, two.image) and np.array_equal(one.labels, two.labels)
+    assert not np.array_equal(one.image, other.image)
+
+
+def test_one_brain_at_two_voxel_sizes():
+    fine = make_phantom((60, 120, 120), FINE, 4, "clean", "rind")
+    coarse = make_phantom((20, 40, 40), (120.0, 192.0, 192.0), 4, "clean", "rind")
+    seen = fine.labels[1::3, 1::3, 1::3]  # the voxel in the middle of each coarse one
+    assert np.mean((seen > 0) == (coarse.labels > 0)) > 0.99
+    large = np.bincount(coarse.labels.ravel())[1:] > 200
+    assert large.sum() >= 3
+    assert np.all(_same_objects(coarse.labels, seen)[large] > 0.97)
+
+
+def test_thick_voxels_average_thin_sections():
+    thick = make_phantom((7, 60, 60), (240.0, 64.0, 64.0), 4, "clean", "rind")
+    thin = make_phantom((21, 60, 60), (80.0, 64.0, 64.0), 4, "clean", "rind")
+    assert np.mean((thick.labels > 0) == (thin.labels[1::3] > 0)) > 0.99
+    mean = thin.image.reshape(7, 3, 60, 60).mean(axis=1)
+    assert np.abs(thick.image - mean).mean() < 1
+
+
+def test_spacing_is_the_hemibrains():
+    """Nearest neighbour 3.71 um in the median there, 2.86 to 5.25 from the 5th to the 95th percentile."""
+    nearest = []
+    for seed in range(4):
+        size = np.array([18e3, 18e3, 18e3])
+        scene = make_scene(size, "rind", 1.0, np.random.default_rng(seed))
+        at = np.array([c.body.centre for c in scene.cells if c.body is not None])
+        distance = cKDTree(at).query(at, k=2)[0][:, 1]
+        nearest.extend(distance[np.all((at > 0) & (at < size), axis=1)])
+    low, middle, high = np.percentile(nearest, [5, 50, 95])
+    assert 3400 < middle < 4000
+    assert 2600 < low < 3300
+    assert 4200 < high < 5800
+
+
+def test_whole_somas_measure_3_to_8_um_and_fill_most_of_the_rind(rind):
+    assert 0.4 < np.mean(rind.labels > 0) < 0.9
+    boxes = ndimage.find_objects(rind.labels)
+    whole = [
+        n
+        for n, box in enumerate(boxes, start=1)
+        if all(s.start > 0 and s.stop < size for s, size in zip(box, rind.labels.shape))
+    ]
+    assert len(whole) >= 5
+    volume_um3 = np.bincount(rind.labels.ravel())[whole] * np.prod(rind.voxel_nm) * 1e-9
+    diameter_um = np.cbrt(6 * volume_um3 / np.pi)
+    assert np.median(diameter_um) == pytest.approx(4.3, abs=0.9)
+    assert np.mean((diameter_um > 2.5) & (diameter_um < 8.5)) > 0.9
+
+
+def test_labels_are_dense_and_each_is_one_piece(rind):
+    present = np.unique(rind.labels)
+    assert np.array_equal(present, np.arange(len(present)))
+    for label, box in enumerate(ndimage.find_objects(rind.labels), start=1):
+        assert ndimage.label(rind.labels[box] == label)[1] == 1
+
+
+def test_a_label_ends_on_a_dark_membrane_and_holds_a_light_middle(rind):
+    soma = rind.labels > 0
+    core = ndimage.binary_erosion(soma, iterations=5)
+    edge = soma & ~ndimage.binary_erosion(soma, structure=_in_plane())
+    outside = ndimage.binary_dilation(soma, structure=_in_plane(), iterations=2)
+    outside &= ~ndimage.binary_dilation(soma, structure=_in_plane())
+    inner = ndimage.binary_erosion(soma, structure=_in_plane(), iterations=3)
+    inner &= ~ndimage.binary_erosion(soma, structure=_in_plane(), iterations=4)
+    grey = {
+        k: rind.image[m].mean()
+        for k, m in {"edge": edge, "inner": inner, "outside": outside, "core": core}.items()
+    }
+    assert grey["edge"] < grey["inner"] - 8
+    assert grey["edge"] < grey["core"] - 12
+    assert grey["outside"] < grey["core"] - 8
+
+
+def _in_plane():
+    return ndimage.generate_binary_structure(2, 1)[None]
+
+
+def test_neuropil_holds_no_soma():
+    for seed in (0, 1):
+        assert not make_phantom((24, 64, 64), FINE, seed, "typical", "neuropil").labels.any()
+
+
+def test_glia_axons_and_tracheae_are_no_somas():
+    assert [k for k in Kind if k < Kind.GLIA] == [Kind.NEURON, Kind.DARK, Kind.ODD]
+
+
+def test_most_of_an_edge_scene_is_empty_resin():
+    empty = []
+    for seed in range(4):
+        edge = make_phantom((16, 96, 96), (120.0, 128.0, 128.0), seed, "clean", "edge")
+        coarse = ndimage.gaussian_filter(edge.image.astype(float), (1, 2, 2))
+        rough = ndimage.generic_gradient_magnitude(coarse, ndimage.sobel)
+        empty.append(np.mean((coarse > 170) & (rough < np.median(rough))))
+        assert np.mean(edge.labels > 0) < 0.4
+    assert np.mean(empty) > 0.25
+
+
+def test_charged_resin_is_as_grey_as_a_cell():
+    size = np.array([2000.0, 16000, 16000])
+    look = Look.draw("clean", np.random.default_rng(0))
+    grid = Grid([np.arange(n) * 100.0 for n in (20, 160, 160)], (0, 0, 0))
+    plain, charged = (Resin(size, look, n, np.random.default_rng(0)).paint(grid) for n in (0, 30))
+    grey = [np.mean((image > 0.35) & (image < look.resin - 0.05)) for image in (plain, charged)]
+    assert grey[1] > grey[0] + 0.2
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+@pytest.mark.parametrize("scene", SCENES)
+def test_every_difficulty_and_scene_paints_awkward_shapes(difficulty, scene):
+    seen = []
+    phantom = make_phantom((35, 67, 41), FINE, 9, difficulty, scene, seen.append)
+    assert phantom.image.shape == phantom.labels.shape == (35, 67, 41)
+    assert phantom.image.dtype == np.uint8 and phantom.labels.dtype == np.uint32
+    assert phantom.image.std() > 3
+    assert seen[-1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("shape", "voxel_nm"),
+    [((1, 1, 1), (40, 40, 40)), ((3, 90, 5), (32, 32, 40)), ((4, 50, 50), (240, 64, 64))],
+)
+def test_any_shape_and_voxel_size(shape, voxel_nm):
+    assert make_phantom(shape, voxel_nm, 0).image.shape == shape
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"difficulty": "easy"},
+        {"scene": "spine"},
+        {"shape_zyx": (0, 4, 4)},
+        {"voxel_nm": (40, -1, 40)},
+    ],
+)
+def test_nonsense_is_refused(wrong):
+    asked = {"shape_zyx": (4, 4, 4), "voxel_nm": FINE, "seed": 0, **wrong}
+    with pytest.raises(ValueError):
+        make_phantom(**asked)
+
+
+def test_faults_move_labels_with_the_image_and_clean_has_none():
+    ramp = np.broadcast_to(np.arange(40, 104, dtype=np.uint8), (120, 64, 64)).copy()
+    labels = ramp.astype(np.uint32)
+    image, moved = ramp.copy(), labels.copy()
+    add_faults(image, moved, "clean", 64.0, np.random.default_rng(0))
+    assert np.array_equal(image, ramp) and np.array_equal(moved, labels)
+    add_faults(image, moved, "worst", 64.0, np.random.default_rng(0))
+    shifted = [z for z in range(120) if not np.array_equal(moved[z], labels[z])]
+    assert len(shifted) > 20
+    agree = [np.corrcoef(image[z].ravel(), moved[z].ravel())[0, 1] for z in shifted]
+    assert np.nanmedian(agree) > 0.95
+    assert np.sum(image.std(axis=(1, 2)) == 0) >= 1  # a missing section
+
+
+def test_smooth_noise_has_unit_variance_and_does_not_know_the_voxel_size():
+    size = np.array([20e3, 20e3, 20e3])
+    field = SmoothField(size, 1000.0, np.random.default_rng(0))
+    coarse = field(Grid([np.arange(150, 20e3, 300)] * 3, (0, 0, 0)))
+    fine = field(Grid([np.arange(50, 20e3, 100)[:30]] * 3, (0, 0, 0)))
+    assert coarse.std() == pytest.approx(1, abs=0.1)
+    assert np.allclose(fine[1::3, 1::3, 1::3], coarse[:10, :10, :10], atol=1e-4)

@@ -1,0 +1,317 @@
+"""Training: it learns, stops and goes on as if it had not, and says what it made; loaders and losses."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toy_somas import toy_somas
+
+from flysoma.errors import UserError
+from flysoma.models.networks.weights import load_network
+from flysoma.models.training import dataset, distributed
+from flysoma.models.training import judge as judging
+from flysoma.models.training.config import TrainConfig
+from flysoma.models.training.dataset import Patches, PhantomPlan, Source, Volume, phantom_volumes
+from flysoma.models.training.emads import emads_blocks, shrink_image, shrink_labels
+from flysoma.models.training.judge import judge_voxels
+from flysoma.models.training.losses import soft_dice, soma_loss
+from flysoma.models.training.targets import IGNORE, UNKNOWN, soma_targets
+from flysoma.models.training.train import new_network, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+VOXEL = (64.0, 64.0, 64.0)
+SMALL = TrainConfig(
+    role="segment",
+    patch=(32, 32, 32),
+    steps=90,
+    warmup=5,
+    lr=2e-3,
+    ema=0.8,
+    judge_every=20,
+    bf16=False,
+    augmentation=0.3,
+)
+
+
+def changed(config, **values):
+    return TrainConfig.model_validate(config.model_dump() | values)
+
+
+def toy_source():
+    volumes = [Volume.checked(*toy_somas(seed=s), f"toy{s}") for s in range(3)]
+    return Source(volumes[:2], volumes[2:], VOXEL, {"toy": 3})
+
+
+def test_it_learns_toy_somas_and_says_what_it_made(tmp_path):
+    output, seen = tmp_path / "toy.safetensors", []
+    record = train(SMALL, toy_source(), output, seen.append, command="flysoma train segment")
+    assert record["scores_on_held_out"]["dice"] > 0.8
+    assert seen[-1]["done"] == 1 and seen[-1]["loss"] < 0.5 * seen[0]["loss"]
+    network = load_network(output)
+    beside = json.loads(output.with_suffix(".json").read_text())
+    assert network.fingerprint == beside["sha256"] and beside["command"] == "flysoma train segment"
+    assert network.spec.classes == ("background", "interior", "boundary")
+    assert output.with_suffix(".png").exists() and not output.with_suffix(".ckpt").exists()
+    events = EventAccumulator(str(output.with_suffix(".logs"))).Reload()
+    assert {"loss", "learning_rate", "dice"} <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"] == ["held_out"]
+
+
+@pytest.mark.parametrize("role", ["locate", "segment"])
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path, role):
+    config = changed(SMALL, role=role, patch=(8, 16, 16), steps=8, judge_every=4)
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    train(config, toy_source(), whole)
+
+    def stop(report):
+        if report["step"] == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, toy_source(), parts, stop)
+    steps = []
+    train(config, toy_source(), parts, lambda r: steps.append(r["step"]))
+    assert steps == [5, 6, 7, 8]
+    assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    output = tmp_path / "a.safetensors"
+    config = changed(SMALL, patch=(8, 16, 16), steps=2, judge_every=1)
+
+    def stop(report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, toy_source(), output, stop)
+    with pytest.raises(UserError, match="other settings"):
+        train(changed(config, lr=1e-2), toy_source(), output)
+
+
+def test_training_goes_on_from_given_weights(tmp_path):
+    config = changed(SMALL, patch=(8, 16, 16), steps=1, lr=0.0)
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    train(config, toy_source(), first)
+    train(changed(config, init=str(first), seed=3), toy_source(), second)
+    before, after = (load_network(p).module.state_dict() for p in (first, second))
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
+    with pytest.raises(UserError, match="not what is trained"):
+        train(changed(config, role="locate", init=str(first)), toy_source(), second)
+    shipped = changed(SMALL, patch=(16, 32, 32), steps=1, init="flysoma/segment-v4")
+    record = train(shipped, toy_source(), tmp_path / "third.safetensors")
+    assert record["went_on_from"]["role"] == "segment"
+
+
+def test_a_training_that_spoils_the_weights_it_began_with_keeps_them(tmp_path):
+    def small(network, volumes, config):
+        return {"score": [1 / float(sum(p.abs().sum() for p in network.module.parameters()))]}
+
+    config = changed(SMALL, patch=(8, 16, 16), steps=2, judge_every=1)
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    train(config, toy_source(), first)
+    spoil = changed(config, init=str(first), lr=1.0, ema=0.0)
+    record = train(spoil, toy_source(), second, judge=small)
+    assert record["scores_before"] == record["scores_on_held_out"]
+    assert record["scores_before"]["step"] == 0 and record["steps"] == 2
+    before, after = (load_network(p).module.state_dict() for p in (first, second))
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_what_is_saved_can_be_mixed_with_what_it_went_on_from(tmp_path):
+    config = changed(SMALL, patch=(8, 16, 16), steps=2, lr=0.1, warmup=0, judge_every=2)
+    latest = iter(range(100))  # the last judgement is the best
+    paths = [tmp_path / f"{name}.safetensors" for name in ("first", "whole", "half")]
+    for path, change in zip(
+        paths, ({}, {"init": str(paths[0])}, {"init": str(paths[0]), "mix": 0.5})
+    ):
+        train(
+            changed(config, **change),
+            toy_source(),
+            path,
+            judge=lambda *_: {"score": [next(latest)]},
+        )
+    first, whole, half = (load_network(path).module.state_dict() for path in paths)
+    assert any(not torch.allclose(first[key], whole[key], atol=1e-2) for key in first)
+    for key in first:
+        assert torch.allclose(half[key], (first[key] + whole[key]) / 2, atol=2e-3)
+    with pytest.raises(ValueError, match="mix needs"):
+        changed(config, mix=0.5)
+
+
+def test_patches_that_train_wrongly_in_bfloat16_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"patches of 32 sections .* use \d+ sections"):
+        train(
+            changed(SMALL, bf16=True, patch=(32, 32, 32)), toy_source(), tmp_path / "x.safetensors"
+        )
+
+
+def test_without_volumes_it_refuses(tmp_path):
+    with pytest.raises(UserError, match="at least one volume"):
+        train(SMALL, Source([], [], VOXEL, {}), tmp_path / "x.safetensors")
+
+
+def test_the_loss_ignores_255_and_rewards_the_truth():
+    target = torch.zeros(1, 2, 4, 4, dtype=torch.uint8)
+    target[:, 1] = 1
+    right = torch.nn.functional.one_hot(target.long(), 3).permute(0, 4, 1, 2, 3) * 20.0
+    assert soma_loss(right, target, (1, 1, 2), 0.5) < 1e-3
+    assert soma_loss(-right, target, (1, 1, 2), 0.5) > 1
+    unknown = torch.full_like(target, 255)
+    assert soma_loss(-right, unknown, (1, 1, 2), 0.5) == 0
+    assert soft_dice(torch.softmax(right, 1), target) > 0.99
+
+
+def test_phantoms_are_made_once_and_kept(tmp_path, monkeypatch):
+    made = []
+
+    def fake(shape, voxel_nm, seed, difficulty, scene):
+        made.append((seed, difficulty, scene))
+        image, labels = toy_somas(shape, seed)
+        return type("Toy", (), {"image": image, "labels": labels})
+
+    monkeypatch.setattr(dataset, "make_phantom", fake)
+    plan = PhantomPlan("segment", (8, 16, 16), VOXEL, 20, 100)
+    first = phantom_volumes(plan, tmp_path, processes=1)
+    again = phantom_volumes(plan, tmp_path, processes=1)
+    assert len(made) == len(first) == 20 and {seed for seed, *_ in made} == set(range(100, 120))
+    assert {s for *_, s in made} == {"brain", "rind", "glia", "neuropil", "edge"}
+    assert {d for _, d, _ in made} == {"clean", "typical", "worst"}
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again))
+
+
+def write(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
+
+
+def test_emads_folders_are_read(tmp_path):
+    image, labels = toy_somas((8, 16, 16))
+    mask = (labels > 0).astype(np.uint8) * 255
+    write(tmp_path / "b1" / "b1_raw.nii.gz", image)
+    write(tmp_path / "b1" / "b1_mask.nii.gz", mask)
+    write(tmp_path / "b1" / "b1_seed.nii.gz", (labels == 1).astype(np.uint8))
+    write(tmp_path / "train" / "001" / "data.nii.gz", image)
+    write(tmp_path / "train" / "001" / "label.nii.gz", labels.astype(np.uint16))
+    found = {block.name: block for block in emads_blocks(tmp_path)}
+    assert set(found) == {"b1", "train/001"}
+    assert np.array_equal(found["train/001"].image, image) and found["train/001"].cores is None
+    assert np.array_equal(found["train/001"].labels, labels)
+    assert np.array_equal(found["b1"].labels > 0, labels > 0) and found["b1"].labels.max() < 255
+    assert np.array_equal(found["b1"].cores, labels == 1)
+    (tmp_path / "b1" / "b1_mask.nii.gz").unlink()
+    with pytest.raises(UserError, match="b1_mask.nii.gz should lie beside it"):
+        list(emads_blocks(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="EMADS folder"):
+        list(emads_blocks(tmp_path / "empty"))
+    with pytest.raises(UserError, match="no folder"):
+        list(emads_blocks(tmp_path / "none"))
+
+
+def test_shrinking_takes_means_and_middle_labels():
+    image = np.arange(2 * 4 * 5, dtype=np.uint8).reshape(2, 4, 5)
+    small, labels = shrink_image(image, (1, 2, 2)), shrink_labels(image, (1, 2, 2))
+    assert small.shape == labels.shape == (2, 2, 2)
+    assert small[0, 0, 0] == round((0 + 1 + 5 + 6) / 4) and labels[0, 0, 0] == 6
+
+
+def test_volumes_that_do_not_match_are_refused():
+    image, labels = toy_somas()
+    for wrong, message in (
+        ((image[1:], labels), "one 3D shape"),
+        ((image.astype(np.float32), labels), "needs uint8"),
+        ((image, labels.astype(np.float32)), "whole numbers"),
+        ((image, labels.astype(np.int64) - 1), "must not be negative"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Volume.checked(*wrong, "a")
+
+
+def test_ids_of_any_size_are_numbered_anew_and_the_unknown_is_not_learned():
+    image, labels = toy_somas()
+    names = np.array([0, 2**40, 2**63, 77, *range(100, 200)], np.uint64)
+    volume = Volume.checked(image, names[labels], "a", ignore_label=2**40)
+    assert volume.labels.dtype == np.uint16
+    assert ((volume.labels == UNKNOWN) == (labels == 1)).all() and (labels == 1).any()
+    for role in ("locate", "segment"):
+        assert ((volume.targets(VOXEL, role, 135.0) == IGNORE) == (labels == 1)).all()
+
+
+def test_annotated_cores_are_what_localization_learns():
+    image, labels = toy_somas()
+    cores = (labels == 2).astype(np.uint8)
+    volume = Volume(image, labels.astype(np.uint16), "a", cores)
+    assert np.array_equal(volume.targets(VOXEL, "locate", 135.0), cores)
+    assert (volume.targets(VOXEL, "segment", 135.0) == 2).any()
+
+
+def test_patches_come_from_volumes_by_weight():
+    image, labels = toy_somas((24, 48, 48))
+    light, heavy = (
+        Volume(np.full_like(image, g), labels.astype(np.uint16), weight=w)
+        for g, w in ((50, 1), (200, 9))
+    )
+    none = TrainConfig(role="segment", augmentation=0).change
+    patches = Patches([light, heavy], (8, 16, 16), VOXEL, "segment", none, seed=1)
+    share = np.mean([float(patches.one(i)[0].mean()) > 100 for i in range(200)])
+    assert 0.83 < share < 0.97
+
+
+def test_the_boundary_is_as_wide_as_asked():
+    labels = np.zeros((32, 32, 32), np.uint16)
+    labels[4:28, 4:28, 4:28] = 1
+    for nm, voxels in ((64.0, 1), (200.0, 3)):
+        row = soma_targets(labels, VOXEL, "segment", nm)[16, 16, 4:28]
+        assert (row[:voxels] == 2).all() and row[voxels] == 1
+
+
+def test_it_stops_when_nothing_gets_better(tmp_path):
+    config = changed(SMALL, patch=(8, 16, 16), steps=50, judge_every=2, patience=3)
+    steps, scores = [], iter([[0.1], [0.5], [0.4], [0.5], [0.2], [9.0]])
+    record = train(
+        config,
+        toy_source(),
+        tmp_path / "a.safetensors",
+        lambda report: steps.append(report["step"]),
+        lambda *_: {"score": next(scores), "loss": 1.0},
+    )
+    assert steps[-1] == record["steps"] == 10
+    assert record["scores_on_held_out"] == {"score": [0.5], "loss": 1.0, "step": 4}
+
+
+def _two(folder):
+    torch.set_num_threads(1)
+    config = changed(SMALL, patch=(8, 16, 16), batch=1, steps=3, judge_every=3, lr=1e-3)
+    network = train(config, toy_source(), folder / "two.safetensors")
+    assert bool(network) == distributed.first()
+    distributed.wait()  # a mistake stops the others, and the first has files to write
+    if not distributed.first():
+        raise UserError("the second process says so")
+
+
+def test_two_processes_learn_one_network_and_a_mistake_in_one_is_told(tmp_path):
+    with pytest.raises(UserError, match="^the second process says so$"):
+        distributed.launch(_two, (tmp_path,), processes=2)
+    record = json.loads((tmp_path / "two.json").read_text())
+    assert record["processes"] == 2 and record["steps"] == 3
+    one = changed(SMALL, patch=(8, 16, 16), batch=2, steps=3, judge_every=3, lr=1e-3, dice=0)
+    # the same six patches in one process: the same way to go, but for how losses of patches are averaged
+    train(one, toy_source(), tmp_path / "one.safetensors")
+    start = new_network(one, VOXEL).module.state_dict()
+    moved = []
+    for name in ("one", "two"):
+        state = load_network(tmp_path / f"{name}.safetensors").module.state_dict()
+        moved.append(torch.cat([(state[k] - start[k]).ravel() for k in start]))
+    assert torch.cosine_similarity(*moved, dim=0) > 0.6
+
+
+def test_a_judgement_of_a_perfect_answer_is_one(monkeypatch):
+    volume = toy_source().held_out[0]
+    truth = soma_targets(volume.labels, VOXEL, "segment")
+    right = torch.nn.functional.one_hot(torch.from_numpy(truth).long(), 3).float()
+    monkeypatch.setattr(judging, "logits_of", lambda *_: right.permute(3, 0, 1, 2)[None] * 9)
+    scores = judge_voxels(new_network(SMALL, VOXEL), [volume], SMALL)
+    assert scores["iou"] == scores["dice"] == 1 and scores["false_share_of_background"] == 0

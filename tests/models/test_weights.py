@@ -1,0 +1,210 @@
+"""Weights: what is written comes back; what is damaged, foreign or dangerous is refused."""
+
+import json
+import pickle
+
+import pytest
+import torch
+
+from flysoma.errors import UserError
+from flysoma.models.networks import shipped
+from flysoma.models.networks.unet import SomaNet, UNet
+from flysoma.models.networks.weights import (
+    Network,
+    NetworkSpec,
+    load_network,
+    normalize,
+    save_network,
+)
+
+ARGS = {"widths": [8, 16], "pools": [[2, 2, 2]], "stem": [1, 2, 2]}
+SPEC = NetworkSpec(
+    "somanet",
+    ("background", "core"),
+    (240.0, 64.0, 64.0),
+    (16, 64, 64),
+    ARGS,
+    input_scale=1 / 64,
+    input_shift=-2.0,
+    role="locate",
+    normalized=True,
+)
+
+
+def refusal(path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_network(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    torch.manual_seed(0)
+    network = Network(SPEC.build(), SPEC)
+    return path, network, save_network(path, network)
+
+
+def test_what_is_saved_comes_back(saved):
+    path, network, digest = saved
+    found = load_network(path)
+    assert found.spec == SPEC and found.fingerprint == digest
+    for key, value in network.module.state_dict().items():
+        assert torch.equal(found.module.state_dict()[key], value)
+
+
+def test_half_the_bytes_come_back_as_float32(saved, tmp_path):
+    path, network, _ = saved
+    small = tmp_path / "half.safetensors"
+    save_network(small, network, half=True)
+    assert small.stat().st_size < 0.6 * path.stat().st_size
+    found = load_network(small).module.state_dict()
+    for key, value in network.module.state_dict().items():
+        assert found[key].dtype == torch.float32
+        assert torch.allclose(found[key], value, atol=1e-3)
+
+
+@pytest.mark.parametrize("classes, role", [(2, "locate"), (3, "segment")])
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"model_state_dict": s}]
+)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_published_checkpoints_load(tmp_path, classes, role, wrap, prefix):
+    state = UNet(1, classes).state_dict()
+    path = tmp_path / "published.pth"
+    torch.save(wrap({prefix + key: value for key, value in state.items()}), path)
+    found = load_network(path)
+    assert (
+        found.spec.arch == "unet" and found.spec.role == role and len(found.spec.classes) == classes
+    )
+    assert (found.spec.input_scale, found.spec.input_shift) == (1.0, 0.0)
+    assert torch.equal(found.module.state_dict()["ec3.0.weight"], state["ec3.0.weight"])
+
+
+def test_published_swin_unetr_loads(tmp_path):
+    pytest.importorskip("monai", reason="MONAI (the [swin] extra) is not installed")
+    from flysoma.models.networks.swin import swin_unetr
+
+    path = tmp_path / "swin.pt"
+    torch.save({"state_dict": swin_unetr(3, feature_size=12).state_dict()}, path)
+    found = load_network(path)
+    assert found.spec.arch == "swin_unetr" and found.spec.args == {"feature_size": 12}
+
+
+def test_a_missing_file_is_refused_with_the_names_that_are_shipped(tmp_path):
+    assert "no weights file at" in refusal(tmp_path / "none.safetensors")
+    message = refusal("flysoma/none-v9")
+    for name in shipped.packaged_names():
+        assert name in message
+
+
+def test_a_truncated_file_is_refused(saved, tmp_path):
+    path, _, _ = saved
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "no whole safetensors file" in refusal(path)
+    checkpoint = tmp_path / "cut.pth"
+    torch.save(UNet(1, 2).state_dict(), checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    assert "no whole PyTorch checkpoint" in refusal(checkpoint)
+
+
+class _Dangerous:
+    def __reduce__(self):
+        return (eval, ("1/0",))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))])
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, save):
+    path = tmp_path / "evil.pth"
+    save({"state_dict": _Dangerous()}, path)
+    assert "is refused" in refusal(path)
+
+
+def test_text_and_foreign_networks_are_refused(tmp_path):
+    path = tmp_path / "note.pth"
+    path.write_text("not a checkpoint")
+    refusal(path)
+    torch.save({"fc.weight": torch.zeros(3, 3)}, path)
+    assert "the first 'fc.weight'" in refusal(path)
+    torch.save([1, 2], path)
+    assert "no state_dict" in refusal(path)
+
+
+def test_a_wrong_shape_is_named_with_both_shapes(tmp_path):
+    state = UNet(1, 2).state_dict()
+    state["ec2.0.weight"] = torch.zeros(16, 16, 1, 1, 1)
+    path = tmp_path / "wrong.pth"
+    torch.save(state, path)
+    assert "ec2.0.weight is (16, 16, 1, 1, 1), should be (16, 16, 3, 3, 3)" in refusal(path)
+    del state["ec2.0.weight"]
+    torch.save(state, path)
+    assert "ec2.0.weight is absent" in refusal(path)
+
+
+def test_a_file_of_another_architecture_is_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_network(path, Network(SomaNet(2, widths=(8,), pools=()), SPEC))
+    assert "does not fit its architecture" in refusal(path)
+    spec = NetworkSpec("perceptron", ("background", "core"), (1.0, 1.0, 1.0), (8, 8, 8))
+    save_network(path, Network(SomaNet(2, widths=(8,), pools=()), spec))
+    assert "no architecture 'perceptron'" in refusal(path)
+
+
+def test_shipped_weights_are_checked_against_their_sidecar(saved, tmp_path, monkeypatch):
+    path, _, digest = saved
+    monkeypatch.setattr(shipped, "PACKAGED", tmp_path)
+    assert "tiny.json is missing" in refusal("flysoma/tiny")
+    path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
+    assert load_network("flysoma/tiny").fingerprint == digest
+    path.with_suffix(".json").write_text(json.dumps({"sha256": "0" * 64}))
+    assert "sha256 differs" in refusal("flysoma/tiny")
+
+
+@pytest.mark.parametrize("name", shipped.packaged_names())
+def test_shipped_weights_load(name):
+    network = load_network(name)
+    assert network.spec.role == name.removeprefix("flysoma/").split("-")[0]
+
+
+@pytest.fixture
+def tissue():
+    """Two images, n, 1, z, y, x, of two contrasts."""
+    torch.manual_seed(1)
+    grey = torch.randn(1, 1, 8, 32, 32)
+    return torch.cat([grey * 50 + 120, grey * 25 + 170]).round().clamp(1, 255)
+
+
+def test_images_of_any_contrast_go_in_alike(tissue):
+    dark, bright = normalize(tissue)
+    assert (dark - bright).abs().mean() < 3 and abs(float(dark.median()) - 150) < 3
+    assert 35 < float(dark.std()) < 45
+
+
+def test_an_image_is_normalized_by_itself(tissue):
+    both, alone = normalize(tissue), [normalize(image[None]) for image in tissue]
+    assert torch.equal(both, torch.cat(alone))
+
+
+def test_empty_resin_stays_empty_and_a_wide_contrast_wide():
+    torch.manual_seed(2)
+    resin, bimodal = torch.randn(1, 1, 8, 32, 32) * 3 + 215, torch.rand(1, 1, 8, 32, 32) * 255
+    assert normalize(resin).std() < 7
+    assert normalize(bimodal).std() > 0.75 * bimodal.std()
+
+
+def test_missing_image_does_not_count_and_stays_darkest(tissue):
+    torn = tissue.clone()
+    torn[:, :, :, :16] = 0
+    assert (normalize(torn)[:, :, :, 16:] - normalize(tissue)[:, :, :, 16:]).abs().max() < 9
+    for image in normalize(torn):
+        assert image[:, :, :16].max() <= image[:, :, 16:].min()
+    assert not normalize(torch.zeros(1, 1, 4, 8, 8)).any()
+
+
+def test_only_what_says_so_is_normalized(tissue):
+    assert torch.equal(SPEC.feed(tissue), normalize(tissue) / 64 - 2)
+    published = NetworkSpec("unet", SPEC.classes, SPEC.voxel_nm, SPEC.window)
+    assert torch.equal(published.feed(tissue), tissue)
+    assert all(load_network(name).spec.normalized for name in shipped.packaged_names())
