@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .config import Prices
-from .pipeline import STAGES, state_path
 from .run import Run
+from .stages.catalog import STAGES, state_path
 from .stages.mips import MESH_TASK_VX, DownsampleStage, ThumbnailStage, mesh_mip, somas_mips
 from .stages.predict import PredictStage
 from .volumes.geometry import Box

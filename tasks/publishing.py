@@ -19,8 +19,8 @@ from cloudfiles import CloudFiles
 
 from ..analysis.viewer.state import PUBLIC_VIEWER
 from ..errors import UserError
-from .pipeline import STAGES, is_finished, state_path
 from .run import Run
+from .stages.catalog import STAGES, is_finished, state_path
 from .store import RunStore, local_folder
 from .volumes.shards import Pack, packs
 

@@ -10,9 +10,9 @@ import time
 import uuid
 
 from flysoma.errors import UserError
-from flysoma.tasks import pipeline
-from flysoma.tasks.fleet import coordinator, worker
+from flysoma.tasks.fleet import coordinator, status, worker
 from flysoma.tasks.run import Run
+from flysoma.tasks.stages import catalog
 from flysoma.tasks.stages.stage import Stage
 
 ERRORS = {
@@ -71,7 +71,7 @@ class Second(Stage):
 
 def install(patch=setattr):
     """Make these the stages of every run."""
-    for module in (pipeline, coordinator):
+    for module in (catalog, coordinator, status):
         patch(module, "STAGES", [First, Second])
 
 

@@ -7,8 +7,8 @@ import os
 import click
 
 from ...tasks.fleet.coordinator import Orders, execute_run
-from ...tasks.pipeline import EXTRAS, state_path
 from ...tasks.run import Run
+from ...tasks.stages.catalog import EXTRAS, state_path
 from ...tasks.stages.link import LinkStage, choose_segmentation
 from ...tasks.store import normalize_cloudpath
 from ..progress import Bars

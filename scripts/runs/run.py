@@ -9,7 +9,8 @@ import click
 from ...errors import UserError
 from ...tasks.config import load_config
 from ...tasks.fleet.coordinator import Orders, execute_run
-from ...tasks.pipeline import begin, check_stage
+from ...tasks.stages.catalog import check_stage
+from ...tasks.pipeline import begin
 from ..progress import Bars
 
 

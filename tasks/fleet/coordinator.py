@@ -17,8 +17,16 @@ from functools import partial
 from typing import Any
 
 from ...errors import TasksFailed, UserError
-from ..pipeline import EXTRAS, STAGES, StageKind, check_stage, is_finished, make_stage, state_path
 from ..run import Run
+from ..stages.catalog import (
+    EXTRAS,
+    STAGES,
+    StageKind,
+    check_stage,
+    is_finished,
+    make_stage,
+    state_path,
+)
 from ..stages.stage import Stage
 from .attempts import failure_path, failures
 from .lock import coordinator_lock

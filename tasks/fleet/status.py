@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..pipeline import STAGES, state_path
 from ..run import Run
+from ..stages.catalog import STAGES, state_path
 from ..store import index_of
 from .attempts import failures
 

@@ -18,8 +18,8 @@ from functools import lru_cache
 from typing import Any
 
 from ...errors import UserError
-from ..pipeline import check_stage, make_stage, state_path
 from ..run import Run
+from ..stages.catalog import check_stage, make_stage, state_path
 from ..stages.stage import Stage
 from ..store import RunStore
 from . import attempts

@@ -19,11 +19,11 @@ from ...analysis.pages.overview import Section, overview_figure, three_sections
 from ...analysis.pages.plots import plot_files
 from ...analysis.pages.report import report_page, report_plots
 from ...analysis.tables.somas import table_files
-from ..pipeline import STAGES, state_path
 from ..run import Run
 from ..store import index_of
 from ..volumes.geometry import Box, flip, vec3, voxels
 from ..volumes.labels import LabelLayer
+from .catalog import STAGES, state_path
 from .measure import measured, placed, soma_box
 from .stage import Stage
 

@@ -11,8 +11,8 @@ from chaos.harness import Chaos
 from five_balls import digest, write_config, write_image
 from object_stores import free_port, serving
 
-from flysoma.tasks.pipeline import STAGES, state_path
 from flysoma.tasks.run import Run
+from flysoma.tasks.stages.catalog import STAGES, state_path
 
 KILLS = 12
 LONG = int(os.environ.get("FLYSOMA_CHAOS_KILLS", "0"))  # `make chaos` asks for 100 and more

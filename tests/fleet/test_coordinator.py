@@ -13,7 +13,8 @@ from flysoma.scripts.cli import cli
 from flysoma.tasks.fleet import attempts, coordinator, lock
 from flysoma.tasks.fleet.coordinator import Orders, execute_here, execute_run
 from flysoma.tasks.fleet.queues import open_queue
-from flysoma.tasks.pipeline import state_path, status
+from flysoma.tasks.fleet.status import status
+from flysoma.tasks.stages.catalog import state_path
 
 pytestmark = pytest.mark.usefixtures("toys")
 

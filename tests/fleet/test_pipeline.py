@@ -18,9 +18,9 @@ import yaml
 from cloudfiles import CloudFiles
 from five_balls import CENTRES, OFFSET, RADIUS_NM, RESOLUTION, digest, flysoma, somas, write_config
 
-from flysoma.tasks import pipeline
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.fleet import coordinator
+from flysoma.tasks.fleet.status import status
 from flysoma.tasks.forecast import estimate
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages import mips
@@ -259,7 +259,7 @@ def test_plan_shows_every_stage_and_no_fewer_tasks_than_are_done(volume, undistu
     asked = write_config(volume, "planned", 64)
     shown = flysoma("plan", asked, "--json")
     rows = {row["stage"]: row for row in json.loads(shown.stdout)}
-    done = {row["stage"]: row["done"] for row in pipeline.status(Run.open(str(undisturbed)))}
+    done = {row["stage"]: row["done"] for row in status(Run.open(str(undisturbed)))}
     assert list(rows) == list(done)
     assert all(row["tasks"] is None or row["tasks"] >= done[name] for name, row in rows.items())
     assert rows["segment"]["tasks"] == 27 and rows["relabel"]["voxels"] == 137 * 131 * 141

@@ -16,7 +16,7 @@ from flysoma.scripts.logs import log_tasks
 from flysoma.tasks.fleet import attempts, queues
 from flysoma.tasks.fleet.queues import open_queue
 from flysoma.tasks.fleet.worker import Habits, _Worker
-from flysoma.tasks.pipeline import state_path
+from flysoma.tasks.stages.catalog import state_path
 from flysoma.tasks.store import RunStore
 
 pytestmark = pytest.mark.usefixtures("toys")

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import flysoma
-from flysoma.tasks.pipeline import EXTRAS, STAGES
+from flysoma.tasks.stages.catalog import EXTRAS, STAGES
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("tasks", "models", "analysis", "scripts")

@@ -16,8 +16,8 @@ import pytest
 from manifests import arguments, config_text, environment, pods, render
 
 from flysoma.models.phantom.make import make_phantom
-from flysoma.tasks.pipeline import STAGES, state_path
 from flysoma.tasks.run import Run
+from flysoma.tasks.stages.catalog import STAGES, state_path
 from flysoma.tasks.volumes.geometry import Box
 from flysoma.tasks.volumes.labels import create_layer, write_array
 

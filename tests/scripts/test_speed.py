@@ -22,10 +22,11 @@ from flysoma.scripts.bench.speed import stitch as speed_stitch
 from flysoma.scripts.bench.speed.clock import clocked
 from flysoma.scripts.bench.speed.timing import Row, Timing
 from flysoma.scripts.cli import cli
-from flysoma.tasks import pipeline
 from flysoma.tasks.config import RunConfig
+from flysoma.tasks.fleet.status import status
 from flysoma.tasks.forecast import add_prices, estimate
 from flysoma.tasks.run import Run
+from flysoma.tasks.stages.catalog import state_path
 from flysoma.tasks.stages.predict import PredictStage
 from flysoma.tasks.store import local_folder
 from flysoma.tasks.volumes.geometry import Box
@@ -78,7 +79,7 @@ def test_stitching_is_measured_on_a_brain_of_any_size(tmp_path, monkeypatch):
 def test_what_a_run_took_is_what_its_tasks_say(undisturbed):
     run = Run.open(str(undisturbed))
     found = speed_pipeline.taken(run)
-    done = {row["stage"]: row["done"] for row in pipeline.status(run)}
+    done = {row["stage"]: row["done"] for row in status(run)}
     assert found.tasks == sum(done.values()) and list(found.task_s) == list(done)
     assert 0 < found.network_s < found.task_s["predict"] and found.predict_s < found.wall_s
     assert found.work_s < sum(found.task_s.values()) < found.wall_s * 3  # phases overlap
@@ -119,7 +120,7 @@ def test_a_probe_of_one_block_tells_what_faces_take_too(tmp_path):
     probe, rows = Run(asked), estimate(Run(asked))
     for row in rows:
         state = {"finished": True, "task_seconds": 36.0}
-        probe.store.put_json(pipeline.state_path(row["stage"]), state)
+        probe.store.put_json(state_path(row["stage"]), state)
     add_prices(Run(asked), rows, probe)
     assert {row["hours"] for row in rows} == {0.01}
 

@@ -15,7 +15,8 @@ from flysoma.models.inference.windows import View
 from flysoma.models.networks.weights import Network, NetworkSpec, save_network
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.fleet.coordinator import execute_here
-from flysoma.tasks.pipeline import begin, make_stage
+from flysoma.tasks.pipeline import begin
+from flysoma.tasks.stages.catalog import make_stage
 from flysoma.tasks.volumes.geometry import Box
 from flysoma.tasks.volumes.labels import create_layer, write_array
 from flysoma.tasks.volumes.resample import covered, resample

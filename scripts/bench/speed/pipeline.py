@@ -15,8 +15,8 @@ import numpy as np
 
 from ....models.phantom.make import make_phantom
 from ....tasks.config import Predict, RunConfig, Segment
-from ....tasks.pipeline import STAGES, state_path
 from ....tasks.run import Run
+from ....tasks.stages.catalog import STAGES, state_path
 from ....tasks.volumes.ingest import NewLayer, ingest_array
 from .timing import Row, Timing
 
