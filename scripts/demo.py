@@ -14,7 +14,7 @@ from ..analysis.pages.overview import overview_figure
 from ..errors import UserError
 from ..models.phantom.make import DIFFICULTIES, Difficulty, make_phantom
 from ..tasks.config import RunConfig, Segment
-from ..tasks.fleet.coordinator import Orders, execute_run
+from ..tasks.fleet.coordinator import RunOptions, execute_run
 from ..tasks.pipeline import begin
 from ..tasks.stages.report import sections
 from ..tasks.volumes.ingest import NewLayer, ingest_array
@@ -40,7 +40,7 @@ def command(output: Path, seed: int, difficulty: Difficulty, workers: int) -> No
             image=f"{output}/em", output=f"{output}/run", segment=Segment(block_vx=(192, 192, 192))
         )
         run = begin(config)
-        execute_run(run, Orders(workers=workers), bars, bars.say)
+        execute_run(run, RunOptions(workers=workers), bars, bars.say)
     found, truth = (
         open_labels(f"{output}/{n}", "zyx", RESOLUTION_NM) for n in ("run/somas", "truth")
     )

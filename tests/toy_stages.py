@@ -95,7 +95,7 @@ if __name__ == "__main__":
     if verb == "work":
         numbers = dict(zip(options[::2], map(float, options[1::2])))
         lease = int(numbers.pop("lease_s", 120))
-        worker.work(queue, worker.Habits(lease_s=lease, **numbers))
+        worker.work(queue, worker.WorkerOptions(lease_s=lease, **numbers))
     else:
-        orders = coordinator.Orders(gpu=queue, workers=0)
-        coordinator.execute_run(Run.open(options[0]), orders, lambda *_: None, print)
+        options = coordinator.RunOptions(gpu=queue, workers=0)
+        coordinator.execute_run(Run.open(options[0]), options, lambda *_: None, print)

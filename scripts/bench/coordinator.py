@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ...tasks.config import RunConfig
-from ...tasks.fleet.coordinator import Orders, execute_run
+from ...tasks.fleet.coordinator import RunOptions, execute_run
 from ...tasks.fleet.memory import forget_peak, peak_gb, resident_gb
 from ...tasks.fleet.queues import open_queue
 from ...tasks.run import Run
@@ -44,7 +44,7 @@ def command(tasks: int, queue: str | None, minutes: float) -> None:
 
         forget_peak()
         before, begin = resident_gb(), time.monotonic()
-        execute_run(run, Orders(url, workers=0), progress, bars.say, [_Idle])
+        execute_run(run, RunOptions(url, workers=0), progress, bars.say, [_Idle])
         end = time.monotonic()
         if queue is not None:
             open_queue(queue).purge()

@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from ...errors import UserError
-from ...tasks.fleet.worker import Habits
+from ...tasks.fleet.worker import WorkerOptions
 from ...tasks.run import Run
 
 
@@ -31,8 +31,8 @@ class Fleet:
     silent: float = 0.1
     replace_s: float = 180.0
     twice: float = 0.01
-    lease_s: float = Habits.lease_s
-    grace_s: float = Habits.grace_s
+    lease_s: float = WorkerOptions.lease_s
+    grace_s: float = WorkerOptions.grace_s
 
 
 @dataclass

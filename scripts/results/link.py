@@ -6,7 +6,7 @@ import os
 
 import click
 
-from ...tasks.fleet.coordinator import Orders, execute_run
+from ...tasks.fleet.coordinator import RunOptions, execute_run
 from ...tasks.run import Run
 from ...tasks.stages.catalog import EXTRAS, state_path
 from ...tasks.stages.link import LinkStage, choose_segmentation
@@ -26,7 +26,7 @@ def command(path: str, segmentation: str, workers: int, queue: str | None) -> No
     run = Run.open(path)
     choose_segmentation(run, normalize_cloudpath(segmentation))
     with Bars() as bars:
-        execute_run(run, Orders(queue, None, workers), bars, bars.say, EXTRAS)
+        execute_run(run, RunOptions(queue, None, workers), bars, bars.say, EXTRAS)
     found = run.store.get_json(state_path(LinkStage.name))["result"]
     click.echo(
         f"{found['linked']} of {found['somas']} somas have a neuron; {found['shared']} share theirs with another soma, "

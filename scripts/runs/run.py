@@ -8,7 +8,7 @@ import click
 
 from ...errors import UserError
 from ...tasks.config import load_config
-from ...tasks.fleet.coordinator import Orders, execute_run
+from ...tasks.fleet.coordinator import RunOptions, execute_run
 from ...tasks.stages.catalog import check_stage
 from ...tasks.pipeline import begin
 from ..progress import Bars
@@ -23,7 +23,7 @@ from ..progress import Bars
 @click.option(
     "--max-failed",
     type=click.FloatRange(0, 1),
-    default=Orders.max_failed,
+    default=RunOptions.max_failed,
     show_default=True,
     help="Share of a stage's tasks that may fail for good before the stage is stopped.",
 )
@@ -45,6 +45,6 @@ def command(
         raise UserError("--cpu-queue is for workers elsewhere: add --workers 0")
     begun = begin(asked)
     with Bars() as bars:
-        execute_run(begun, Orders(url, cpu_queue, workers, until, max_failed), bars, bars.say)
+        execute_run(begun, RunOptions(url, cpu_queue, workers, until, max_failed), bars, bars.say)
     click.echo(f"done: {begun.path}")
     click.echo(f"open it with: flysoma view {begun.path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ...tasks.fleet.worker import Habits, work
+from ...tasks.fleet.worker import WorkerOptions, work
 from ..logs import log_tasks
 
 
@@ -14,14 +14,14 @@ from ..logs import log_tasks
 @click.option(
     "--lease-seconds",
     type=click.IntRange(3),
-    default=Habits.lease_s,
+    default=WorkerOptions.lease_s,
     show_default=True,
     help="A dead worker's tasks come back after this; a live one renews its leases.",
 )
 @click.option(
     "--grace",
     type=click.FloatRange(0),
-    default=Habits.grace_s,
+    default=WorkerOptions.grace_s,
     show_default=True,
     help="Seconds after SIGTERM until what is in hand is given back unfinished.",
 )
@@ -43,5 +43,5 @@ def command(
 ) -> None:
     """Do the tasks of QUEUE until stopped by SIGTERM or Ctrl-C; a line of JSON tells of each."""
     log_tasks(quiet)
-    habits = Habits(lease_seconds, grace, until_empty, liveness, parent, max_memory, metrics_port)
-    work(queue, habits)
+    options = WorkerOptions(lease_seconds, grace, until_empty, liveness, parent, max_memory, metrics_port)
+    work(queue, options)

@@ -42,7 +42,7 @@ _NAMES_A_SECOND = 2000  # receipts listed, at most
 
 
 @dataclass(frozen=True)
-class Orders:
+class RunOptions:
     """How a run is to be done.
 
     Attributes:
@@ -61,7 +61,7 @@ class Orders:
 
 def execute_run(
     run: Run,
-    orders: Orders,
+    options: RunOptions,
     progress: Progress,
     told: Callable[[str], None],
     stages: Sequence[StageKind] | None = None,
@@ -76,15 +76,15 @@ def execute_run(
       TasksFailed, or UserError when a task failed by a user's mistake.
     """
     kinds = STAGES if stages is None else stages
-    if orders.until is not None:
-        kinds = kinds[: [kind.name for kind in kinds].index(orders.until) + 1]
-    with coordinator_lock(run.store, told), _url(orders.gpu) as url:
+    if options.until is not None:
+        kinds = kinds[: [kind.name for kind in kinds].index(options.until) + 1]
+    with coordinator_lock(run.store, told), _url(options.gpu) as url:
         over = all(is_finished(run, kind.name) for kind in kinds)
-        queues = {True: open_queue(url), False: open_queue(orders.cpu or url)}
-        with _workers(url, 0 if over else orders.workers) as alive:
+        queues = {True: open_queue(url), False: open_queue(options.cpu or url)}
+        with _workers(url, 0 if over else options.workers) as alive:
             for kind in kinds:
                 watch = _Watch(run, kind(run))
-                _do_stage(watch, queues[kind.gpu], orders.max_failed, alive, progress)
+                _do_stage(watch, queues[kind.gpu], options.max_failed, alive, progress)
 
 
 def execute_here(run: Run, until: str, progress: Progress) -> None:
@@ -116,7 +116,7 @@ def retry(run: Run, gpu: str, cpu: str | None = None) -> dict[str, int]:
     """Put tasks that failed for good into a queue again, their failures forgotten; returns how many by stage.
 
     Args:
-      gpu, cpu: URLs as in Orders.
+      gpu, cpu: URLs as in RunOptions.
     """
     queues, found = {True: open_queue(gpu), False: open_queue(cpu or gpu)}, {}
     for stage in STAGES:

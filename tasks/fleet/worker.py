@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Habits:
+class WorkerOptions:
     """How a worker works.
 
     Attributes:
@@ -65,12 +65,12 @@ def do_task(stage: Stage, index: int) -> dict[str, Any]:
     return _write(job, found)
 
 
-def work(queue_url: str, habits: Habits = Habits()) -> int:
+def work(queue_url: str, options: WorkerOptions = WorkerOptions()) -> int:
     """Do the tasks of a queue until told to stop; returns how many were done.
 
     SIGTERM and SIGINT: what is in hand is finished, or given back when the time of grace is over.
     """
-    worker = _Worker(open_queue(queue_url), habits)
+    worker = _Worker(open_queue(queue_url), options)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: worker.stop())
     return worker.run()
@@ -119,9 +119,9 @@ def _write(job: _Job, found: Any) -> dict[str, Any]:
 
 
 class _Worker:
-    def __init__(self, queue: Queue, habits: Habits) -> None:
-        self.queue, self.habits = queue, habits
-        self.metrics = Metrics(habits.metrics_port)
+    def __init__(self, queue: Queue, options: WorkerOptions) -> None:
+        self.queue, self.options = queue, options
+        self.metrics = Metrics(options.metrics_port)
         self.stopping = threading.Event()
         self.hungry = threading.Event()  # the task in work is over, or soon will be
         self.lock = threading.RLock()
@@ -137,7 +137,7 @@ class _Worker:
         if not self.stopping.is_set():
             self.stopping.set()
             self.hungry.set()
-            timer = threading.Timer(self.habits.grace_s, self._give_all_back)
+            timer = threading.Timer(self.options.grace_s, self._give_all_back)
             timer.daemon = True
             timer.start()
 
@@ -180,12 +180,12 @@ class _Worker:
         return self.done
 
     def _must_end(self) -> bool:
-        orphaned = self.habits.parent not in (None, os.getppid())
+        orphaned = self.options.parent not in (None, os.getppid())
         return self.stopping.is_set() or orphaned or self._too_large()
 
     def _is_over(self, writing: Future[None] | None) -> bool:
         """When no task came: wait a little, or end."""
-        if self.habits.until_empty:
+        if self.options.until_empty:
             if writing is not None:
                 writing.result()
             if self.queue.is_empty():
@@ -194,7 +194,7 @@ class _Worker:
         return False
 
     def _too_large(self) -> bool:
-        limit = self.habits.max_memory_gb
+        limit = self.options.max_memory_gb
         return limit is not None and self.tried > 0 and resident_gb() > limit
 
     def _read_ahead_after(self, stage: str) -> float:
@@ -211,7 +211,7 @@ class _Worker:
         if self.stopping.is_set():
             return None
         try:
-            lease = self.queue.lease(self.habits.lease_s)
+            lease = self.queue.lease(self.options.lease_s)
         except Exception as err:  # noqa: BLE001  the queue's own trouble; it is asked again
             logger.warning("the queue %s did not answer: %s; trying again", self.queue.url, err)
             self._misfortune()
@@ -323,14 +323,14 @@ class _Worker:
     def _beat(self, over: threading.Event) -> None:
         """Renew the leases at a third of their length."""
         while True:
-            _touch(self.habits.liveness)
-            if over.wait(min(self.habits.lease_s / 3, 20)):
+            _touch(self.options.liveness)
+            if over.wait(min(self.options.lease_s / 3, 20)):
                 return
             for lease in list(self.held.values()):
                 with self.lock:
                     if lease.ticket in self.held:
                         try:
-                            self.queue.renew(lease, self.habits.lease_s)
+                            self.queue.renew(lease, self.options.lease_s)
                         except Exception as err:  # noqa: BLE001  the next beat tries again
                             logger.warning("lease not renewed: %s", err)
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from cloudfiles import CloudFiles
 
 from flysoma.errors import UserError
+from flysoma.scripts.volumes.ingest import command
 from flysoma.tasks.volumes import ingest as module
 from flysoma.tasks.volumes.files import read_array
 from flysoma.tasks.volumes.geometry import Box
@@ -219,6 +220,6 @@ def test_the_command(tmp_path, grey):
     file = save(tmp_path / "a.nii.gz", grey.transpose(2, 1, 0))
     words = [str(file), f"{tmp_path}/layer", "--resolution", "64", "64", "40"]
     more = ["--offset", "5", "6", "7", "--axes", "xyz"]
-    done = CliRunner().invoke(module.command, words + more, catch_exceptions=False)
+    done = CliRunner().invoke(command, words + more, catch_exceptions=False)
     assert done.exit_code == 0 and "150 x 70 x 41 voxels, 3 mips" in done.output
     assert ImageLayer(f"{tmp_path}/layer").working_bounds((64, 64, 40)).lo == (5, 6, 7)
