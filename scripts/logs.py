@@ -7,14 +7,14 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-from ..errors import without_secrets
+from ..errors import redact_secrets
 
 
 class Words(logging.Formatter):
     """What happened, as people read it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return without_secrets(super().format(record))
+        return redact_secrets(super().format(record))
 
 
 class JsonLines(logging.Formatter):
@@ -25,7 +25,7 @@ class JsonLines(logging.Formatter):
         entry = {"time": time, "level": record.levelname, "message": record.getMessage()}
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return without_secrets(json.dumps(entry | getattr(record, "fields", {})))
+        return redact_secrets(json.dumps(entry | getattr(record, "fields", {})))
 
 
 def log_tasks(quiet: bool) -> None:

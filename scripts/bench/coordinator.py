@@ -13,7 +13,7 @@ import click
 
 from ...tasks.config import RunConfig
 from ...tasks.fleet.coordinator import RunOptions, execute_run
-from ...tasks.fleet.memory import forget_peak, peak_gb, resident_gb
+from ...tasks.fleet.memory import peak_gb, reset_peak, resident_gb
 from ...tasks.fleet.queues import open_queue
 from ...tasks.run import Run
 from ...tasks.stages.stage import Stage
@@ -42,7 +42,7 @@ def command(tasks: int, queue: str | None, minutes: float) -> None:
             fleet.begin()
             bars(name, done, total)
 
-        forget_peak()
+        reset_peak()
         before, begin = resident_gb(), time.monotonic()
         execute_run(run, RunOptions(url, workers=0), progress, bars.say, [_Idle])
         end = time.monotonic()

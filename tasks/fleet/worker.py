@@ -23,7 +23,7 @@ from ..stages.catalog import check_stage, make_stage, state_path
 from ..stages.stage import Stage
 from ..store import RunStore
 from . import attempts
-from .memory import forget_peak, peak_gb, resident_gb
+from .memory import reset_peak, peak_gb, resident_gb
 from .metrics import Metrics
 from .queues import Lease, Queue, open_queue
 
@@ -159,7 +159,7 @@ class _Worker:
                 break
             self.tried += 1
             if job.stage.name not in self.typical:
-                forget_peak()  # it is another stage's
+                reset_peak()  # it is another stage's
             self.hungry.clear()
             coming = self.reader.submit(self._take, self._read_ahead_after(job.stage.name))
             found = self._attempt(job, data)

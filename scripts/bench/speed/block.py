@@ -16,7 +16,7 @@ from ....models.networks.weights import load_network
 from ....models.phantom.make import make_phantom
 from ....tasks.config import Locate, RunConfig, Segment
 from ....tasks.fleet.coordinator import execute_here
-from ....tasks.fleet.memory import forget_peak, peak_gb
+from ....tasks.fleet.memory import peak_gb, reset_peak
 from ....tasks.pipeline import begin
 from ....tasks.stages import segment
 from ....tasks.stages.match import MatchStage
@@ -69,7 +69,7 @@ class _Way:
     peak_gb: float = 0.0
 
     def __call__(self) -> None:
-        forget_peak()
+        reset_peak()
         self.found = self.find()
         self.peak_gb = max(self.peak_gb, peak_gb())
 

@@ -15,7 +15,7 @@ from ....models.networks.engines import BATCH, engines, has_bf16, start_engine
 from ....models.networks.weights import load_network
 from ....models.phantom.make import make_phantom
 from ....tasks.config import RunConfig
-from ....tasks.volumes.geometry import Box, voxels
+from ....tasks.volumes.geometry import Box, to_voxels
 from ....tasks.volumes.tiles import Tiles
 from .timing import Row, Timing
 
@@ -41,7 +41,7 @@ def _windows() -> Iterator[tuple[str, Zyx]]:
     """Both networks and the windows that they see in a run over a large volume."""
     config = RunConfig(image="image", output="run")
     stages = config.locate, config.segment
-    boxes = [Box((0, 0, 0), voxels(_BRAIN_NM, stage.resolution_nm)) for stage in stages]
+    boxes = [Box((0, 0, 0), to_voxels(_BRAIN_NM, stage.resolution_nm)) for stage in stages]
     x, y, z = (_CHUNK_VX * nm for nm in config.segment.resolution_nm)
     tiles = Tiles.of(config, *boxes, ((0.0, 0.0, 0.0), (x, y, z)))
     for stage, lattice in zip(stages, (tiles.coarse, tiles.fine)):

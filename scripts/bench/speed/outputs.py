@@ -21,7 +21,7 @@ from ....analysis.pages.plots import plot_files
 from ....analysis.pages.report import report_page, report_plots
 from ....analysis.tables.somas import COLUMNS, table_files
 from ....analysis.viewer import state as viewer
-from ....tasks.fleet.memory import forget_peak, peak_gb
+from ....tasks.fleet.memory import peak_gb, reset_peak
 from ....tasks.store import RunStore
 from ....tasks.volumes.geometry import Box, vec3
 from ....tasks.volumes.labels import LabelLayer, create_layer
@@ -86,7 +86,7 @@ def output_rows(somas: int, draw: bool) -> Iterator[Row]:
 
 def _timed(name: str, work: Callable[[], Any]) -> tuple[Any, Row]:
     """What some work makes; its seconds, the most memory in it, and the size of the files that it makes."""
-    forget_peak()
+    reset_peak()
     started = time.perf_counter()
     made = work()
     seconds = time.perf_counter() - started

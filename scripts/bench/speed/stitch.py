@@ -12,7 +12,7 @@ import crackle
 import numpy as np
 
 from ....tasks.config import RunConfig, Stitch
-from ....tasks.fleet.memory import forget_peak, peak_gb
+from ....tasks.fleet.memory import peak_gb, reset_peak
 from ....tasks.run import ID_BITS, Run
 from ....tasks.stages.match import Labels, MatchStage, match_slab, resolve
 from .timing import Row, Timing
@@ -102,7 +102,7 @@ def _resolve(labels: Labels, pair: dict[str, np.ndarray]) -> None:
 
 def _large(timing: Timing, name: str, work: Any, **notes: Any) -> Row:
     """Of what holds a whole brain; with the most memory."""
-    forget_peak()
+    reset_peak()
     found = timing.seconds(name, work, warm=False)
     return Row(name, "s", found, notes | {"peak GB of the process": peak_gb()})
 
