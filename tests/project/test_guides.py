@@ -71,7 +71,7 @@ def test_your_own_volume(tmp_path):
     lines += [f"f {a} {b} {c}" for a, b, c in ((1, 2, 3), (1, 2, 4), (1, 3, 4), (2, 3, 4))]
     (tmp_path / "brain.obj").write_text("\n".join(lines))
     said = follow(short, tmp_path)
-    assert "publish" in said and "mask: 9 x 9 x 9 voxels" in said
+    assert "report" in said and "mask: 9 x 9 x 9 voxels" in said
     assert (tmp_path / "somas/tables/somas.csv").read_text().count("\n") > 3
 
 
