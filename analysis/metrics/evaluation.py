@@ -14,10 +14,10 @@ import numpy as np
 
 from ...axes import Voxel, Zyx
 from ...errors import UserError
-from .boundary import surface_distances
+from .surface_distance import surface_distances
 from .matching import Matching, crowds, match
 from .objects import Objects, find_objects, merge_objects
-from .overlap import Contingency, contingency, merge
+from .contingency import Contingency, contingency, merge
 from .scores import HELD_SHARE, PUBLISHED_MIN_VOXELS, Scores, drop_small, score
 
 Box = tuple[Zyx, Zyx]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .overlap import Contingency
+from .contingency import Contingency
 
 IOU_THRESHOLDS = tuple(round(0.50 + 0.05 * step, 2) for step in range(10))
 _RECALL_POINTS = np.linspace(0.0, 1.0, 101)

@@ -9,7 +9,7 @@ import cc3d
 import numpy as np
 
 from ...axes import Zyx
-from .overlap import dense_labels
+from .contingency import dense_labels
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .matching import IOU_THRESHOLDS, Matching, crowds
-from .overlap import Contingency
+from .contingency import Contingency
 
 PUBLISHED_MIN_VOXELS = 2000  # Liu et al., CVPR 2023 drop truth that is smaller
 SIZE_BINS_UM3 = (14.0, 65.0)  # spheres of 3 and 5 um

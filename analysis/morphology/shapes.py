@@ -15,8 +15,8 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, cKDTree
 
 from ...axes import Nm3, Zyx
-from ..metrics.overlap import dense_labels
-from .surface import REACH, UNIT_NM2, surface_sums
+from ..metrics.contingency import dense_labels
+from .surface_area import REACH, UNIT_NM2, surface_sums
 
 _AXES = "zyx"
 _PRODUCTS = ("zz", "yy", "xx", "zy", "zx", "yx")

@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, MultipleLocator, NullLocator
 
-from ..metrics.seams import NO_SEAMS, Seams, chance_share, face_distances
+from ..tables.seams import NO_SEAMS, Seams, chance_share, face_distances
 from .plots import ACCENT, INK, MANY, WARN, Plot, histogram, log_axis, mark, say_if_empty
 
 Bounds = tuple[tuple[float, float, float], tuple[float, float, float]]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..metrics.seams import NO_SEAMS
+from ..tables.seams import NO_SEAMS
 from ..tables.checks import LOOK, check_somas
 from ..tables.somas import soma_table
 from .figures import all_plots
-from .overview import Section, overview_figure
-from .page import escape, page, pairs, picture, section, table
+from .sections import Section, overview_figure
+from .html import escape, page, pairs, picture, section, table
 from .plots import Plot, inline
 
 __all__ = ["Section", "overview_figure", "report_page"]

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import binom, gaussian_kde
 
 from ..metrics.scores import SIZE_BINS_UM3
-from ..metrics.seams import Seams, chance_share, face_distances
+from .seams import Seams, chance_share, face_distances
 
 GOOD, LOOK, UNKNOWN = "good", "look", "too few to tell"
 _FEW = 30  # somas

@@ -14,7 +14,7 @@ import numpy as np
 from ...analysis.metrics.evaluation import MIN_EDGE_UM3, ArrayLabels, Evaluation, evaluate
 from ...analysis.metrics.matching import pooled
 from ...analysis.metrics.objects import find_objects
-from ...analysis.metrics.touching import kept_apart, touching_pairs
+from ...analysis.metrics.touching_pairs import kept_apart, touching_pairs
 from ...analysis.pages.evaluation import evaluation_page
 from ...axes import Voxel, Zyx
 from ...models.phantom.make import make_phantom

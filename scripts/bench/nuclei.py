@@ -12,8 +12,8 @@ import click
 import numpy as np
 import pandas as pd
 
-from ...analysis.metrics.points import score_points
-from ...analysis.pages.overview import Section, overview_figure
+from ...analysis.metrics.point_scores import score_points
+from ...analysis.pages.sections import Section, overview_figure
 from ...axes import Voxel
 from ...errors import UserError
 from ...tasks.config import Segment

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...analysis.layers.links import LINK_COLUMNS, NEURON_COLUMNS, neurons, votes
+from ...analysis.tables.links import LINK_COLUMNS, NEURON_COLUMNS, neurons, votes
 from ...analysis.tables.somas import cave_table, parquet_bytes
 from ...errors import UserError
 from ..run import Run
-from ..volumes.geometry import voxels
+from ..volumes.geometry import to_voxels
 from ..volumes.labels import LabelLayer
 from .measure import SHAPES, batch, batches, crop, get_frame, put_frame
 from .stage import Stage
@@ -46,7 +46,7 @@ class LinkStage(Stage):
         resolution = self.run.somas.resolution_nm
         rows = []
         for _, soma in batch(self.frame, index):
-            box, mask = crop(self.run, soma, voxels(_AROUND_NM, resolution))
+            box, mask = crop(self.run, soma, to_voxels(_AROUND_NM, resolution))
             found = votes(mask, self.segmentation.sample(box, resolution))
             found.insert(0, "id", np.uint64(soma["id"]))
             rows.append(found)

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from ...analysis.metrics.overlap import overlap_table
+from ...analysis.metrics.contingency import overlap_table
 from ..config import Stitch
 from ..run import ID_BITS
 from .stage import Stage

@@ -20,7 +20,7 @@ from ...analysis.morphology.shapes import (
     shapes,
     sides_of_plane,
 )
-from ...analysis.morphology.surface import REACH
+from ...analysis.morphology.surface_area import REACH
 from ...axes import Vec3
 from ..run import Run
 from ..store import RunStore

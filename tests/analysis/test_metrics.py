@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage import metrics as skimage_metrics
 
-from flysoma.analysis.metrics.boundary import surface, surface_distances
+from flysoma.analysis.metrics.surface_distance import surface, surface_distances
 from flysoma.analysis.metrics.evaluation import evaluate_arrays
 from flysoma.analysis.metrics.matching import match
 from flysoma.analysis.metrics.objects import find_objects, merge_objects
-from flysoma.analysis.metrics.overlap import contingency
+from flysoma.analysis.metrics.contingency import contingency
 from flysoma.errors import UserError
 
 VOXEL_NM = (1000.0, 1000.0, 1000.0)  # one voxel is 1 um3

@@ -22,7 +22,7 @@ from flysoma.analysis.morphology.shapes import (
     shapes,
     sides_of_plane,
 )
-from flysoma.analysis.morphology.surface import REACH
+from flysoma.analysis.morphology.surface_area import REACH
 
 VOXEL_NM = (40.0, 64.0, 64.0)
 

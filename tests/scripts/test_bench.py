@@ -7,8 +7,8 @@ import pytest
 from bright_networks import LOCATE, SEGMENT, brightness_network
 from click.testing import CliRunner
 
-from flysoma.analysis.metrics.points import PointScores, score_points
-from flysoma.analysis.metrics.touching import kept_apart, touching_pairs
+from flysoma.analysis.metrics.point_scores import PointScores, score_points
+from flysoma.analysis.metrics.touching_pairs import kept_apart, touching_pairs
 from flysoma.analysis.viewer.state import find_browser
 from flysoma.models.networks.weights import load_network
 from flysoma.scripts.bench import accuracy

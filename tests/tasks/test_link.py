@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from five_balls import OFFSET, RESOLUTION, SHAPE, flysoma, true_labels
 
-from flysoma.analysis.layers.links import LINK_COLUMNS, NEURON_COLUMNS, neurons, votes
+from flysoma.analysis.tables.links import LINK_COLUMNS, NEURON_COLUMNS, neurons, votes
 from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import LabelLayer, create_layer, write_array
+from flysoma.tasks.volumes.labels import LabelLayer
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 
 def test_a_segment_joins_by_what_of_it_lies_in_the_soma():
@@ -56,7 +57,7 @@ def test_labels_are_sampled_at_the_middles_of_coarser_and_finer_voxels(tmp_path)
     labels = rng.integers(0, 9, (30, 40, 50)).astype(np.uint64)
     path = f"file://{tmp_path}/labels"
     create_layer(path, "segmentation", "uint64", (16, 16, 40), Box((10, -4, 3), (60, 36, 33)))
-    write_array(path, labels)
+    fill_layer(path, labels)
     layer = LabelLayer(path)
     box = Box((2, -1, 2), (20, 12, 36))  # of 64 x 64 x 40: beyond the layer on both sides
     found = layer.sample(box, (64, 64, 40))
@@ -80,7 +81,7 @@ def linked(tmp_path_factory, undisturbed):
     box = Box(lo, tuple(a + n for a, n in zip(lo, truth.shape[::-1])))
     path = f"file://{folder}/neurons"
     create_layer(path, "segmentation", "uint64", (RESOLUTION[0] // 2, RESOLUTION[1] // 2, 40), box)
-    write_array(path, ids[truth])
+    fill_layer(path, ids[truth])
     return folder
 
 
@@ -114,7 +115,7 @@ def test_link_among_real_neurons_votes_as_counting_does(tmp_path, undisturbed, s
     lo = (2 * OFFSET[0], 2 * OFFSET[1], OFFSET[2])
     box = Box(lo, tuple(a + n for a, n in zip(lo, real.shape[::-1])))
     create_layer(f"file://{tmp_path}/neurons", "segmentation", "uint64", (32, 32, 40), box)
-    write_array(f"file://{tmp_path}/neurons", real)
+    fill_layer(f"file://{tmp_path}/neurons", real)
     run = shutil.copytree(undisturbed, tmp_path / "run")
     done = flysoma("link", str(run), "--segmentation", f"{tmp_path}/neurons", "--workers", "1")
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ import fastremap
 import numpy as np
 import pandas as pd
 
-from ..tables.somas import Column
+from .somas import Column
 
 _JOINS, _JOINS_LARGE, _LARGE = 0.4, 0.1, 0.1
 _TOLD = 0.01  # share of the soma below which a segment that does not join it is not told of
