@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+from html_pages import read
 from PIL import Image
 from soma_rows import make_somas
 
-from flysoma.analysis.metrics.seams import NO_SEAMS, Seams, face_distances
-from flysoma.analysis.pages.overview import label_colour, outlines
+from flysoma.analysis.tables.seams import NO_SEAMS, Seams, face_distances
+from flysoma.analysis.pages.sections import label_colour, outlines
 from flysoma.analysis.pages.plots import plot_files
 from flysoma.analysis.pages.report import Section, overview_figure, report_page, report_plots
 from flysoma.analysis.tables.checks import GOOD, LOOK, UNKNOWN, check_somas
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
 BOUNDS = ((0, 0, 0), (60e3, 50e3, 40e3))
 SUMMARY = {
     "title": "Somas of <demo> & more",
@@ -33,39 +32,6 @@ SUMMARY = {
     "config": "image: gs://bucket/image\n",
     "files": {"somas.csv": "../tables/somas.csv"},
 }
-
-
-class Checker(HTMLParser):
-    """Every tag is closed in order; notes what is loaded from where."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.loaded, self.words = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
-            self.open.append(tag)
-        for name, value in attrs:
-            if name == "src" or (name.endswith("href") and tag not in ("a", "use")):
-                self.loaded.append(value)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-
-def read(page):
-    checker = Checker()
-    checker.feed(page)
-    assert checker.open == []
-    return checker, " ".join(" ".join(checker.words).split())
 
 
 def sections(n=1, truth=False, shape=(60, 90)):

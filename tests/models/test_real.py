@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flysoma.scripts.volumes.predict import predict_array
+from flysoma.tasks.arrays import predict_array
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from flysoma.analysis.viewer.state import browser, find_browser, open_viewer, serve
-from flysoma.scripts.results.view import view_state
+from flysoma.tasks.results.viewing import view_state
 from flysoma.tasks.run import Run
 
 SHOWN = Path(__file__).parents[2] / "build/screenshots"

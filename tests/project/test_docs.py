@@ -97,7 +97,8 @@ def test_every_error_is_explained_and_none_that_is_not():
 
 def parts(command):
     """The commands of a group."""
-    return getattr(command, "commands", {}).values()
+    names = command.list_commands(None) if hasattr(command, "list_commands") else []
+    return [command.get_command(None, name) for name in names]
 
 
 def test_every_option_that_is_named_exists():

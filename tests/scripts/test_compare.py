@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 from five_balls import flysoma
-from test_report import read
+from html_pages import read
 
 from flysoma.analysis.metrics.evaluation import ArrayLabels, evaluate
 from flysoma.analysis.pages.comparison import comparison_page, comparison_table

@@ -18,8 +18,8 @@ from cloudvolume import CloudVolume
 from five_balls import digest, flysoma, write_image
 from object_stores import AWS, moto
 
-from flysoma.scripts.results.view import view_state
 from flysoma.tasks.publishing import cors_commands
+from flysoma.tasks.results.viewing import view_state
 from flysoma.tasks.run import Run
 
 
@@ -128,7 +128,7 @@ def test_what_is_not_finished_is_refused_unless_forced(finished, tmp_path):
     assert forced.returncode == 0 and "not finished: publish" in forced.stderr
     assert "Not finished" in (tmp_path / "there/README.md").read_text()
     inside = flysoma("publish", str(finished), str(finished / "somas"))
-    assert inside.returncode == 2 and "lie in each other" in inside.stderr
+    assert inside.returncode == 2 and "overlap; choose another place" in inside.stderr
 
 
 def test_a_bucket_gets_it_compressed_and_pandas_reads_it(finished, monkeypatch):
@@ -165,7 +165,7 @@ def test_from_google_to_google_with_a_link_for_all(gcs, finished, tmp_path, form
     assert flysoma("publish", str(finished), str(tmp_path / "there"), form).returncode == 0
     for layer in ("somas", "centroids", "tables"):
         assert digest(f"{base}/brain/{layer}") == digest(tmp_path / "there" / layer)
-    (link,) = re.findall(r"open it: +(https://\S+/#!\S+)", done.stdout)
+    (link,) = re.findall(r"view: +(https://\S+/#!\S+)", done.stdout)
     assert f"({link})" in CloudFiles(f"{base}/brain").get("README.md").decode()
     state = json.loads(unquote(link.partition("#!")[2]))
     sources = {layer["name"]: layer["source"] for layer in state["layers"]}
