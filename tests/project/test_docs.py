@@ -13,7 +13,13 @@ from flysoma.scripts.cli import COMMANDS, cli
 from flysoma.tasks.config import parse_config, validated
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "models/weights/README.md")
+    ),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 NEEDED = "image: file:///image\noutput: file:///output\n"
 
 
@@ -23,7 +29,7 @@ def blocks(page, *kinds):
     return [text for kind, text in found if kind in kinds]
 
 
-@pytest.fixture(params=PAGES, ids=lambda path: path.name)
+@pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def page(request):
     return request.param
 
@@ -59,6 +65,15 @@ def test_every_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if not target.startswith("https://"):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_file_and_folder_of_the_code_that_is_named_exists(name):
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?|\w+\.py)`", (ROOT / name).read_text())
+    assert named
+    for path in set(named) - {"tasks/stages/density.py"}:  # an example
+        there = [path, f"scripts/{path}", f"tasks/{path}"]
+        assert any((ROOT / place).exists() for place in there), path
 
 
 def sources():
