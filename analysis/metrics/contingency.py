@@ -1,4 +1,4 @@
-"""Which labels of two segmentations share voxels, and how many. Exact for any 64-bit id; adds up over blocks."""
+"""Contingency tables of two segmentations, which add up over blocks. Exact for any 64-bit id."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from ...errors import UserError
 
-_DENSE_CELLS = 1 << 22  # tables up to this many cells are counted in one array
+_DENSE_CELLS = 1 << 22  # larger tables are counted by sorting instead of in one array
 
 
 @dataclass(frozen=True)
 class Contingency:
-    """Voxels shared by label `a[i]` of one segmentation and `b[i]` of another; 0 is background.
+    """Numbers of voxels shared by label `a[i]` of one segmentation and `b[i]` of another; 0 is background.
 
-    Pairs are unique and sorted by a, then b; pairs that do not occur are absent.
+    Pairs are unique and sorted by a, then b. Pairs that share no voxel are absent.
     """
 
     a: np.ndarray
@@ -25,7 +25,7 @@ class Contingency:
     counts: np.ndarray
 
     def __add__(self, other: Contingency) -> Contingency:
-        """The table of two disjoint pieces of a volume together."""
+        """Return the table of the union of two disjoint pieces of a volume."""
         return merge([self, other])
 
     @property
@@ -33,29 +33,30 @@ class Contingency:
         return int(self.counts.sum())
 
     def sizes_a(self) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of the first segmentation, sorted, background included, and their voxels."""
+        """Return the sorted labels of the first segmentation, including background, and their voxel counts."""
         return _totals(self.a, self.counts)
 
     def sizes_b(self) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of the second segmentation, sorted, background included, and their voxels."""
+        """Return the sorted labels of the second segmentation, including background, and their voxel counts."""
         return _totals(self.b, self.counts)
 
     def where(self, keep: np.ndarray) -> Contingency:
-        """Only the pairs that a bool array selects."""
+        """Return only the pairs that a bool array selects."""
         return Contingency(self.a[keep], self.b[keep], self.counts[keep])
 
 
 def contingency(a: np.ndarray, b: np.ndarray) -> Contingency:
-    """Voxels of every pair of labels that occurs at the same place, background included.
+    """Count the voxels of every pair of labels that occurs at the same position, including background.
 
     Args:
-      a, b: integer or bool labels of one shape, any number of axes.
+      a, b: integer or bool labels of the same shape, with any number of axes.
+
     Raises:
-      UserError: shapes differ, or the labels are not whole numbers.
+      UserError: the shapes differ, or the labels are not non-negative integers.
     """
     if a.shape != b.shape:
         raise UserError(
-            f"two segmentations of one volume are needed, got shapes {a.shape} and {b.shape} (z, y, x)"
+            f"both segmentations must have the same shape; got {a.shape} and {b.shape} (z, y, x)"
         )
     ids_a, dense_a = dense_labels(a)
     ids_b, dense_b = dense_labels(b)
@@ -73,17 +74,17 @@ def contingency(a: np.ndarray, b: np.ndarray) -> Contingency:
 
 
 def overlap_table(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels a, labels b (uint64) and shared voxels of all pairs in which neither is background."""
+    """Return labels a, labels b (uint64) and shared voxels of all pairs of foreground labels."""
     table = contingency(a, b)
     both = table.where((table.a > 0) & (table.b > 0))
     return both.a, both.b, both.counts
 
 
 def merge(tables: Sequence[Contingency]) -> Contingency:
-    """One table for disjoint pieces of a volume; the order of the pieces does not matter."""
+    """Add up the tables of disjoint pieces of a volume; the order of the pieces does not matter."""
     if not tables:
-        none = np.zeros(0, np.uint64)
-        return Contingency(none, none, np.zeros(0, np.int64))
+        no_labels = np.zeros(0, np.uint64)
+        return Contingency(no_labels, no_labels, np.zeros(0, np.int64))
     a = np.concatenate([t.a for t in tables])
     b = np.concatenate([t.b for t in tables])
     counts = np.concatenate([t.counts for t in tables])
@@ -97,7 +98,7 @@ def merge(tables: Sequence[Contingency]) -> Contingency:
 
 
 def dense_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted ids (uint64) and, for every voxel, the position of its id among them."""
+    """Return the sorted ids (uint64) and, for every voxel of the flattened array, the index of its id."""
     if labels.dtype == bool:
         labels = labels.view(np.uint8)
     if labels.dtype.kind not in "ui":
@@ -107,18 +108,18 @@ def dense_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     flat = np.ascontiguousarray(labels).ravel()
     if flat.size == 0:
         return np.zeros(0, np.uint64), np.zeros(0, np.uint32)
-    # 0 stays 0, others become 1, 2, ... in the order met; sorting the ids makes the table's order fixed
-    met, mapping = fastremap.renumber(flat, preserve_zero=True)
+    # renumber assigns 1, 2, ... in order of occurrence and keeps 0; sort the ids for a deterministic table
+    renumbered, mapping = fastremap.renumber(flat, preserve_zero=True)
     old = np.fromiter(mapping.keys(), np.uint64, len(mapping))
     new = np.fromiter(mapping.values(), np.int64, len(mapping))
     order = np.argsort(old)
     rank = np.zeros(int(new.max()) + 1, np.uint32)
     rank[new[order]] = np.arange(len(order), dtype=np.uint32)
-    return old[order], rank[met]
+    return old[order], rank[renumbered]
 
 
 def _totals(ids: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    unique, place = np.unique(ids, return_inverse=True)
+    unique, index = np.unique(ids, return_inverse=True)
     totals = np.zeros(len(unique), np.int64)
-    np.add.at(totals, place, counts)
+    np.add.at(totals, index, counts)
     return unique, totals

@@ -1,4 +1,4 @@
-"""A segmentation against points, where a table of nuclei is all that is known of a volume. Arrays are z, y, x."""
+"""Scores of a segmentation against points, for volumes of which only the nuclei are annotated. Arrays are z, y, x."""
 
 from __future__ import annotations
 
@@ -6,13 +6,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_RADIUS_NM = 600.0
+from ...axes import Voxel
+
+_RADIUS_NM = 600.0  # of the ball around a point in which the majority of voxels decides
 
 
 @dataclass(frozen=True)
 class PointScores:
-    """points: how many there are; own: whose object holds no other point; shared: whose object does; missed: in
-    no object. objects: how many there are; without: that hold no point."""
+    """Numbers of points and objects.
+
+    Attributes:
+      points: all points.
+      own: points whose object contains no other point.
+      shared: points whose object contains other points.
+      missed: points outside of all objects.
+      objects: all objects.
+      without: objects that contain no point.
+    """
 
     points: int
     own: int
@@ -22,36 +32,36 @@ class PointScores:
     without: int
 
 
-def score_points(
-    labels: np.ndarray, points: np.ndarray, voxel_nm: tuple[float, float, float]
-) -> PointScores:
-    """How many points have an object of their own.
+def score_points(labels: np.ndarray, points: np.ndarray, voxel_nm: Voxel) -> PointScores:
+    """Count the points that have an object of their own.
 
-    A point is in the object that fills more than half of the ball of 600 nm around it, as far as the volume goes.
+    A point belongs to the object that fills more than half of a ball of 600 nm radius around it, cropped at the
+    border of the volume.
 
     Args:
-      labels: 0 is background.
-      points: n, 3 positions in voxels.
+      labels: z, y, x; 0 is background.
+      points: positions in voxels, n, 3; z, y, x.
+      voxel_nm: voxel size, z, y, x.
     """
-    holds = np.array([_object_at(labels, point, voxel_nm) for point in points], np.int64)
-    found, counts = np.unique(holds[holds > 0], return_counts=True)
-    ids = np.unique(labels)
+    objects = np.array([_object_at(labels, point, voxel_nm) for point in points], np.int64)
+    with_points, counts = np.unique(objects[objects > 0], return_counts=True)
+    n_objects = int((np.unique(labels) > 0).sum())
     return PointScores(
         points=len(points),
         own=int((counts == 1).sum()),
         shared=int(counts[counts > 1].sum()),
-        missed=int((holds == 0).sum()),
-        objects=int((ids > 0).sum()),
-        without=int((ids > 0).sum()) - len(found),
+        missed=int((objects == 0).sum()),
+        objects=n_objects,
+        without=n_objects - len(with_points),
     )
 
 
-def _object_at(labels: np.ndarray, point: np.ndarray, voxel_nm: tuple[float, float, float]) -> int:
+def _object_at(labels: np.ndarray, point: np.ndarray, voxel_nm: Voxel) -> int:
     lo = [max(0, int(p - _RADIUS_NM / v)) for p, v in zip(point, voxel_nm)]
     hi = [int(p + _RADIUS_NM / v) + 2 for p, v in zip(point, voxel_nm)]
     part = labels[tuple(slice(a, b) for a, b in zip(lo, hi))]
     axes = np.ogrid[tuple(slice(a, a + n) for a, n in zip(lo, part.shape))]
-    apart = sum(((axis - p) * v) ** 2 for axis, p, v in zip(axes, point, voxel_nm))
-    ids, counts = np.unique(part[apart <= _RADIUS_NM**2], return_counts=True)
-    most = counts.argmax()
-    return int(ids[most]) if 2 * counts[most] > counts.sum() else 0
+    squared_nm = sum(((axis - p) * v) ** 2 for axis, p, v in zip(axes, point, voxel_nm))
+    ids, counts = np.unique(part[squared_nm <= _RADIUS_NM**2], return_counts=True)
+    largest = counts.argmax()
+    return int(ids[largest]) if 2 * counts[largest] > counts.sum() else 0

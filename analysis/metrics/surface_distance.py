@@ -1,4 +1,4 @@
-"""How far the surfaces of two objects lie apart. Masks are z, y, x."""
+"""Distance between the surfaces of two objects. Masks are z, y, x."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ...axes import Voxel
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
-    """Voxels of a mask with a neighbour across a face that is not in it; the array's faces count as going on."""
+    """Return the voxels of a mask that have a face neighbour outside of it; the mask continues beyond the array."""
     return mask & ~ndimage.binary_erosion(mask, border_value=1)
 
 
 def surface_distances(one: np.ndarray, two: np.ndarray, voxel_nm: Voxel) -> np.ndarray:
-    """Distance in nm from each surface voxel of either mask to the nearest one of the other, between centres.
+    """Return the distance of each surface voxel of either mask to the nearest surface voxel of the other, in nm.
 
-    Empty where one of them has no surface. Its mean is the average symmetric surface distance, its maximum that of
-    Hausdorff.
+    Distances are between voxel centres. The mean is the average symmetric surface distance, the maximum the Hausdorff
+    distance. The array is empty if one of the masks has no surface.
     """
     surfaces = surface(one), surface(two)
     if not (surfaces[0].any() and surfaces[1].any()):

@@ -13,8 +13,8 @@ import pandas as pd
 from ...axes import Voxel
 from ..metrics.evaluation import Case, Evaluation, Labels
 from .evaluation import WORST, ReadImage, case_sections, position_nm
-from .sections import overview_figure
 from .html import escape, page, picture, section, table
+from .sections import overview_figure
 
 SAME_IOU = 0.9  # outlines that have so much in common are the same
 KINDS = {

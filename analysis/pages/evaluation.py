@@ -8,8 +8,8 @@ import numpy as np
 
 from ...axes import Voxel, Zyx
 from ..metrics.evaluation import Case, Evaluation, Labels
-from .sections import Section, overview_figure, three_sections
 from .html import escape, page, picture, section, table
+from .sections import Section, overview_figure, three_sections
 
 ReadImage = Callable[[Zyx, Zyx], np.ndarray]
 WORST = 10

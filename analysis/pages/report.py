@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..tables.seams import NO_SEAMS
 from ..tables.checks import LOOK, check_somas
+from ..tables.seams import NO_SEAMS
 from ..tables.somas import soma_table
 from .figures import all_plots
-from .sections import Section, overview_figure
 from .html import escape, page, pairs, picture, section, table
 from .plots import Plot, inline
+from .sections import Section, overview_figure
 
 __all__ = ["Section", "overview_figure", "report_page"]
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 
 import click
 
+from ...analysis.viewer import browser, server
 from ...analysis.viewer import state as viewer
 from ...axes import Nm3
 from ...tasks.results.viewing import view_state
@@ -49,10 +50,10 @@ def command(
         paths = [run.path, run.config.image, *([other.path] if other else [])]
         folders = [f for f in map(local_folder, paths) if f is not None]
         root = os.path.commonpath(folders) if folders else ""
-        served = stack.enter_context(viewer.serve(root)).url if root else ""
-        opened = viewer.open_viewer(view_state(run, root, served, at, other), port)
+        served = stack.enter_context(server.serve(root)).url if root else ""
+        opened = browser.open_viewer(view_state(run, root, served, at, other), port)
         if screenshot is not None:
-            viewer.screenshot(opened, screenshot)
+            browser.save_screenshot(opened, screenshot)
             click.echo(screenshot)
             return
         with suppress(KeyboardInterrupt):

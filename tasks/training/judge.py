@@ -9,15 +9,15 @@ import edt
 import numpy as np
 
 from ...analysis.metrics.evaluation import MIN_EDGE_UM3, MIN_TRUTH_UM3, match_arrays
-from ...analysis.metrics.matching import pooled
+from ...analysis.metrics.matching import pool_matchings
 from ...models.inference.instances import make_instances
+from ...models.inference.predictor import Predictor, predict_all
 from ...models.inference.seeds import drop_duplicates, find_seeds
-from ...models.inference.windows import Predictor, predict_all
-from ...models.networks.weights import Network
+from ...models.networks.network import Network
 from ...models.training.config import TrainConfig
 from ...models.training.dataset import Volume
-from ...models.training.judge import judge_voxels
 from ...models.training.targets import UNKNOWN
+from ...models.training.validation import score_voxels
 from ..config import Locate, Predict, Segment
 
 
@@ -28,7 +28,7 @@ def judge_somas(network: Network, volumes: Sequence[Volume], config: TrainConfig
     locate      F1 of seeds: a soma is found that holds one, a seed is false that lies in none or in one that has
                 another already
     """
-    scores = judge_voxels(network, volumes, config)
+    scores = score_voxels(network, volumes, config)
     by_soma = (_segment if config.role == "segment" else _locate)(network, volumes)
     return scores | by_soma | {"score": [*by_soma.values(), scores["iou"]]}
 
@@ -44,7 +44,7 @@ def _segment(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
         )
         labels = np.where(np.append(-1, owner)[labels] < 0, 0, labels)  # as in a run: seeded alone
         found.append(match_arrays(labels, volume.labels, voxel_nm, MIN_EDGE_UM3, {UNKNOWN}))
-    return {"ap50": round(pooled(found).average_precision(0.5), 4)}
+    return {"ap50": round(pool_matchings(found).average_precision(0.5), 4)}
 
 
 def _locate(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage import metrics as skimage_metrics
 
-from flysoma.analysis.metrics.surface_distance import surface, surface_distances
+from flysoma.analysis.metrics.contingency import contingency
 from flysoma.analysis.metrics.evaluation import evaluate_arrays
 from flysoma.analysis.metrics.matching import match
 from flysoma.analysis.metrics.objects import find_objects, merge_objects
-from flysoma.analysis.metrics.contingency import contingency
+from flysoma.analysis.metrics.surface_distance import surface, surface_distances
 from flysoma.errors import UserError
 
 VOXEL_NM = (1000.0, 1000.0, 1000.0)  # one voxel is 1 um3
@@ -102,7 +102,7 @@ def test_the_greedy_matching_is_as_large_as_the_optimal_one(pred, truth):
             ious[p, t] = both / max(((pred == p) | (truth == t)).sum(), 1)
     able = ious >= 0.5
     best = able[linear_sum_assignment(~able)].sum()
-    assert match(contingency(pred, truth)).hits(0.5).sum() == best
+    assert match(contingency(pred, truth)).matched_pred(0.5).sum() == best
 
 
 def test_shifted_object_matches_up_to_its_iou():

@@ -12,11 +12,11 @@ from html_pages import read
 from PIL import Image
 from soma_rows import make_somas
 
-from flysoma.analysis.tables.seams import NO_SEAMS, Seams, face_distances
-from flysoma.analysis.pages.sections import label_colour, outlines
 from flysoma.analysis.pages.plots import plot_files
 from flysoma.analysis.pages.report import Section, overview_figure, report_page, report_plots
+from flysoma.analysis.pages.sections import label_colour, outlines
 from flysoma.analysis.tables.checks import GOOD, LOOK, UNKNOWN, check_somas
+from flysoma.analysis.tables.seams import NO_SEAMS, Seams, face_distances
 
 BOUNDS = ((0, 0, 0), (60e3, 50e3, 40e3))
 SUMMARY = {

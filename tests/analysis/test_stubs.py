@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from flysoma.analysis.morphology.shapes import inscribed
-from flysoma.analysis.morphology.stubs import stubs
+from flysoma.analysis.morphology.shapes import largest_inscribed_ball
+from flysoma.analysis.morphology.stubs import find_stubs
 from flysoma.tasks.stages.skeleton import direction, trace
 
 VOXEL = np.array([40.0, 64.0, 64.0])
@@ -38,7 +38,7 @@ def some_directions(n, seed):
 def test_a_neurite_in_any_direction_is_found_and_traced(end, length):
     for along in some_directions(4, round(end)):
         mask, centre = ball_with([(along, length, end)])
-        (found,) = stubs(mask, tuple(VOXEL), RADIUS)
+        (found,) = find_stubs(mask, tuple(VOXEL), RADIUS)
         assert direction([found], VOXEL[::-1], centre[::-1]) @ along[::-1] > 0.98
         skeleton = trace(mask, VOXEL[::-1], centre[::-1], RADIUS, [found])
         places = skeleton.vertices - centre[::-1]
@@ -50,7 +50,7 @@ def test_a_neurite_in_any_direction_is_found_and_traced(end, length):
 def test_the_longest_of_several_comes_first():
     first, second, _ = np.eye(3)
     mask, centre = ball_with([(first, 2300.0, 100.0), (-second, 3000.0, 100.0)])
-    found = stubs(mask, tuple(VOXEL), RADIUS)
+    found = find_stubs(mask, tuple(VOXEL), RADIUS)
     assert len(found) == 2 and found[0].length_nm > found[1].length_nm
     assert direction(found, VOXEL[::-1], centre[::-1]) @ (0, -1, 0) > 0.98
     assert np.isnan(direction([], VOXEL[::-1], centre[::-1])).all()
@@ -72,8 +72,8 @@ def test_corners_of_packed_bodies_are_no_neurites():
         across, _ = np.linalg.qr(np.stack([turn, *np.eye(3)[:2]]).T)
         body = faces(np.array(dodecahedron) @ across, RADIUS, centre, shape)
         assert body.sum() * VOXEL.prod() == pytest.approx(4 * 2**0.5 * RADIUS**3, rel=0.01)
-        assert stubs(body, tuple(VOXEL), RADIUS) == []
-    assert stubs(np.pad(np.ones((75, 47, 47), bool), 1), tuple(VOXEL), RADIUS) == []
+        assert find_stubs(body, tuple(VOXEL), RADIUS) == []
+    assert find_stubs(np.pad(np.ones((75, 47, 47), bool), 1), tuple(VOXEL), RADIUS) == []
 
 
 @pytest.mark.parametrize("left_nm", [(600, 4000), (1000, 1000), (1500, 1500), (2000, 2500)])
@@ -82,16 +82,16 @@ def test_a_body_that_the_edge_cuts_has_no_neurites_at_its_rim(left_nm):
     radius = 2500
     middle = np.array([*(left - radius for left in left_nm), 2560])  # the volume begins at 0
     mask = (away_from(middle, (130, 110, 80)) ** 2).sum(-1) < radius**2
-    depth_um, _ = inscribed(mask, tuple(VOXEL))
+    depth_um, _ = largest_inscribed_ball(mask, tuple(VOXEL))
     cut = ((True, False), (left_nm[1] < 2 * radius, False), (False, False))
-    assert stubs(mask, tuple(VOXEL), 1000 * depth_um, cut) == []
+    assert find_stubs(mask, tuple(VOXEL), 1000 * depth_um, cut) == []
     assert (
-        stubs(mask, tuple(VOXEL), 1000 * depth_um) != []
+        find_stubs(mask, tuple(VOXEL), 1000 * depth_um) != []
     )  # taken for whole, its rim would be some
 
 
 def test_what_is_as_small_as_a_voxel_has_none():
     lone = np.zeros((3, 3, 3), bool)
     lone[1, 1, 1] = True
-    assert stubs(lone, tuple(VOXEL), 40.0) == []
+    assert find_stubs(lone, tuple(VOXEL), 40.0) == []
     assert trace(lone, VOXEL[::-1], np.full(3, 90.0), 40.0, []).vertices.tolist() == [[90, 90, 90]]

@@ -18,17 +18,10 @@ from soma_rows import make_somas
 
 from flysoma.analysis.layers.annotations import annotation_files
 from flysoma.analysis.layers.properties import segment_properties
-from flysoma.analysis.viewer import state as viewer_module
-from flysoma.analysis.viewer.state import (
-    Layers,
-    find_browser,
-    link,
-    open_viewer,
-    screenshot,
-    serve,
-    source_url,
-    viewer_state,
-)
+from flysoma.analysis.viewer import browser as browser_module
+from flysoma.analysis.viewer.browser import find_browser, open_viewer, save_screenshot
+from flysoma.analysis.viewer.server import serve
+from flysoma.analysis.viewer.state import Layers, link, source_url, viewer_state
 from flysoma.errors import UserError
 
 BOUNDS = ((0.0, 0.0, 0.0), (4096.0, 4096.0, 2560.0))
@@ -230,9 +223,9 @@ def test_neuroglancer_understands_the_state():
 
 
 def test_without_chromium_a_screenshot_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(viewer_module.shutil, "which", lambda name: None)
+    monkeypatch.setattr(browser_module.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="apt-get install chromium chromium-driver") as caught:
-        screenshot(None, tmp_path / "x.png")
+        save_screenshot(None, tmp_path / "x.png")
     assert "\n" not in str(caught.value)
 
 
@@ -295,7 +288,7 @@ def test_a_browser_draws_image_somas_and_centroids(tmp_path):
         )
         viewer = open_viewer(viewer_state(layers))
         assert viewer.token in viewer.get_viewer_url()
-        screenshot(viewer, tmp_path / "view.png", size=(800, 600))
+        save_screenshot(viewer, tmp_path / "view.png", size=(800, 600))
     picture = np.asarray(
         Image.open(io.BytesIO((tmp_path / "view.png").read_bytes())).convert("RGB")
     )

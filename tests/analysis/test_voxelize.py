@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flysoma.analysis.morphology.shapes import depths_below_surface
+from flysoma.analysis.morphology.spatial import depths_below_surface
 from flysoma.analysis.morphology.voxelize import voxelize
 from flysoma.scripts.volumes.ingest import command
 from flysoma.tasks.volumes.geometry import Box

@@ -20,7 +20,7 @@ from five_balls import OFFSET, RESOLUTION, true_labels, write_image
 from object_stores import AWS, moto
 from test_docs import ROOT, blocks
 
-from flysoma.analysis.viewer.state import find_browser
+from flysoma.analysis.viewer.browser import find_browser
 from flysoma.models.phantom.make import make_phantom
 from flysoma.tasks.volumes.geometry import Box
 from flysoma.tasks.volumes.precomputed import create_layer, fill_layer

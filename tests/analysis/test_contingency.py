@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flysoma.analysis.metrics import contingency as overlap
+from flysoma.analysis.metrics import contingency as module
 from flysoma.analysis.metrics.contingency import contingency, merge, overlap_table
 from flysoma.errors import UserError
 
@@ -34,13 +34,13 @@ def test_counts_every_pair_exactly(a, b):
 @settings(deadline=None, max_examples=20)
 @given(LABELS, LABELS)
 def test_large_tables_are_counted_like_small_ones(a, b):
-    limit = overlap._DENSE_CELLS
+    limit = module._DENSE_CELLS
     small = contingency(a, b)
     try:
-        overlap._DENSE_CELLS = 0
+        module._DENSE_CELLS = 0
         large = contingency(a, b)
     finally:
-        overlap._DENSE_CELLS = limit
+        module._DENSE_CELLS = limit
     assert as_dict(small) == as_dict(large)
 
 
@@ -80,7 +80,7 @@ def test_bool_and_empty_arrays_work():
 @pytest.mark.parametrize(
     ("a", "b", "word"),
     [
-        (np.zeros((2, 2), int), np.zeros((2, 3), int), "shapes"),
+        (np.zeros((2, 2), int), np.zeros((2, 3), int), "same shape"),
         (np.zeros(2), np.zeros(2, int), "whole numbers"),
         (np.array([-1, 0]), np.zeros(2, int), "negative"),
     ],
