@@ -8,7 +8,7 @@ import click
 
 from ...analysis.viewer import state as viewer
 from ...errors import UserError
-from ...tasks.publishing import Terms, cors_commands, share
+from ...tasks.publishing import PublishOptions, cors_commands, publish
 from ...tasks.results.viewing import view_state
 from ...tasks.run import Run
 from ...tasks.store import normalize_cloudpath
@@ -56,8 +56,8 @@ def command(
     ):  # target or image is on this disk, so no link works elsewhere
         link = viewer.link(view_state(copy, like=run), base)
     with Bars() as bars:
-        terms = Terms(licence, force, link, sharded)
-        published = share(run, place, terms, lambda done, total: bars("publishing", done, total))
+        options = PublishOptions(licence, force, link, sharded)
+        published = publish(run, place, options, lambda done, total: bars("publishing", done, total))
     click.echo(
         f"{published.objects} objects, {published.bytes / 1e9:.3f} GB at {place}; {published.copied} of them copied now"
     )

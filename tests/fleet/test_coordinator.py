@@ -109,10 +109,10 @@ def test_the_lock_of_a_frozen_coordinator_expires(tmp_path, monkeypatch):
 def test_too_many_failures_stop_the_stage_and_say_why(tmp_path, options, working):
     run = toy_run(tmp_path / "run", 8, **{f"_{i}": ["raise", "ValueError"] for i in range(8)})
     with pytest.raises(
-        TasksFailed, match=r"of 8 tasks of first failed for good.*ValueError: as told"
+        TasksFailed, match=r"of 8 tasks of first failed permanently.*ValueError: as requested"
     ):
         execute_run(run, options, silent, silent)
-    assert "as told" in status(run)[0]["halted"]
+    assert "as requested" in status(run)[0]["halted"]
     wait_until(open_queue(options.gpu).is_empty)  # workers drop what nobody waits for
 
 
@@ -161,7 +161,7 @@ def test_few_failures_let_the_others_be_done_and_a_later_run_tries_again(
 
 def test_a_users_mistake_stops_the_run_at_once(tmp_path, options, working):
     run = toy_run(tmp_path / "run", 4, _1=["raise", "UserError"])
-    with pytest.raises(UserError, match="as told"):
+    with pytest.raises(UserError, match="as requested"):
         execute_run(run, options, silent, silent)
 
 
@@ -193,7 +193,7 @@ def test_enqueue_retry_and_status_as_commands(tmp_path, options):
         flysoma("clean", run.path)
     for stage in ("first", "second"):
         run.store.put_json(state_path(stage), {"total": 5, "started": 1.0, "finished": True})
-    assert "5 objects of out/ would go" in flysoma("clean", run.path, "--dry-run")
+    assert "5 objects of out/ would be deleted" in flysoma("clean", run.path, "--dry-run")
     flysoma("clean", run.path)
     assert not run.store.names("out/") and not run.store.names("receipts/")
     assert "finished" in flysoma("status", run.path)

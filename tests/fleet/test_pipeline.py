@@ -23,10 +23,11 @@ from flysoma.tasks.fleet import coordinator
 from flysoma.tasks.fleet.status import status
 from flysoma.tasks.forecast import estimate
 from flysoma.tasks.run import Run
-from flysoma.tasks.stages import mips
-from flysoma.tasks.stages.report import suspects
+from flysoma.tasks.stages import mesh
+from flysoma.tasks.stages.report import draw_suspects
 from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import LabelLayer, create_layer, write_array
+from flysoma.tasks.volumes.labels import LabelLayer
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 
 def workers_of(run):
@@ -107,7 +108,7 @@ def test_a_black_volume_has_no_somas_and_is_published_all_the_same(volume):
     asked["image"] = f"{volume[0]}/black_em"
     box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, (70, 33, 21))))
     create_layer(f"file://{volume[0]}/black_em", "image", "uint8", RESOLUTION, box)
-    write_array(f"file://{volume[0]}/black_em", np.zeros((21, 33, 70), np.uint8))
+    fill_layer(f"file://{volume[0]}/black_em", np.zeros((21, 33, 70), np.uint8))
     (volume[0] / "black.yaml").write_text(yaml.safe_dump(asked))
     done = flysoma("run", str(volume[0] / "black.yaml"), "--workers", "1")
     assert done.returncode == 0, done.stderr
@@ -143,7 +144,7 @@ def test_the_coarsest_mip_of_128_nm_is_meshed(edge, resolution_nm, mip):
         segment_grid=SimpleNamespace(bounds=Box((0, 0, 0), (edge, edge, edge))),
         config=SimpleNamespace(segment=SimpleNamespace(resolution_nm=resolution_nm)),
     )
-    assert mips.mesh_mip(run) == mip
+    assert mesh.mesh_mip(run) == mip
 
 
 def test_each_soma_has_a_skeleton_from_its_middle(undisturbed):
@@ -172,7 +173,7 @@ def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
     count = int.from_bytes(blocks[:8], "little")
     somas_of = np.frombuffer(blocks[8 : 8 + 36 * count], "<i4").reshape(count, 9)[:, 6]
     assert somas_of.sum() == 5
-    pictures = suspects(Run.open(str(undisturbed)), table.assign(suspicious=table["id"] < 3))
+    pictures = draw_suspects(Run.open(str(undisturbed)), table.assign(suspicious=table["id"] < 3))
     assert sorted(pictures) == ["soma 1, 9 um3", "soma 2, 9 um3"]
     assert (undisturbed / "report/overview.png").stat().st_size > 10_000
     assert "<html" in (undisturbed / "report/index.html").read_text()[:100]

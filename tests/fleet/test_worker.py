@@ -13,7 +13,7 @@ import pytest
 from toy_stages import toy_run
 
 from flysoma.scripts.logs import log_tasks
-from flysoma.tasks.fleet import attempts, queues
+from flysoma.tasks.fleet import attempts, messages
 from flysoma.tasks.fleet.queues import open_queue
 from flysoma.tasks.fleet.worker import WorkerOptions, _Worker
 from flysoma.tasks.stages.catalog import state_path
@@ -68,12 +68,12 @@ def test_a_task_that_raises_is_tried_thrice_and_then_left_with_its_cause(begun):
     record = records(run, 2)
     assert record["last"] and record["counts"] == {"error": 3}
     attempt = record["attempts"][-1]
-    assert "as told" in attempt["error"] and "toy_stages.py" in attempt["traceback"]
+    assert "as requested" in attempt["error"] and "toy_stages.py" in attempt["traceback"]
     assert attempt["host"] == os.uname().nodename and attempt["versions"]["torch"]
 
 
 def test_a_secret_in_an_error_is_neither_recorded_nor_logged(begun, monkeypatch, capsys):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ValueError: as told")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ValueError: as requested")
     run, queue = begun(1, _0=["raise", "ValueError"])
     logger = logging.getLogger("flysoma")
     monkeypatch.setattr(logger, "handlers", [])
@@ -82,7 +82,7 @@ def test_a_secret_in_an_error_is_neither_recorded_nor_logged(begun, monkeypatch,
     record = run.store.get("failures/first/0.json").decode()
     said = capsys.readouterr().out
     for text in (record, said):
-        assert "[AWS_SECRET_ACCESS_KEY]" in text and "ValueError: as told" not in text
+        assert "[AWS_SECRET_ACCESS_KEY]" in text and "ValueError: as requested" not in text
 
 
 def test_a_lost_connection_is_tried_until_it_works(begun):
@@ -132,7 +132,7 @@ def test_a_task_that_kills_its_workers_is_given_up(begun, monkeypatch):
 def poison(folder):
     """Files that are no messages of ours, by name."""
     body = {"payload": [["os", "system"], ["touch /tmp/flysoma-was-here"], {}, 0], "queueName": "q"}
-    ours = [queues.execute.__module__, "execute"]
+    ours = messages.FUNCTION
     odd = {
         "foreign function": body,
         "keyword arguments": {"payload": [ours, ["run", "first", 0], {"x": 1}]},

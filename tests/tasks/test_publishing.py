@@ -70,7 +70,7 @@ def test_it_goes_on_where_it_stopped_and_changes_nothing(finished, tmp_path):
     assert sums(there) == sums(first)
     again = flysoma("publish", str(finished), str(there))
     small = len(digest(finished / "tables")) + len(digest(finished / "report")) + 2
-    assert f", {small} of them copied now" in again.stdout
+    assert f"; {small} of them copied now" in again.stdout
     assert sums(there) == sums(first)
 
 
@@ -123,9 +123,9 @@ def test_what_is_not_finished_is_refused_unless_forced(finished, tmp_path):
         forced = flysoma("publish", str(finished), str(tmp_path / "there"), "--force")
     finally:
         state.write_text(kept)
-    assert refused.returncode == 2 and "not finished: publish to do" in refused.stderr
+    assert refused.returncode == 2 and "not finished: report to do" in refused.stderr
     assert not (tmp_path / "there/tables").exists() or forced.returncode == 0
-    assert forced.returncode == 0 and "not finished: publish" in forced.stderr
+    assert forced.returncode == 0 and "not finished: report" in forced.stderr
     assert "Not finished" in (tmp_path / "there/README.md").read_text()
     inside = flysoma("publish", str(finished), str(finished / "somas"))
     assert inside.returncode == 2 and "overlap; choose another place" in inside.stderr
