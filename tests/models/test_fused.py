@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from flysoma.models.inference.levels import FULL
-from flysoma.models.inference.windows import Predictor
-from flysoma.models.networks.unet import SomaNet
-from flysoma.models.networks.weights import Network, NetworkSpec, load_network
+from flysoma.models.inference.encoding import FULL
+from flysoma.models.inference.predictor import Predictor
+from flysoma.models.networks.network import Network, NetworkSpec
+from flysoma.models.networks.somanet import SomaNet
+from flysoma.models.networks.weights import load_network
 from flysoma.models.phantom.make import make_phantom
 
 pytest.importorskip("triton", reason="there is no Triton for this machine")
@@ -23,7 +24,7 @@ def interpreted(check: str) -> None:
 import torch
 torch.library.wrap_triton = lambda kernel: kernel
 torch.compile = lambda module, **_: module
-from flysoma.models import fused
+from flysoma.models.networks import fused
 torch.manual_seed(0)
 {check}
 """
@@ -44,7 +45,7 @@ torch.testing.assert_close(fused.norm_relu(rows, bias, weight, shift), wanted)
 
 def test_a_network_says_the_same_when_its_blocks_are_fused():
     interpreted("""
-from flysoma.models.unet import SomaNet
+from flysoma.models.networks.somanet import SomaNet
 network = SomaNet(widths=(8, 16, 12), pools=((2, 2, 2), (2, 2, 2))).eval()
 for block in [*network.down, *network.up]:
     torch.nn.init.normal_(block.second.weight, std=0.1)
@@ -53,7 +54,7 @@ for block in [*network.down, *network.up]:
 torch.nn.init.normal_(network.head.weight, std=0.5)
 images, before = torch.randn(2, 1, 16, 12, 24), dict(network.state_dict())
 with torch.inference_mode():
-    found = fused.compiled(network, torch.float32)(images)
+    found = fused.compile_network(network, torch.float32)(images)
     torch.testing.assert_close(found, network(images), rtol=1e-4, atol=1e-4)
 assert all(value is before[name] or value.equal(before[name]) for name, value in network.state_dict().items())
 """)

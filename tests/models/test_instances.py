@@ -6,13 +6,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from flysoma.models.inference.instances import (
-    _LEVELS,
-    _flood,
-    _give_back,
-    fill_holes,
-    make_instances,
-)
+from flysoma.models.inference.instances import _FLOOD_LEVELS, _flood, make_instances
+from flysoma.models.inference.label_ops import fill_holes, grow_labels
 from flysoma.models.inference.seeds import drop_duplicates, find_seeds
 
 VOXEL = (40.0, 64.0, 64.0)
@@ -124,7 +119,7 @@ def test_what_is_given_to_seeds_at_once_is_what_the_watershed_gives(seed, n, sca
         markers[tuple(rng.integers(0, s) for s in height.shape)] = number
     markers = ndimage.grey_dilation(markers, 3) * here
     differ = _flood(height, markers, here) != watershed(height, markers, mask=here)
-    assert not differ[height <= _LEVELS[-1]].any() and differ.mean() < 0.005  # walls a voxel thick
+    assert not differ[height <= _FLOOD_LEVELS[-1]].any() and differ.mean() < 0.005  # walls a voxel thick
 
 
 @settings(max_examples=30, deadline=None)
@@ -141,7 +136,7 @@ def test_a_voxel_of_boundary_goes_to_the_label_that_most_of_its_neighbours_have(
             expected[place] = (
                 255 if (near == 255).sum() > (near == 7).sum() else 7 if near.any() else 0
             )
-    assert (_give_back(labels, soma) == expected).all()
+    assert (grow_labels(labels, soma, 3) == expected).all()
 
 
 def test_the_boundary_class_is_given_back():

@@ -11,15 +11,15 @@ from toy_somas import toy_somas
 
 from flysoma.errors import UserError
 from flysoma.models.networks.weights import load_network
-from flysoma.models.training import dataset, distributed
-from flysoma.models.training import judge as judging
+from flysoma.models.training import dataset, distributed, validation
 from flysoma.models.training.config import TrainConfig
 from flysoma.models.training.dataset import Patches, PhantomPlan, Source, Volume, phantom_volumes
-from flysoma.models.training.emads import emads_blocks, shrink_image, shrink_labels
-from flysoma.models.training.judge import judge_voxels
+from flysoma.models.training.emads import downsample_image, downsample_labels, read_emads
 from flysoma.models.training.losses import soft_dice, soma_loss
+from flysoma.models.training.network import new_network
 from flysoma.models.training.targets import IGNORE, UNKNOWN, soma_targets
-from flysoma.models.training.train import new_network, train
+from flysoma.models.training.train import train
+from flysoma.models.training.validation import score_voxels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VOXEL = (64.0, 64.0, 64.0)
@@ -98,7 +98,7 @@ def test_training_goes_on_from_given_weights(tmp_path):
     train(changed(config, init=str(first), seed=3), toy_source(), second)
     before, after = (load_network(p).module.state_dict() for p in (first, second))
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
-    with pytest.raises(UserError, match="not what is trained"):
+    with pytest.raises(UserError, match="does not fit this training"):
         train(changed(config, role="locate", init=str(first)), toy_source(), second)
     shipped = changed(SMALL, patch=(16, 32, 32), steps=1, init="flysoma/segment-v4")
     record = train(shipped, toy_source(), tmp_path / "third.safetensors")
@@ -195,7 +195,7 @@ def test_emads_folders_are_read(tmp_path):
     write(tmp_path / "b1" / "b1_seed.nii.gz", (labels == 1).astype(np.uint8))
     write(tmp_path / "train" / "001" / "data.nii.gz", image)
     write(tmp_path / "train" / "001" / "label.nii.gz", labels.astype(np.uint16))
-    found = {block.name: block for block in emads_blocks(tmp_path)}
+    found = {block.name: block for block in read_emads(tmp_path)}
     assert set(found) == {"b1", "train/001"}
     assert np.array_equal(found["train/001"].image, image) and found["train/001"].cores is None
     assert np.array_equal(found["train/001"].labels, labels)
@@ -203,17 +203,17 @@ def test_emads_folders_are_read(tmp_path):
     assert np.array_equal(found["b1"].cores, labels == 1)
     (tmp_path / "b1" / "b1_mask.nii.gz").unlink()
     with pytest.raises(UserError, match="b1_mask.nii.gz should lie beside it"):
-        list(emads_blocks(tmp_path))
+        list(read_emads(tmp_path))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="EMADS folder"):
-        list(emads_blocks(tmp_path / "empty"))
+        list(read_emads(tmp_path / "empty"))
     with pytest.raises(UserError, match="no folder"):
-        list(emads_blocks(tmp_path / "none"))
+        list(read_emads(tmp_path / "none"))
 
 
 def test_shrinking_takes_means_and_middle_labels():
     image = np.arange(2 * 4 * 5, dtype=np.uint8).reshape(2, 4, 5)
-    small, labels = shrink_image(image, (1, 2, 2)), shrink_labels(image, (1, 2, 2))
+    small, labels = downsample_image(image, (1, 2, 2)), downsample_labels(image, (1, 2, 2))
     assert small.shape == labels.shape == (2, 2, 2)
     assert small[0, 0, 0] == round((0 + 1 + 5 + 6) / 4) and labels[0, 0, 0] == 6
 
@@ -254,7 +254,7 @@ def test_patches_come_from_volumes_by_weight():
         Volume(np.full_like(image, g), labels.astype(np.uint16), weight=w)
         for g, w in ((50, 1), (200, 9))
     )
-    none = TrainConfig(role="segment", augmentation=0).change
+    none = TrainConfig(role="segment", augmentation=0).patch_augmentation
     patches = Patches([light, heavy], (8, 16, 16), VOXEL, "segment", none, seed=1)
     share = np.mean([float(patches.one(i)[0].mean()) > 100 for i in range(200)])
     assert 0.83 < share < 0.97
@@ -286,9 +286,9 @@ def _two(folder):
     torch.set_num_threads(1)
     config = changed(SMALL, patch=(8, 16, 16), batch=1, steps=3, judge_every=3, lr=1e-3)
     network = train(config, toy_source(), folder / "two.safetensors")
-    assert bool(network) == distributed.first()
-    distributed.wait()  # a mistake stops the others, and the first has files to write
-    if not distributed.first():
+    assert bool(network) == distributed.is_first()
+    distributed.barrier()  # a mistake stops the others, and the first has files to write
+    if not distributed.is_first():
         raise UserError("the second process says so")
 
 
@@ -312,6 +312,6 @@ def test_a_judgement_of_a_perfect_answer_is_one(monkeypatch):
     volume = toy_source().held_out[0]
     truth = soma_targets(volume.labels, VOXEL, "segment")
     right = torch.nn.functional.one_hot(torch.from_numpy(truth).long(), 3).float()
-    monkeypatch.setattr(judging, "logits_of", lambda *_: right.permute(3, 0, 1, 2)[None] * 9)
-    scores = judge_voxels(new_network(SMALL, VOXEL), [volume], SMALL)
+    monkeypatch.setattr(validation, "predict_logits", lambda *_: right.permute(3, 0, 1, 2)[None] * 9)
+    scores = score_voxels(new_network(SMALL, VOXEL), [volume], SMALL)
     assert scores["iou"] == scores["dice"] == 1 and scores["false_share_of_background"] == 0

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from flysoma.models.networks.unet import SomaNet, UNet, _fold, _unfold
+from flysoma.models.networks.somanet import SomaNet, _fold, _unfold
+from flysoma.models.networks.unet import UNet
 
 
 def test_unet_has_the_published_names_and_number_of_parameters():

@@ -7,15 +7,11 @@ import pytest
 import torch
 
 from flysoma.errors import UserError
-from flysoma.models.networks import shipped
-from flysoma.models.networks.unet import SomaNet, UNet
-from flysoma.models.networks.weights import (
-    Network,
-    NetworkSpec,
-    load_network,
-    normalize,
-    save_network,
-)
+from flysoma.models.networks import weights_files
+from flysoma.models.networks.network import Network, NetworkSpec, normalize
+from flysoma.models.networks.somanet import SomaNet
+from flysoma.models.networks.unet import UNet
+from flysoma.models.networks.weights import load_network, save_network
 
 ARGS = {"widths": [8, 16], "pools": [[2, 2, 2]], "stem": [1, 2, 2]}
 SPEC = NetworkSpec(
@@ -96,18 +92,18 @@ def test_published_swin_unetr_loads(tmp_path):
 def test_a_missing_file_is_refused_with_the_names_that_are_shipped(tmp_path):
     assert "no weights file at" in refusal(tmp_path / "none.safetensors")
     message = refusal("flysoma/none-v9")
-    for name in shipped.packaged_names():
+    for name in weights_files.packaged_names():
         assert name in message
 
 
 def test_a_truncated_file_is_refused(saved, tmp_path):
     path, _, _ = saved
     path.write_bytes(path.read_bytes()[:-100])
-    assert "no whole safetensors file" in refusal(path)
+    assert "not a complete safetensors file" in refusal(path)
     checkpoint = tmp_path / "cut.pth"
     torch.save(UNet(1, 2).state_dict(), checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    assert "no whole PyTorch checkpoint" in refusal(checkpoint)
+    assert "not a complete PyTorch checkpoint" in refusal(checkpoint)
 
 
 class _Dangerous:
@@ -154,7 +150,7 @@ def test_a_file_of_another_architecture_is_refused(tmp_path):
 
 def test_shipped_weights_are_checked_against_their_sidecar(saved, tmp_path, monkeypatch):
     path, _, digest = saved
-    monkeypatch.setattr(shipped, "PACKAGED", tmp_path)
+    monkeypatch.setattr(weights_files, "PACKAGED", tmp_path)
     assert "tiny.json is missing" in refusal("flysoma/tiny")
     path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
     assert load_network("flysoma/tiny").fingerprint == digest
@@ -162,7 +158,7 @@ def test_shipped_weights_are_checked_against_their_sidecar(saved, tmp_path, monk
     assert "sha256 differs" in refusal("flysoma/tiny")
 
 
-@pytest.mark.parametrize("name", shipped.packaged_names())
+@pytest.mark.parametrize("name", weights_files.packaged_names())
 def test_shipped_weights_load(name):
     network = load_network(name)
     assert network.spec.role == name.removeprefix("flysoma/").split("-")[0]
@@ -204,7 +200,7 @@ def test_missing_image_does_not_count_and_stays_darkest(tissue):
 
 
 def test_only_what_says_so_is_normalized(tissue):
-    assert torch.equal(SPEC.feed(tissue), normalize(tissue) / 64 - 2)
+    assert torch.equal(SPEC.preprocess(tissue), normalize(tissue) / 64 - 2)
     published = NetworkSpec("unet", SPEC.classes, SPEC.voxel_nm, SPEC.window)
-    assert torch.equal(published.feed(tissue), tissue)
-    assert all(load_network(name).spec.normalized for name in shipped.packaged_names())
+    assert torch.equal(published.preprocess(tissue), tissue)
+    assert all(load_network(name).spec.normalized for name in weights_files.packaged_names())

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from flysoma.models.inference.levels import FULL, as_nibbles, from_nibbles
-from flysoma.models.inference.windows import Predictor, View, predict_all
+from flysoma.models.inference.encoding import FULL, decode_nibbles, encode_nibbles
+from flysoma.models.inference.predictor import Predictor, predict_all
+from flysoma.models.inference.windows import View
 from flysoma.models.networks import engines
-from flysoma.models.networks.unet import SomaNet
-from flysoma.models.networks.weights import Network, NetworkSpec
+from flysoma.models.networks.network import Network, NetworkSpec
+from flysoma.models.networks.somanet import SomaNet
 
 CLASSES = ("background", "interior", "boundary")
 WINDOWS = (32, 32, 32), (4, 4, 4), (4, 4, 4)  # largest, margin, beyond
@@ -56,17 +57,17 @@ def test_memory_that_runs_out_halves_the_batch(predictor, image):
 
 def test_only_the_part_that_is_asked_for_comes_back(predictor, image):
     window, part = image[:32, :32, :32], (slice(3, 9), slice(None), slice(10, 11))
-    (found,) = predictor.each([(torch.from_numpy(window), part)])
+    (found,) = predictor.predict([(torch.from_numpy(window), part)])
     assert np.array_equal(found, predictor(window[None])[0][(slice(None), *part)])
-    assert list(predictor.each([])) == []
+    assert list(predictor.predict([])) == []
 
 
 def test_two_probabilities_in_a_byte_are_the_nearest_of_16_levels():
     both = torch.rand(2, 9, 8, 7, generator=torch.Generator().manual_seed(1))
     both[0, 0, 0, :2], both[1, 0, 0, :2] = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])
-    packed = as_nibbles(both).numpy()
+    packed = encode_nibbles(both).numpy()
     assert packed.shape == (9, 8, 7) and packed.dtype == np.uint8
-    again = from_nibbles(packed)
+    again = decode_nibbles(packed)
     assert again.dtype == np.uint8 and np.abs(again / FULL - both.numpy()).max() <= 0.5 / 15 + 1e-6
     assert (again[:, 0, 0, :2] == [[0, FULL], [FULL, 0]]).all()
 
@@ -141,7 +142,7 @@ def test_openvino_says_what_torch_says(predictor, image):
 def test_the_fastest_engine_follows_from_the_processor(monkeypatch, bf16, first, openvino):
     monkeypatch.setattr(engines, "has_bf16", lambda _: bf16)
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _: openvino or None)
-    found = engines.engines("cpu")
+    found = engines.available_engines("cpu")
     assert found[0] == first and found[-1].endswith("float32")
     assert any("openvino" in name for name in found) == openvino
 
@@ -149,10 +150,10 @@ def test_the_fastest_engine_follows_from_the_processor(monkeypatch, bf16, first,
 def test_engines_of_a_gpu_are_compiled_where_they_can_be_and_last(monkeypatch):
     monkeypatch.setattr(engines, "can_compile", lambda: True)
     plain = ["torch fp16", "torch bf16", "torch float32"]
-    assert engines.engines("cuda") == ["torch compiled fp16", "torch compiled bf16", *plain]
-    assert engines.engines("cuda", lasting=False) == plain
+    assert engines.available_engines("cuda") == ["torch compiled fp16", "torch compiled bf16", *plain]
+    assert engines.available_engines("cuda", allow_compile=False) == plain
     monkeypatch.setattr(engines, "can_compile", lambda: False)
-    assert engines.engines("cuda") == plain
+    assert engines.available_engines("cuda") == plain
 
 
 def test_compiling_needs_triton_a_compiler_and_headers(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""Which files weights are, shipped or anyone's. Does without torch."""
+"""Find weights files and compute their fingerprints. Importable without torch."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ PREFIX = "flysoma/"
 
 
 def packaged_names() -> list[str]:
-    """Names of the weights that are shipped."""
+    """Return the names of the weights that ship with the package."""
     return [PREFIX + path.stem for path in sorted(PACKAGED.glob("*.safetensors"))]
 
 
 def find_weights(name: str) -> Path:
-    """The file of shipped weights, or the file itself; UserError where there is none."""
+    """Return the path of a weights file.
+
+    Args:
+      name: `flysoma/NAME` for weights that ship with the package, otherwise a path.
+    Raises:
+      UserError: there is no such file.
+    """
     packaged = name.startswith(PREFIX)
     path = PACKAGED / f"{name.removeprefix(PREFIX)}.safetensors" if packaged else Path(name)
     if not path.is_file():
-        shipped = ", ".join(packaged_names()) or "none"
+        known = ", ".join(packaged_names()) or "none"
         raise UserError(
-            f"no weights file at '{name}'; give a file, or one of those shipped: {shipped}"
+            f"no weights file at '{name}'; give a path, or the name of shipped weights: {known}"
         )
     return path
 
 
 def fingerprint(path: Path) -> str:
-    """The sha256 of a file of weights."""
+    """Return the sha256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
