@@ -12,8 +12,9 @@ import torch
 
 from ...models.training import distributed
 from ...models.training.config import TrainConfig
+from ...models.training.network import check_network
 from ...models.training.targets import Role
-from ...models.training.train import check_network, train
+from ...models.training.train import train
 from ...tasks.config import parse_yaml, read_config, validated
 from ...tasks.training.judge import judge_somas
 from ...tasks.training.volumes import make_source
@@ -54,11 +55,11 @@ def command(role: Role, config: str | None, output: Path, threads: int | None, *
 def _train_process(config: TrainConfig, output: Path, line: str) -> None:
     """Train in one of the processes."""
     check_network(config)
-    if not distributed.first():
-        distributed.wait()  # the first process makes the phantoms
+    if not distributed.is_first():
+        distributed.barrier()  # the first process makes the phantoms
     source = make_source(config, output)
-    if distributed.first():
-        distributed.wait()
+    if distributed.is_first():
+        distributed.barrier()
     record = train(config, source, output, _report, judge_somas, line)
     if record:
         click.echo(f"{output}: {_numbers(record['scores_on_held_out'])}")

@@ -15,7 +15,7 @@ from ...errors import UserError
 from ...models.training import distributed
 from ...models.training.config import Emads, Layers, Phantoms, TrainConfig
 from ...models.training.dataset import PhantomPlan, Source, Volume, describe, phantom_volumes
-from ...models.training.emads import emads_blocks, shrink_image, shrink_labels
+from ...models.training.emads import downsample_image, downsample_labels, read_emads
 from ...models.training.targets import Role
 from ..volumes.geometry import Box, vec3
 from ..volumes.image import ImageLayer
@@ -57,7 +57,7 @@ def _phantoms(data: Phantoms, role: Role, cache: Path) -> Parts:
         for count, seed in ((data.phantoms, data.first_seed), (data.held_out, _HELD_OUT_SEED))
     ]
     for plan in plans:
-        hidden = not distributed.first()
+        hidden = not distributed.is_first()
         with click.progressbar(
             length=plan.count, label="phantoms", file=sys.stderr, hidden=hidden
         ) as bar:
@@ -77,14 +77,14 @@ def _emads(data: Emads, voxel_nm: Voxel) -> Parts:
         )
     factor = (round(ratio[0]), round(ratio[1]), round(ratio[2]))
     volumes: dict[str, Volume] = {}
-    for block in emads_blocks(data.emads):
+    for block in read_emads(data.emads):
         image, labels = block.image, block.labels
         whole = Volume.checked(image, labels, f"{data.emads}/{block.name}", data.ignore_label)
         volumes[block.name] = replace(
             whole,
-            image=shrink_image(whole.image, factor),
-            labels=shrink_labels(whole.labels, factor),
-            cores=None if block.cores is None else shrink_labels(block.cores, factor),
+            image=downsample_image(whole.image, factor),
+            labels=downsample_labels(whole.labels, factor),
+            cores=None if block.cores is None else downsample_labels(block.cores, factor),
         )
     names = list(volumes)
     below = [name for name in names if name.startswith("validation")]

@@ -11,7 +11,7 @@ from toy_somas import toy_somas
 from flysoma.errors import UserError
 from flysoma.models.training.config import TrainConfig
 from flysoma.models.training.dataset import Volume
-from flysoma.models.training.train import new_network
+from flysoma.models.training.network import new_network
 from flysoma.scripts.cli import cli
 from flysoma.tasks.training import judge as train_judge
 from flysoma.tasks.training import volumes as train_data
@@ -175,7 +175,7 @@ def test_the_score_by_soma_is_one_for_the_truth_and_less_for_less(monkeypatch, r
     network = new_network(settings, voxel_nm)
     classes = volume.targets(voxel_nm, role, 135.0)
     answer = np.stack([(classes == n) * np.uint8(255) for n in range(1, len(network.spec.classes))])
-    monkeypatch.setattr(train_judge, "judge_voxels", lambda *_: {"iou": 0.25})
+    monkeypatch.setattr(train_judge, "score_voxels", lambda *_: {"iou": 0.25})
     monkeypatch.setattr(train_judge, "_probabilities", lambda *_: answer)
     scores = train_judge.judge_somas(network, [volume], settings)
     assert scores["score"] == [1.0, 0.25]

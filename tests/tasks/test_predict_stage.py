@@ -10,16 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flysoma.errors import UserError
-from flysoma.models.inference.levels import FULL, as_bytes, as_nibbles
+from flysoma.models.inference.encoding import FULL, encode_bytes, encode_nibbles
 from flysoma.models.inference.windows import View
-from flysoma.models.networks.weights import Network, NetworkSpec, save_network
+from flysoma.models.networks.network import Network, NetworkSpec
+from flysoma.models.networks.weights import save_network
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.fleet.coordinator import execute_here
 from flysoma.tasks.pipeline import begin
 from flysoma.tasks.stages.catalog import make_stage
 from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import create_layer, write_array
-from flysoma.tasks.volumes.resample import covered, resample
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
+from flysoma.tasks.volumes.resample import resample, source_box
 from flysoma.tasks.volumes.tiles import CORES, FIELDS, read_tiles
 
 SIZE = (91, 120, 150)
@@ -44,7 +45,7 @@ def grey(tmp_path_factory):
     image[:, :, SIZE[2] // 2 :] = 0
     box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, SIZE[::-1])))
     create_layer(f"file://{folder}/em", "image", "uint8", RESOLUTION, box)
-    write_array(f"file://{folder}/em", image)
+    fill_layer(f"file://{folder}/em", image)
     strange_network(folder / "locate", ("background", "core"), (240.0, 64.0, 64.0))
     strange_network(folder / "segment", ("background", "interior", "boundary"), (40.0, 64.0, 64.0))
     for name in ("locate", "segment"):
@@ -79,16 +80,16 @@ def test_a_tile_is_what_its_window_of_the_whole_volume_says(grey, block):
     cores, fields = run.store.indices(CORES), run.store.indices(FIELDS)
     assert len(cores) > 3 and len(fields) > 3
     for folder, numbers, network, lattice, view, form in (
-        (CORES, cores, locate, coarse, View(shrunk), as_bytes),
-        (FIELDS, fields, segment, fine, View(image), as_nibbles),
+        (CORES, cores, locate, coarse, View(shrunk), encode_bytes),
+        (FIELDS, fields, segment, fine, View(image), encode_nibbles),
     ):
         for number in numbers:
             tile = lattice.tile(number)
-            window = view.window(lattice.start(tile), lattice.window)
-            (expected,) = network.each([(window, lattice.own_part(tile))], form)
+            window = view.window(lattice.window_start(tile), lattice.window)
+            (expected,) = network.predict([(window, lattice.tile_in_window(tile))], form)
             if folder == CORES:
                 expected = np.where(expected[0] < round(0.5 * FULL), 0, expected[0])
-            kept = read_tiles(run.store, folder, lattice, *lattice.owned(tile))
+            kept = read_tiles(run.store, folder, lattice, *lattice.tile_bounds(tile))
             assert (kept == expected).all()
 
 
@@ -101,7 +102,7 @@ def test_only_what_may_be_a_core_is_kept_and_only_there_is_more_asked(grey):
     asked, kept = run.store.indices(FIELDS), run.store.indices(CORES)
     assert 0 < len(asked) < len(run.tiles.grid)
     for number in kept:
-        lo, hi = tiles.owned(tiles.tile(number))
+        lo, hi = tiles.tile_bounds(tiles.tile(number))
         if cores[tuple(slice(a, b) for a, b in zip(lo, hi))].astype(bool).sum() > 102:  # 0.1 um3
             assert number in asked
 
@@ -139,7 +140,7 @@ def test_a_coarser_box_is_the_mean_of_what_it_covers(lo, size, nm):
     own = (16.0, 16.0, 40.0)
     nm = tuple(max(a, b) for a, b in zip(nm, own))
     box = Box(lo, tuple(a + n for a, n in zip(lo, size)))
-    source = covered(box, nm, own, Box((-500,) * 3, (500,) * 3))
+    source = source_box(box, nm, own, Box((-500,) * 3, (500,) * 3))
     values = np.random.default_rng(0).integers(0, 255, source.size[::-1]).astype(np.uint8)
     found = resample(torch.from_numpy(values), source, own, box, nm).numpy()
     assert found.shape == box.size[::-1] and found.dtype == np.uint8
