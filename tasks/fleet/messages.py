@@ -6,6 +6,7 @@ Whoever can write to a queue can send anything: `decode` accepts only messages o
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,6 +113,13 @@ def decode(text: str) -> Task:
     ):
         raise BadMessage("it contains a name that is too long")
     return run, stage, index
+
+
+def queue_folder(url: str) -> str | None:
+    """Return the folder of a queue `fq://FOLDER`; None for any other URL."""
+    if not url.startswith("fq://"):
+        return None
+    return os.path.abspath(os.path.expanduser(url.removeprefix("fq://")))
 
 
 def shown(text: str) -> str:

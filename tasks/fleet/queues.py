@@ -19,7 +19,7 @@ from typing import Any
 from taskqueue import TaskQueue
 
 from ...errors import UserError
-from .messages import MAX_BYTES, BadMessage, Lease, Queue, Task, decode, encode, shown
+from .messages import MAX_BYTES, BadMessage, Lease, Queue, Task, decode, encode, queue_folder, shown
 
 _POLL_S = 5
 _THREADS = 10  # that put messages: boto keeps as many connections
@@ -57,7 +57,7 @@ class FileQueue(Queue):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        folder = os.path.abspath(os.path.expanduser(url.removeprefix("fq://")))
+        folder = queue_folder(url)
         self._folder, self._incoming = f"{folder}/queue", f"{folder}/incoming"
         self._quarantine = f"{folder}/quarantine"
         os.makedirs(self._folder, exist_ok=True)

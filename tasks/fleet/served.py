@@ -18,7 +18,7 @@ from ..run import Run
 from ..stages.catalog import check_stage, make_stage, state_path
 from ..stages.stage import Stage
 from ..store import RunStore, local_folder, normalize_cloudpath
-from .messages import shown
+from .messages import queue_folder, shown
 
 _STATE_S = 5.0  # for which the state of a stage is cached
 _NO_PATH = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
@@ -42,8 +42,7 @@ class ServedRuns:
 
     def __init__(self, queue_url: str, prefixes: Sequence[str] = ()) -> None:
         self._prefixes = [_normalize_prefix(prefix) for prefix in prefixes]
-        protocol, _, folder = queue_url.partition("://")
-        self._queue_folder = folder if protocol == "fq" else None
+        self._queue_folder = queue_folder(queue_url)
         if not prefixes and self._queue_folder is None:
             raise UserError(
                 f"a message in {queue_url} could name any run: say which runs this worker serves "
@@ -72,10 +71,9 @@ class ServedRuns:
 
 
 def _normalize_prefix(prefix: str) -> str:
-    path = normalize_cloudpath(prefix)
-    if not path.partition("://")[2].strip("/"):
+    if not prefix.rpartition("://")[2].strip("/"):
         raise UserError(f"--runs {prefix}: name at least a bucket or a folder")
-    return path
+    return normalize_cloudpath(prefix)
 
 
 @lru_cache(maxsize=8)
@@ -130,7 +128,9 @@ def _is_open(state: dict[str, Any]) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _planned_stage(run: str, name: str, started: float | None) -> tuple[Stage[Any, Any], frozenset[int]]:
+def _planned_stage(
+    run: str, name: str, started: float | None
+) -> tuple[Stage[Any, Any], frozenset[int]]:
     """Return a stage and its tasks; `started` distinguishes runs that were started at the same path."""
     stage = make_stage(name, Run.open(run))
     return stage, frozenset(stage.plan())

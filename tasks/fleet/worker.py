@@ -58,16 +58,16 @@ def work(queue_url: str, options: WorkerOptions = WorkerOptions()) -> int:
 
     On a signal the worker finishes the tasks that it holds, or gives them back when `grace_s` is over.
     """
-    worker = _Worker(open_queue(queue_url), options)
+    served = ServedRuns(queue_url, options.runs)
+    worker = _Worker(open_queue(queue_url), served, options)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: worker.stop())
     return worker.run()
 
 
 class _Worker:
-    def __init__(self, queue: Queue, options: WorkerOptions) -> None:
-        self.queue, self.options = queue, options
-        self.served = ServedRuns(queue.url, options.runs)
+    def __init__(self, queue: Queue, served: ServedRuns, options: WorkerOptions) -> None:
+        self.queue, self.served, self.options = queue, served, options
         self.leases = Leases(queue, options.lease_s, options.liveness)
         self.metrics = Metrics(options.metrics_port)
         self.stopping = threading.Event()

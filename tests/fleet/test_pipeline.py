@@ -294,7 +294,10 @@ def test_a_run_as_its_own_probe_takes_what_it_took(volume, undisturbed):
 
 
 def test_a_worker_that_ends_by_itself_ends_the_run_with_its_code():
-    with coordinator._workers("fq:///dev/null/queue", 1) as alive, pytest.raises(SystemExit) as end:
+    with (
+        coordinator._workers("fq:///dev/null/queue", "/nowhere", 1) as alive,
+        pytest.raises(SystemExit) as end,
+    ):
         for _ in range(600):
             alive()
             time.sleep(0.1)

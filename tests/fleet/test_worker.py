@@ -15,6 +15,7 @@ from toy_stages import toy_run
 from flysoma.scripts.logs import log_tasks
 from flysoma.tasks.fleet import attempts, messages
 from flysoma.tasks.fleet.queues import open_queue
+from flysoma.tasks.fleet.served import ServedRuns
 from flysoma.tasks.fleet.worker import WorkerOptions, _Worker
 from flysoma.tasks.stages.catalog import state_path
 from flysoma.tasks.store import RunStore
@@ -36,9 +37,13 @@ def begun(tmp_path):
     return make
 
 
+def make_worker(queue, **options):
+    options = WorkerOptions(**options)
+    return _Worker(queue, ServedRuns(queue.url, options.runs), options)
+
+
 def drain(queue, **options):
-    worker = _Worker(queue, WorkerOptions(until_empty=True, **options))
-    return worker.run()
+    return make_worker(queue, until_empty=True, **options).run()
 
 
 def executions(run, index):
@@ -280,13 +285,13 @@ def test_a_store_that_fails_after_the_receipt_kills_no_worker(begun, monkeypatch
         raise ConnectionError("the store is away")
 
     monkeypatch.setattr(RunStore, "delete", delete)
-    worker = _Worker(queue, WorkerOptions(lease_s=3, until_empty=True))
+    worker = make_worker(queue, lease_s=3, until_empty=True)
     assert worker.run() == 2 and queue.is_empty()  # the second time the receipts are there
 
 
 def test_metrics_count_what_was_done(begun):
     run, queue = begun(3, _1=["raise", "UserError"])
-    worker = _Worker(queue, WorkerOptions(until_empty=True))
+    worker = make_worker(queue, until_empty=True)
     worker.run()
     values = {
         (sample.name, *sample.labels.values()): sample.value
