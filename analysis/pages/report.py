@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..tables.checks import LOOK, check_somas
+from ..tables.checks import CHECK, check_somas
 from ..tables.seams import NO_SEAMS
 from ..tables.somas import soma_table
 from .figures import all_plots
@@ -118,8 +118,8 @@ def _bounds(somas: pd.DataFrame, summary: Mapping[str, Any]) -> Any:
 def _checks(somas: pd.DataFrame, summary: Mapping[str, Any]) -> str:
     checks = check_somas(somas, _bounds(somas, summary), summary.get("seams", NO_SEAMS))
     rows = "".join(
-        f'<dt>{escape(c.question)}</dt><dd><b class="{"warn" if c.verdict == LOOK else ""}">'
-        f"{escape(c.verdict)}</b> {escape(c.why)}</dd>"
+        f'<dt>{escape(c.question)}</dt><dd><b class="{"warn" if c.verdict == CHECK else ""}">'
+        f"{escape(c.verdict)}</b> {escape(c.reason)}</dd>"
         for c in checks
     )
     return f'<dl class="checks">{rows}</dl>'

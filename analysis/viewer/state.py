@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ...axes import Nm3
 from ...errors import UserError
-from ..layers.annotations import link_layer
+from ..layers.annotations import centroids_layer
 from ..layers.quality import quality_layer
 
 PUBLIC_VIEWER = "https://neuroglancer-demo.appspot.com"
@@ -126,7 +126,7 @@ def _layers(layers: Layers) -> list[dict[str, Any]]:
     if layers.beside:
         shown.append({"type": "segmentation", "name": "beside", "source": layers.beside})
     if layers.centroids:
-        layer = link_layer(layers.centroids, "somas", in_3d=not layers.selected)
+        layer = centroids_layer(layers.centroids, "somas", in_3d=not layers.selected)
         shown.append({**layer, "projectionAnnotationSpacing": 10})
     if layers.quality:
         shown.append(quality_layer(layers.quality))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from soma_rows import make_somas
 
-from flysoma.analysis.layers.annotations import annotation_files, link_layer
+from flysoma.analysis.layers.annotations import annotation_files, centroids_layer
 from flysoma.analysis.layers.quality import quality_files
 
 LOWER, UPPER = (0.0, 0.0, 0.0), (60e3, 50e3, 40e3)
@@ -150,7 +150,7 @@ def test_neuroglancers_reader_reads_it_back(n, tmp_path):
 
 
 def test_the_layer_names_its_segments_and_draws_with_every_property_it_uses():
-    layer = link_layer("precomputed://gs://b/centroids", "somas", in_3d=True)
+    layer = centroids_layer("precomputed://gs://b/centroids", "somas", in_3d=True)
     assert layer["linkedSegmentationLayer"] == {"soma": "somas"}
     info = json.loads(annotation_files(make_somas(1), LOWER, UPPER)["info"])
     names = {p["id"] for p in info["properties"]}

@@ -15,7 +15,7 @@ from soma_rows import make_somas
 from flysoma.analysis.pages.plots import plot_files
 from flysoma.analysis.pages.report import Section, overview_figure, report_page, report_plots
 from flysoma.analysis.pages.sections import label_colour, outlines
-from flysoma.analysis.tables.checks import GOOD, LOOK, UNKNOWN, check_somas
+from flysoma.analysis.tables.checks import CHECK, GOOD, UNKNOWN, check_somas
 from flysoma.analysis.tables.seams import NO_SEAMS, Seams, face_distances
 
 BOUNDS = ((0, 0, 0), (60e3, 50e3, 40e3))
@@ -189,30 +189,30 @@ def test_checks_of_a_good_table_and_of_none():
     somas = make_somas(300)
     assert set(verdicts(somas).values()) == {GOOD}
     few = verdicts(make_somas(3))
-    assert few.pop("nothing") == GOOD and set(few.values()) == {UNKNOWN}  # there is no seam
-    assert LOOK not in verdicts(make_somas(0)).values()
+    assert few.pop("somas") == GOOD and set(few.values()) == {UNKNOWN}  # there is no seam
+    assert CHECK not in verdicts(make_somas(0)).values()
 
 
 def test_each_check_sees_what_it_is_for():
     good = make_somas(300)
 
     def look(somas, at=NO_SEAMS):
-        return [c.question for c in check_somas(somas, BOUNDS, at) if c.verdict == LOOK]
+        return [c.question for c in check_somas(somas, BOUNDS, at) if c.verdict == CHECK]
 
     crowded = good.assign(nearest_nm=good["nearest_nm"] / 10)
     assert look(crowded) == ["Is the number of somas plausible?"]
     sizes = good.assign(volume_um3=np.where(np.arange(300) % 3 == 0, 900.0, good["volume_um3"]))
-    assert "Are sizes of one kind?" in look(sizes)
+    assert "Do soma sizes have a single peak?" in look(sizes)
     crumbs = good.assign(volume_um3=np.where(np.arange(300) % 5 == 0, 3.0, good["volume_um3"]))
-    assert "Are there few fragments?" in look(crumbs)
+    assert "Are fragments rare?" in look(crumbs)
     many = good.assign(neurites=2)
-    assert look(many) == ["Has each soma one neurite?"]
+    assert look(many) == ["Does each soma have one neurite?"]
     at = seams(np.arange(1, 3) * 20e3, [], [])
     assert look(good, at) == []
     cut = good.copy()
     near = np.abs(cut["bb_end_x_nm"] - 20e3) < 4000
     cut.loc[near, "bb_end_x_nm"] = 20e3
-    assert look(cut, at) == ["Is nothing cut at the seams between blocks?"]
+    assert look(cut, at) == ["Are somas intact at seams between blocks?"]
 
 
 def test_distances_to_seams_are_those_to_the_nearest():

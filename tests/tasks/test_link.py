@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from five_balls import OFFSET, RESOLUTION, SHAPE, flysoma, true_labels
 
-from flysoma.analysis.tables.links import LINK_COLUMNS, NEURON_COLUMNS, neurons, votes
+from flysoma.analysis.tables.links import LINK_COLUMNS, NEURON_COLUMNS, neuron_table, vote
 from flysoma.tasks.volumes.geometry import Box
 from flysoma.tasks.volumes.labels import LabelLayer
 from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
@@ -25,17 +25,17 @@ def test_a_segment_joins_by_what_of_it_lies_in_the_soma():
     segments[5:15, 5:15, 10:15] = 7  # 500 in, 900 out: 0.36, and more than a tenth of the box
     segments[16:, :, :] = 7
     segments[15:16, 5:15, 5:15] = 9  # beside it
-    found = votes(mask, segments).set_index("segment_id")
+    found = vote(mask, segments).set_index("segment_id")
     assert set(found.index) == {large, 7}
     assert found.loc[large, "share_of_segment"] == 0.5 and found.loc[large, "share_of_soma"] == 0.5
     assert found["joins"].all()
     small = segments.copy()
     small[17:] = 0  # 500 in, 400 out: still joins; with 250 in it would not
-    assert votes(mask, small).set_index("segment_id").loc[7, "joins"]
+    assert vote(mask, small).set_index("segment_id").loc[7, "joins"]
     small[5:15, 5:10, 10:15] = 0
     small[16, :, :] = 7
-    assert not votes(mask, small).set_index("segment_id").loc[7, "joins"]
-    assert len(votes(mask, np.zeros_like(segments))) == 0
+    assert not vote(mask, small).set_index("segment_id").loc[7, "joins"]
+    assert len(vote(mask, np.zeros_like(segments))) == 0
 
 
 def test_neurons_tell_what_is_shared_split_and_missing():
@@ -44,7 +44,7 @@ def test_neurons_tell_what_is_shared_split_and_missing():
     links = pd.DataFrame(rows, columns=["id", "segment_id", "share_of_soma", "joins"])
     links["share_of_segment"] = 0.9
     links = links.astype({"id": np.uint64, "segment_id": np.uint64})
-    table = neurons(links, np.array([5, 4, 3, 2, 1], np.uint64))
+    table = neuron_table(links, np.array([5, 4, 3, 2, 1], np.uint64))
     assert list(table.columns) == [column.name for column in NEURON_COLUMNS]
     assert table["segment_id"].tolist() == [50, 50, 60, 0, 0]
     assert table["segments"].tolist() == [1, 1, 2, 0, 0]
