@@ -1,4 +1,4 @@
-"""A run with worker processes and a coordinator, and everything that can befall them, from a seed."""
+"""A run of worker processes and a coordinator that are disturbed at random, from a seed."""
 
 import contextlib
 import json
@@ -11,22 +11,25 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
+import yaml
+
 LEASE_S = 6
 FLYSOMA = [sys.executable, "-P", "-m", "flysoma.scripts.cli"]
 
 
 class Chaos:
-    """Keeps a run's processes going and disturbs them until so many were killed; then lets it end.
+    """Keeps the processes of a run alive and disturbs them until enough were killed; then lets the run end.
 
     Args:
       config, queue: of the run; the queue is a folder.
-      disk: folder on a disk that may be filled for a while, or None.
-      kills: processes to kill before it may end in peace.
+      disk: folder on a disk that is filled for a while, or None.
+      kills: processes to kill before the disturbances end.
     """
 
     def __init__(self, config, queue, *, seed, kills, workers=4, disk=None, log=None):
         self.config, self.queue, self.disk, self.kills = config, Path(queue), disk, kills
         self.dice = random.Random(seed)
+        self.run_path = yaml.safe_load(Path(config).read_text())["output"]
         self.log = open(log, "ab") if log else subprocess.DEVNULL
         self.workers = [self._start("work") for _ in range(workers)]
         self.coordinator = self._start("run")
@@ -36,16 +39,16 @@ class Chaos:
         self.done = Counter()
 
     def run(self, seconds):
-        """Go on until the run is complete; raises AssertionError when that takes longer."""
-        until, next_blow = time.monotonic() + seconds, time.monotonic() + 8
+        """Disturb the run until it is complete. Raises AssertionError after so many seconds."""
+        until, next_strike = time.monotonic() + seconds, time.monotonic() + 8
         try:
             while self.coordinator.poll() != 0:
                 assert time.monotonic() < until, f"not complete in {seconds} s: {dict(self.done)}"
                 self._look_after()
                 self._duplicate()
-                if time.monotonic() > next_blow and self.done["killed"] < self.kills:
-                    self._strike()
-                    next_blow = time.monotonic() + self.dice.uniform(0.3, 1.5)
+                if time.monotonic() > next_strike and self.done["killed"] < self.kills:
+                    self._disturb()
+                    next_strike = time.monotonic() + self.dice.uniform(0.3, 1.5)
                 time.sleep(0.1)
         finally:
             self._end()
@@ -54,13 +57,14 @@ class Chaos:
     def _start(self, verb):
         queue = f"fq://{self.queue}"
         words = {
-            "work": ["work", queue, "--quiet", "--lease-seconds", str(LEASE_S), "--grace", "2"],
+            "work": ["work", queue, "--runs", self.run_path, "--quiet"]
+            + ["--lease-seconds", str(LEASE_S), "--grace", "2"],
             "run": ["run", self.config, "--queue", queue, "--workers", "0"],
         }[verb]
         return subprocess.Popen([*FLYSOMA, *words], stdout=self.log, stderr=self.log)
 
     def _look_after(self):
-        """Start what died again, thaw what was frozen long enough, empty the disk."""
+        """Restart dead processes, resume frozen ones, empty the disk."""
         for process, until in list(self.frozen.items()):
             if time.monotonic() > until:
                 process.send_signal(signal.SIGCONT)
@@ -74,19 +78,19 @@ class Chaos:
                 raise AssertionError(f"the coordinator ended with {self.coordinator.returncode}")
             self.coordinator = self._start("run")
 
-    def _strike(self):
-        """Draw from a shuffled deck, in which every blow is; one that has nothing to hit stays in it."""
+    def _disturb(self):
+        """Draw a disturbance from a shuffled deck that holds each; one without a target stays in the deck."""
         if not self.deck:
             self.deck = [self._kill_worker] * 4 + [self._kill_coordinator] * 2
             self.deck += [self._freeze, self._corrupt, self._garbage, self._lose]
             if self.disk and not self.done["disk filled"]:
                 self.deck.append(self._fill_disk)
             self.dice.shuffle(self.deck)
-        blow = self.deck.pop()
+        strike = self.deck.pop()
         before = sum(self.done.values())
-        blow()
+        strike()
         if sum(self.done.values()) == before:
-            self.deck.insert(0, blow)
+            self.deck.insert(0, strike)
 
     def _kill_worker(self):
         self._kill(self.dice.choice(self.workers))
@@ -101,7 +105,7 @@ class Chaos:
         self.done["killed"] += 1
 
     def _freeze(self):
-        """Past its lease, so that another worker does the same task at the same time."""
+        """Freeze a worker past its lease, so that another one does the same task at the same time."""
         process = self.dice.choice(self.workers)
         if process.poll() is None and process not in self.frozen:
             process.send_signal(signal.SIGSTOP)
@@ -140,7 +144,7 @@ class Chaos:
         self.done["disk filled"] += 1
 
     def _duplicate(self):
-        """Every tenth message a second time."""
+        """Put every tenth message a second time."""
         for path in self._messages():
             ident = path.name.partition("--")[2]
             if ident in self.seen:

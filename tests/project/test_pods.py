@@ -19,7 +19,7 @@ from flysoma.models.phantom.make import make_phantom
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages.catalog import STAGES, state_path
 from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import create_layer, write_array
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 USER = 1000
 RESOLUTION = (64, 64, 40)
@@ -89,7 +89,7 @@ class Pods:
 def write_volume(folder):
     phantom = make_phantom(SHAPE, RESOLUTION[::-1], 7)
     create_layer(f"file://{folder}", "image", "uint8", RESOLUTION, Box((0, 0, 0), SHAPE[::-1]))
-    write_array(f"file://{folder}", phantom.image)
+    fill_layer(f"file://{folder}", phantom.image)
     assert np.unique(phantom.labels).size > 2
 
 
