@@ -1,4 +1,4 @@
-"""Stages gated by receipts: lost messages, failures, kills, and two coordinators at once. The stages are toys."""
+"""Stages gated by receipts: lost messages, failures, kills, and two coordinators at once, with toy stages."""
 
 import json
 import time
@@ -26,7 +26,7 @@ def options(tmp_path):
 
 @pytest.fixture
 def working(options):
-    """Runs a coordinator while the work is done in this thread's stead by a process."""
+    """A worker process that does the tasks while the test runs a coordinator."""
     worker = start("work", options.gpu)
     yield
     worker.kill()
@@ -61,7 +61,7 @@ def test_without_a_queue_the_same_is_done_here(tmp_path):
 
 
 def test_messages_that_were_lost_are_put_again(tmp_path, options):
-    """The first worker finds a queue that somebody has emptied."""
+    """The queue is purged before the first worker starts."""
     run = toy_run(tmp_path / "run", 4)
     process = start("run", options.gpu, run.path)
     queue = open_queue(options.gpu)
@@ -117,7 +117,7 @@ def test_too_many_failures_stop_the_stage_and_say_why(tmp_path, options, working
 
 
 def test_what_is_tried_again_after_a_halt_is_done(tmp_path, options):
-    """By workers that have just dropped the other messages of the stage, too."""
+    """Workers that just dropped other messages of the stage do it too."""
     run = toy_run(tmp_path / "run", 3, _1=["raise", "ValueError"])
     halted = {"total": 3, "started": 1.0, "halted": "too much failed"}
     run.store.put_json(state_path("first"), halted)
@@ -135,7 +135,7 @@ def test_what_is_tried_again_after_a_halt_is_done(tmp_path, options):
 
 
 def test_a_task_is_tried_again_in_the_queue_of_its_kind(tmp_path, options):
-    """The first stage asks for a GPU, the second does not."""
+    """The first stage needs a GPU, the second does not."""
     run = toy_run(tmp_path / "run", 3)
     for stage in ("first", "second"):
         run.store.put_json(state_path(stage), {"total": 3, "started": 1.0})

@@ -1,4 +1,4 @@
-"""A worker and what befalls it: errors, deaths, poison, signals, frozen hosts. Toy stages, a real queue."""
+"""Workers and errors, deaths, poison, signals and frozen hosts, with toy stages and a real queue."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 @pytest.fixture
 def begun(tmp_path):
-    """Makes a run whose stage `first` is begun and enqueued, and its queue."""
+    """A function that makes a run, starts and enqueues its stage `first`, and returns run and queue."""
 
     def make(tasks, **what):
         run = toy_run(tmp_path / "run", tasks, **what)
@@ -135,7 +135,7 @@ def test_a_task_that_kills_its_workers_is_given_up(begun, monkeypatch):
 
 
 def poison(folder):
-    """Files that are no messages of ours, by name."""
+    """Return files that are not messages of flysoma, by name."""
     body = {"payload": [["os", "system"], ["touch /tmp/flysoma-was-here"], {}, 0], "queueName": "q"}
     ours = messages.FUNCTION
     odd = {
@@ -250,8 +250,8 @@ def test_a_worker_that_dies_is_remembered_and_its_task_done(begun):
     assert records(run, 1)["counts"] == {"death": 1}
 
 
-def test_a_worker_that_grew_starts_anew(begun):
-    """The limit is below what any process takes, so that it starts anew after every task."""
+def test_a_worker_that_is_too_large_restarts(begun):
+    """The limit is below the memory of any process, so that the worker restarts after every task."""
     run, queue = begun(3)
     worker = start("work", queue.url, "max_memory_gb", "0.01")
     try:
@@ -263,14 +263,14 @@ def test_a_worker_that_grew_starts_anew(begun):
 
 
 def test_a_store_that_fails_kills_no_worker(begun, monkeypatch):
-    """Not even the failure can be recorded; the task comes back and is done when the store is there again."""
+    """The failure cannot be recorded either; the task is done once the store works again."""
     run, queue = begun(2)
     real, calls = attempts.begin, []
 
     def begin(*arguments):
         calls.append(arguments)
         if len(calls) < 4:
-            raise ConnectionError("the store is away")
+            raise ConnectionError("the store is unavailable")
         return real(*arguments)
 
     monkeypatch.setattr(attempts, "begin", begin)
@@ -282,7 +282,7 @@ def test_a_store_that_fails_after_the_receipt_kills_no_worker(begun, monkeypatch
     run, queue = begun(2)
 
     def delete(self, paths):
-        raise ConnectionError("the store is away")
+        raise ConnectionError("the store is unavailable")
 
     monkeypatch.setattr(RunStore, "delete", delete)
     worker = make_worker(queue, lease_s=3, until_empty=True)

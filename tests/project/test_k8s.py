@@ -55,7 +55,7 @@ def test_every_command_line_is_one_of_flysoma(documents):
 
 
 def test_every_stage_has_workers(documents):
-    """The job puts tasks into the queues that the two Deployments serve, and starts no worker itself."""
+    """The Job puts tasks into the queues of the two Deployments, and starts no worker."""
     found = {
         name: arguments(pod["containers"][0], documents) for name, pod in pods(documents).items()
     }

@@ -1,5 +1,7 @@
-"""The containers of the local overlay as processes: their arguments, their variables, user 1000, and nothing that
-can be written to but what the pods may write to. A made-up piece of brain goes through all stages."""
+"""The containers of the local overlay, run as processes of user 1000 with their arguments and variables.
+
+A phantom goes through all stages, and nothing is written outside of the pods' volumes.
+"""
 
 import contextlib
 import os
@@ -27,7 +29,7 @@ SHAPE = (96, 160, 160)
 
 
 def as_user():
-    """What to put before a command so that it runs as user 1000, who may read everything here and write nothing."""
+    """Return a command prefix that runs a command as user 1000, who may read everything and write nothing here."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         return []
     rights = [f"--{which}=-all,+dac_read_search" for which in ("inh-caps", "ambient-caps")]
@@ -36,13 +38,13 @@ def as_user():
 
 
 def of_user(folder):
-    """What user 1000 has there."""
+    """Return the entries of a folder that user 1000 owns."""
     return {e.name for e in os.scandir(folder) if e.stat(follow_symlinks=False).st_uid == USER}
 
 
 @pytest.fixture
 def places():
-    """Folders in place of what the pods mount, which user 1000 owns."""
+    """Folders of user 1000 that replace the mounts of the pods, by mount."""
     root = Path(tempfile.mkdtemp(prefix="flysoma-pods-"))
     root.chmod(0o755)
     found = {name: root / name.strip("/").replace("/", "-") for name in MOUNTS}
@@ -58,7 +60,7 @@ MOUNTS = ("/data", "/config", "/home/flysoma", "/tmp")
 
 
 def moved(text, places):
-    """A text with the folders in place of the mounts."""
+    """Replace the mount in a path by its folder."""
     for mount in MOUNTS:
         for before in ("", "fq://", "file://"):
             if text == before + mount or text.startswith(before + mount + "/"):
@@ -67,7 +69,7 @@ def moved(text, places):
 
 
 class Pods:
-    """Processes of a deployment."""
+    """The pods of a deployment, as processes."""
 
     def __init__(self, documents, places):
         self.documents, self.places = documents, places

@@ -1,4 +1,4 @@
-"""`flysoma publish`: everything arrives, once, with checksums; what is not finished is refused."""
+"""`flysoma publish` copies everything once, with checksums, and refuses an unfinished run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sums(folder):
 
 
 def published(folder):
-    """All of a layer but what its meshes were merged from."""
+    """Return the digest of a layer without the fragments of its meshes."""
     return {n: d for n, d in digest(folder).items() if ":" not in n and ".spatial" not in n}
 
 
@@ -63,7 +63,7 @@ def test_it_goes_on_where_it_stopped_and_changes_nothing(finished, tmp_path):
     first, there = tmp_path / "first", tmp_path / "there"
     assert flysoma("publish", str(finished), str(first)).returncode == 0
     assert flysoma("publish", str(finished), str(there)).returncode == 0
-    (there / "somas/info").unlink()  # and what was noted says that it is there
+    (there / "somas/info").unlink()  # although the records say that it was copied
     for name in ("provenance.json", "README.md", "tables/somas.csv"):
         (there / name).unlink()
     assert flysoma("publish", str(finished), str(there)).returncode == 0
@@ -79,7 +79,7 @@ def layer_of(path):
 
 
 def test_shards_hold_the_same_in_fewer_objects(finished, tmp_path):
-    """Read by cloud-volume (voxels, meshes, skeletons) and by tensorstore, as neuroglancer would (annotations)."""
+    """cloud-volume reads voxels, meshes and skeletons; tensorstore reads annotations, as neuroglancer does."""
     there, again = tmp_path / "there", tmp_path / "again"
     for place in (there, again):
         done = flysoma("publish", str(finished), str(place), "--sharded")
@@ -105,9 +105,9 @@ def test_shards_hold_the_same_in_fewer_objects(finished, tmp_path):
         }
     ).result()
     for number in range(1, 6):
-        told = store.read(np.array(number, ">u8").tobytes()).result().value
-        assert told == (finished / f"centroids/by_id/{number}").read_bytes()
-    (there / "provenance.json").unlink()  # as where it was cut off: the form is known all the same
+        value = store.read(np.array(number, ">u8").tobytes()).result().value
+        assert value == (finished / f"centroids/by_id/{number}").read_bytes()
+    (there / "provenance.json").unlink()  # as after an interruption; the format is recorded
     mixed = flysoma("publish", str(finished), str(there), "--unsharded")
     assert mixed.returncode == 2 and "in shards already" in mixed.stderr
     assert flysoma("publish", str(finished), str(there)).returncode == 0
@@ -152,7 +152,7 @@ def test_a_bucket_gets_it_compressed_and_pandas_reads_it(finished, monkeypatch):
 
 @pytest.mark.parametrize("form", ["--unsharded", "--sharded"])
 def test_from_google_to_google_with_a_link_for_all(gcs, finished, tmp_path, form):
-    """An image that everybody can read: the link opens it beside the copy. Both forms hold what they hold on a disk."""
+    """The link opens a public image beside the copy. Both formats hold the same as on disk."""
     base = f"gs://bucket/public{form}"
     write_image(f"{base}/em")
     run = shutil.copytree(finished, tmp_path / "run")
