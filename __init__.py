@@ -1,7 +1,7 @@
-"""flysoma finds every neuron cell body (soma) in a brain-sized EM volume and publishes them."""
+"""Find every neuron cell body (soma) in a brain-sized EM volume."""
 
 import os
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages for tensors, before torch starts
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for tensors; torch reads it on import
 
 __version__ = "0.1.0"
