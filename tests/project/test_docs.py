@@ -110,6 +110,14 @@ def test_every_error_is_explained_and_none_that_is_not():
         assert any(map(shape.search, said)) or all(p.strip() in code for p in text.split("..."))
 
 
+def test_the_questions_of_the_report_are_explained():
+    code = (ROOT / "analysis/tables/checks.py").read_text()
+    questions = re.findall(r'question = "(.+)"', code)
+    page = (ROOT / "docs/running.md").read_text()
+    table = page[page.index("| question |") :].partition("\n\n")[0].splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in table] == questions
+
+
 def parts(command):
     """The commands of a group."""
     names = command.list_commands(None) if hasattr(command, "list_commands") else []
