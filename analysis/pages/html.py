@@ -1,4 +1,4 @@
-"""A page that needs nothing else: one HTML file for screen (light or dark) and paper, and the parts it is made of."""
+"""Self-contained HTML pages for screen (light and dark) and print, and their elements."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def page(title: str, body: str) -> str:
-    """The file; `body` is HTML."""
+    """Return a complete HTML file; `body` is HTML."""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -20,7 +20,7 @@ def page(title: str, body: str) -> str:
 
 
 def picture(caption: str, data: bytes) -> str:
-    """A PNG with its caption, inside the file."""
+    """Return a PNG with a caption, embedded in the page."""
     source = base64.b64encode(data).decode()
     text = escape(caption)
     return (
@@ -30,18 +30,24 @@ def picture(caption: str, data: bytes) -> str:
 
 
 def section(title: str, content: str) -> str:
-    """Content (HTML) under a heading."""
+    """Return a section with a heading; `content` is HTML."""
     return f"<section><h2>{escape(title)}</h2>\n{content}</section>"
 
 
-def pairs(values: Mapping[str, Any]) -> str:
-    """A list of names and values."""
+def definition_list(values: Mapping[str, Any]) -> str:
+    """Return a list of names and values."""
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in values.items())
     return f"<dl>{rows}</dl>"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], targets: Sequence[str] = ()) -> str:
-    """Rows of text under a head; wide ones scroll. `targets`: where the first cell of each row leads, if anywhere."""
+    """Return a table of text; a wide table scrolls.
+
+    Args:
+      head: column names.
+      rows: cells of each row.
+      targets: URLs to which the first cells of the rows link, if any.
+    """
     top = "".join(f"<th>{escape(name)}</th>" for name in head)
     cells = [[escape(value) for value in row] for row in rows]
     for row, target in zip(cells, targets):
@@ -53,7 +59,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], targets: Sequence[
 
 
 def escape(value: Any) -> str:
-    """Any value as text that is safe in HTML."""
+    """Return a value as text with HTML characters escaped."""
     return html.escape(str(value))
 
 
@@ -79,7 +85,8 @@ a { color: var(--accent); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.4rem; margin: 1rem 0; }
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
-.checks b { display: inline-block; min-width: 4.5rem; font-weight: 600; }
+.checks { grid-template-columns: max-content max-content 1fr; }
+.checks b { font-weight: 600; white-space: nowrap; }
 .checks b.warn { color: var(--warn); }
 figure { margin: 1.2rem 0; }
 figure img { width: 100%; height: auto; display: block; border-radius: 3px; }

@@ -1,4 +1,4 @@
-"""Sections of the volume with the outlines of somas drawn on them, as one picture."""
+"""Pictures of sections of the volume with outlines of somas."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from matplotlib.lines import Line2D
 from scipy import ndimage
 from skimage.measure import find_contours
 
-_GOLDEN = 0.61803398875
-_INK, _PAPER = "#e8e6e1", "#15171a"
+_GOLDEN_RATIO = 0.61803398875
+_INK, _BACKGROUND = "#e8e6e1", "#15171a"
 _DPI = 100
 _BARS_UM = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A slice to draw, rows downward.
+    """A section to draw; rows run downward.
 
     Attributes:
-      title: says where it is, such as "z = 12.4 um".
+      title: position, such as "z = 12.4 um".
       image: 2D, uint8.
-      labels: 2D, 0 is background; each label is outlined in its own colour.
-      pixel_nm: size of a pixel, (rows, columns).
-      truth: 2D labels outlined in dashed white, or None.
+      labels: 2D, 0 is background; each label is outlined in a colour of its own.
+      pixel_nm: pixel size, (rows, columns).
+      truth: 2D labels to outline in dashed white, or None.
     """
 
     title: str
@@ -42,17 +42,25 @@ class Section:
     truth: np.ndarray | None = None
 
 
-def overview_figure(
+def draw_sections(
     sections: Sequence[Section],
     *,
     title: str = "",
     columns: int = 2,
     dpi: int = _DPI,
-    names: tuple[str, str] = ("found (one colour a soma)", "truth"),
+    names: tuple[str, str] = ("predicted (one colour per soma)", "ground truth"),
 ) -> bytes:
-    """PNG of the sections in a grid, 16 inches wide, each with a scale bar and the number of somas that it cuts.
+    """Draw sections in a grid, each with a scale bar and the number of somas in it.
 
-    The same sections give the same picture. No sections give a picture that says so.
+    Args:
+      sections: sections to draw; may be empty.
+      title: title of the picture.
+      columns: maximum number of columns.
+      dpi: resolution; the picture is 16 inches wide.
+      names: legend entries of `labels` and `truth`.
+
+    Returns:
+      A PNG file; equal sections give equal bytes.
     """
     columns = max(1, min(columns, len(sections)))
     rows = max(1, -(-len(sections) // columns))
@@ -63,7 +71,7 @@ def overview_figure(
     foot_in = 0.4 if any(s.truth is not None for s in sections) else 0.1
     height_in = sum(row_in) + 0.45 * rows + head_in + foot_in
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 12}):
-        figure = Figure(figsize=(16, height_in), dpi=dpi, facecolor=_PAPER)
+        figure = Figure(figsize=(16, height_in), dpi=dpi, facecolor=_BACKGROUND)
         FigureCanvasAgg(figure)
         if title:
             figure.text(0.012, 1 - 0.3 / height_in, title, color=_INK, size=16, va="center")
@@ -81,11 +89,11 @@ def overview_figure(
         if foot_in > 0.2:
             _legend(figure, names)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", facecolor=_PAPER, metadata={"Software": None})
+        figure.savefig(buffer, format="png", facecolor=_BACKGROUND, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def three_sections(
+def orthogonal_sections(
     image: np.ndarray,
     labels: np.ndarray,
     first: Sequence[int],
@@ -93,17 +101,19 @@ def three_sections(
     voxel_nm: Sequence[float],
     truth: np.ndarray | None = None,
 ) -> list[Section]:
-    """Sections across z, y and x through a place in a box. Everything is z, y, x.
+    """Return sections perpendicular to z, y and x through a position. Everything is z, y, x, in voxels.
 
     Args:
-      image, labels, truth: of the box; `first` is its first voxel.
-      centre: voxel of the place, moved into the box where it lies outside.
+      image, labels, truth: contents of a box around the position.
+      first: first voxel of the box.
+      centre: the position; it is clipped to the box.
+      voxel_nm: voxel size.
     """
-    found = []
+    sections = []
     for axis, name in enumerate("zyx"):
         at = min(max(centre[axis] - first[axis], 0), labels.shape[axis] - 1)
         across = [v for other, v in enumerate(voxel_nm) if other != axis]
-        found.append(
+        sections.append(
             Section(
                 f"{name} = {(first[axis] + at) * voxel_nm[axis] * 1e-3:.1f} µm",
                 image.take(at, axis),
@@ -112,30 +122,30 @@ def three_sections(
                 None if truth is None else truth.take(at, axis),
             )
         )
-    return found
+    return sections
 
 
 def label_colour(label: int) -> tuple[float, float, float]:
-    """A bright colour for a label; neighbouring numbers look different."""
-    hue = (label * _GOLDEN) % 1.0
+    """Return a bright RGB colour for a label; consecutive labels differ clearly."""
+    hue = (label * _GOLDEN_RATIO) % 1.0
     return colorsys.hls_to_rgb(hue, 0.62 + 0.08 * (label % 3 - 1), 0.95)
 
 
-def outlines(labels: np.ndarray) -> dict[int, list[np.ndarray]]:
-    """Closed outlines of each label of a 2D array: lists of (n, 2) points, x and y in pixels."""
+def find_outlines(labels: np.ndarray) -> dict[int, list[np.ndarray]]:
+    """Return the closed outlines of each label of a 2D array: lists of points (n, 2), x and y in pixels."""
     ids, dense = np.unique(labels, return_inverse=True)
     dense = dense.reshape(labels.shape)
     if len(ids) and ids[0] > 0:
         ids, dense = np.insert(ids, 0, 0), dense + 1
-    found = {}
-    for place, box in enumerate(ndimage.find_objects(dense), start=1):
+    outlines = {}
+    for index, box in enumerate(ndimage.find_objects(dense), start=1):
         if box is None:
             continue
-        own = np.pad(dense[box] == place, 2).astype(np.float32)
-        smooth = ndimage.gaussian_filter(own, 0.7) if own.sum() > 60 else own
+        mask = np.pad(dense[box] == index, 2).astype(np.float32)
+        smooth = ndimage.gaussian_filter(mask, 0.7) if mask.sum() > 60 else mask
         shift = [box[1].start - 2, box[0].start - 2]
-        found[int(ids[place])] = [line[:, ::-1] + shift for line in find_contours(smooth, 0.5)]  # type: ignore[no-untyped-call]
-    return found
+        outlines[int(ids[index])] = [line[:, ::-1] + shift for line in find_contours(smooth, 0.5)]  # type: ignore[no-untyped-call]
+    return outlines
 
 
 def _draw(axes: Axes, section: Section) -> None:
@@ -143,11 +153,11 @@ def _draw(axes: Axes, section: Section) -> None:
     rows, columns = image.shape
     stretch = section.pixel_nm[0] / section.pixel_nm[1]
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=stretch, interpolation="antialiased")
-    lines = outlines(section.labels)
+    lines = find_outlines(section.labels)
     for label, parts in lines.items():
         axes.add_collection(LineCollection(parts, colors=[label_colour(label)], linewidths=1.6))
     if section.truth is not None:
-        dashed = [line for parts in outlines(section.truth).values() for line in parts]
+        dashed = [line for parts in find_outlines(section.truth).values() for line in parts]
         style = (0, (2.5, 2.5))
         axes.add_collection(
             LineCollection(dashed, colors="white", linewidths=0.9, linestyles=[style])
@@ -161,15 +171,15 @@ def _draw(axes: Axes, section: Section) -> None:
 
 
 def _scale_bar(axes: Axes, columns: int, rows: int, pixel_nm: tuple[float, float]) -> None:
-    """A bar of a round length, a quarter of the width at most."""
+    """Draw a bar of a round length, at most a quarter of the width if possible."""
     width_um = columns * pixel_nm[1] * 1e-3
-    fits = [b for b in _BARS_UM if b <= width_um / 4] or [_BARS_UM[0]]
-    length = fits[-1] * 1e3 / pixel_nm[1]
+    length_um = max((b for b in _BARS_UM if b <= width_um / 4), default=_BARS_UM[0])
+    length = length_um * 1e3 / pixel_nm[1]
     right, y = 0.97 * columns, rows - 0.05 * columns * pixel_nm[1] / pixel_nm[0]
-    for colour, thick in (("black", 6), ("white", 3)):
-        axes.plot([right - length, right], [y, y], color=colour, lw=thick, solid_capstyle="butt")
+    for colour, width in (("black", 6), ("white", 3)):
+        axes.plot([right - length, right], [y, y], color=colour, lw=width, solid_capstyle="butt")
     text = axes.annotate(
-        f"{fits[-1]:g} µm",
+        f"{length_um:g} µm",
         (right - length / 2, y),
         xytext=(0, 5),
         textcoords="offset points",
@@ -192,7 +202,7 @@ def _legend(figure: Figure, names: tuple[str, str]) -> None:
 
 
 def _aspect(section: Section) -> float:
-    """Height over width as drawn, kept between a ribbon and a tower."""
+    """Return height over width of a section as drawn, clipped to a reasonable range."""
     rows, columns = section.image.shape
     ratio = rows * section.pixel_nm[0] / max(columns * section.pixel_nm[1], 1e-9)
     return float(np.clip(ratio, 0.05, 2.0))

@@ -13,8 +13,8 @@ from PIL import Image
 from soma_rows import make_somas
 
 from flysoma.analysis.pages.plots import plot_files
-from flysoma.analysis.pages.report import Section, overview_figure, report_page, report_plots
-from flysoma.analysis.pages.sections import label_colour, outlines
+from flysoma.analysis.pages.report import report_page, report_plots
+from flysoma.analysis.pages.sections import Section, draw_sections, find_outlines, label_colour
 from flysoma.analysis.tables.checks import CHECK, GOOD, UNKNOWN, check_somas
 from flysoma.analysis.tables.seams import NO_SEAMS, Seams, face_distances
 
@@ -51,7 +51,7 @@ def picture(data):
 
 @pytest.mark.parametrize("n", [0, 1, 2, 120])
 def test_the_page_is_whole_for_any_number_of_somas(n):
-    page = report_page(make_somas(n), SUMMARY, {"overview": overview_figure(sections())})
+    page = report_page(make_somas(n), SUMMARY, {"overview": draw_sections(sections())})
     checker, words = read(page)
     assert f"{n} soma" in words and "Liu et al." in words and "1,200" in words
     assert all(source.startswith("data:image/png;base64,") for source in checker.loaded)
@@ -59,7 +59,7 @@ def test_the_page_is_whole_for_any_number_of_somas(n):
 
 def test_the_page_needs_no_summary():
     _, words = read(report_page(make_somas(0), {}, {}))
-    assert "0 somas" in words and "No stage was timed." in words
+    assert "0 somas" in words and "No run times were recorded." in words
     read(report_page(make_somas(5), {}, {}))
 
 
@@ -99,7 +99,7 @@ def test_plots_take_the_pages_colours():
 def test_the_same_run_gives_the_same_page():
     somas = make_somas(20)
     assert report_page(somas, SUMMARY, {}) == report_page(somas, SUMMARY, {})
-    assert overview_figure(sections()) == overview_figure(sections())
+    assert draw_sections(sections()) == draw_sections(sections())
 
 
 def test_many_somas_keep_the_page_small():
@@ -115,44 +115,46 @@ def test_maps_of_ribbons_and_specks_do_not_fail(bounds):
 def test_somas_without_measures_do_not_fail():
     somas = make_somas(4)[["id", "x_nm", "y_nm", "z_nm"]]
     _, words = read(report_page(somas, SUMMARY, {}))
-    assert "nothing to show" in words
+    assert "no data" in words
 
 
 def test_overview_draws_each_label_in_its_colour():
-    image = picture(overview_figure(sections()))
+    image = picture(draw_sections(sections()))
     for label in (2**60 + 1, 7):
         colour = np.array(label_colour(label)) * 255
         assert (np.abs(image - colour).max(axis=2) < 30).sum() > 50
     blank = sections()
     plain = [Section(s.title, s.image, np.zeros_like(s.labels), s.pixel_nm) for s in blank]
-    assert np.ptp(picture(overview_figure(plain)), axis=2).max() < 12
+    assert np.ptp(picture(draw_sections(plain)), axis=2).max() < 12
 
 
 def test_overview_shows_truth_beside_what_was_found():
-    without, with_truth = overview_figure(sections()), overview_figure(sections(truth=True))
+    without, with_truth = draw_sections(sections()), draw_sections(sections(truth=True))
     assert picture(with_truth).shape[0] > picture(without).shape[0]  # a legend below
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 6])
 def test_overview_takes_any_number_of_sections(n):
-    assert picture(overview_figure(sections(n), title="run")).shape[1] == 1600
+    assert picture(draw_sections(sections(n), title="run")).shape[1] == 1600
 
 
 def test_overview_keeps_physical_proportions():
     (one,) = sections(shape=(60, 90))
     flat = Section(one.title, one.image, one.labels, (32.0, 64.0))
-    tall = picture(overview_figure([one])).shape[0]
-    low = picture(overview_figure([flat])).shape[0]
+    tall = picture(draw_sections([one])).shape[0]
+    low = picture(draw_sections([flat])).shape[0]
     assert low < 0.62 * tall
 
 
 def test_outlines_lie_on_the_border_of_each_label():
     labels = np.zeros((20, 30), np.uint8)
     labels[5:15, 8:20] = 3
-    (line,) = outlines(labels)[3]
+    (line,) = find_outlines(labels)[3]
     assert line.min(axis=0) == pytest.approx([7.5, 4.5], abs=0.6)
     assert line.max(axis=0) == pytest.approx([19.5, 14.5], abs=0.6)
-    assert set(outlines(np.full((4, 4), 9))) == {9} and outlines(np.zeros((4, 4), int)) == {}
+    assert (
+        set(find_outlines(np.full((4, 4), 9))) == {9} and find_outlines(np.zeros((4, 4), int)) == {}
+    )
 
 
 def figures_of(somas, **summary):
