@@ -10,14 +10,14 @@ import numpy as np
 
 from ..analysis.metrics.evaluation import MIN_EDGE_UM3, evaluate
 from ..analysis.metrics.scores import Scores
-from ..analysis.pages.sections import overview_figure
+from ..analysis.pages.sections import draw_sections
 from ..errors import UserError
 from ..models.phantom.make import Difficulty, make_phantom
 from .config import RunConfig, Segment
 from .fleet.coordinator import Progress, RunOptions, execute_run
 from .pipeline import begin
 from .run import Run
-from .stages.report import sections
+from .stages.report import cut_sections
 from .volumes.geometry import flip
 from .volumes.ingest import NewLayer, ingest_array
 from .volumes.labels import LabelLayer
@@ -53,8 +53,8 @@ def run_demo(
         open_labels(f"{output}/{name}", "zyx", RESOLUTION_NM) for name in ("run/somas", "truth")
     )
     scores = evaluate(pred, truth, flip(RESOLUTION_NM), min_edge_um3=MIN_EDGE_UM3).scores
-    picture = overview_figure(
-        sections(run, LabelLayer(f"{output}/truth")),
+    picture = draw_sections(
+        cut_sections(run, LabelLayer(f"{output}/truth")),
         title="Somas found (colour) and truth (dashed)",
     )
     run.store.put("report/overview.png", picture, "image/png")

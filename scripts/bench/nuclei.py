@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ...analysis.metrics.point_scores import score_points
-from ...analysis.pages.sections import Section, overview_figure
+from ...analysis.pages.sections import Section, draw_sections
 from ...axes import Nm3, Voxel
 from ...errors import UserError
 from ...tasks.config import Segment
@@ -78,7 +78,7 @@ def command(
         bars("methods", len(chosen), len(chosen))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(overview_figure(pictures, columns=3))
+        output.write_bytes(draw_sections(pictures, columns=3))
     click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ...analysis.pages.comparison import agreement
+from ...analysis.pages.comparison import summarize_agreement
 from ...tasks.results.comparing import compare_runs
 from ...tasks.run import Run
 from ..progress import Bars
@@ -33,7 +33,7 @@ def command(run_a: str, run_b: str, table: Path | None, report: Path | None) -> 
             Run.open(run_a), Run.open(run_b), lambda done, total: bars("blocks", done, total)
         )
     rows = comparison.rows
-    click.echo(agreement(comparison.evaluation))
+    click.echo(summarize_agreement(comparison.evaluation))
     for row in rows.head(_LISTED).to_dict("records"):
         ids = f"A {row['ids_a'] or '-':12} B {row['ids_b'] or '-':12}"
         click.echo(f"{row['kind']:30} {ids} {row['look']}")

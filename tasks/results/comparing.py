@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ...analysis.metrics.evaluation import Evaluation, evaluate
-from ...analysis.pages.comparison import SAME_IOU, Look, comparison_page, comparison_table
+from ...analysis.pages.comparison import SAME_IOU, ViewLink, comparison_page, comparison_table
 from ...analysis.viewer import state as viewer
 from ...axes import Nm3
 from ...errors import UserError
@@ -78,7 +78,7 @@ def compare_runs(a: Run, b: Run, progress: Callable[[int, int], None]) -> Compar
     return Comparison(a, b, box, evaluation, rows)
 
 
-def _look(a: Run, b: Run) -> Look:
+def _look(a: Run, b: Run) -> ViewLink:
     """Return what opens a position in both runs: a link if both are in buckets, a command otherwise."""
     state = None
     with contextlib.suppress(UserError):

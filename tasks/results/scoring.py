@@ -10,7 +10,12 @@ from typing import Any
 import pandas as pd
 
 from ...analysis.metrics.evaluation import ArrayLabels, Evaluation, evaluate
-from ...analysis.pages.evaluation import ReadImage, describe, evaluation_page, position_nm
+from ...analysis.pages.evaluation import (
+    ReadImage,
+    case_position_nm,
+    describe_case,
+    evaluation_page,
+)
 from ...axes import Nm3
 from ...errors import UserError
 from ..volumes.files import read_array
@@ -46,14 +51,14 @@ class SegmentationScores:
     def format(self) -> str:
         """Return the scores and a line for each merge and split."""
         cases = [case for case in self.evaluation.cases if case.kind in _LISTED]
-        lines = [describe(case, self._voxel_nm, self._offset_nm) for case in cases]
+        lines = [describe_case(case, self._voxel_nm, self._offset_nm) for case in cases]
         return "\n".join([self.evaluation.scores.format(), *lines])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores and all cases, for JSON."""
         cases = []
         for case in self.evaluation.cases:
-            position = position_nm(case, self._voxel_nm, self._offset_nm)
+            position = case_position_nm(case, self._voxel_nm, self._offset_nm)
             values = asdict(case) | {"position_nm": position}
             cases.append({k: v for k, v in values.items() if k not in ("centre", "box")})
         return self.evaluation.scores.to_dict() | {"cases": cases}
