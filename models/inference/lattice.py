@@ -34,8 +34,8 @@ class Lattice:
     Attributes:
       edges: tile edges along each axis.
       window: size of a window.
-      margin: least that a window sees on each side of its tile. It is also the most that the window sees beyond its
-        block, unless the window is larger than the block with its margins; then it sees more at the upper side.
+      margin: voxels that a window sees at least on each side of its tile, and at most beyond its block. Only a window
+        that is larger than the block with its margins sees more, at the upper side.
       padding: the same at the ends of the volume.
       block: tiles per block along each axis.
     """

@@ -14,9 +14,9 @@ from typing import Any
 
 from ...errors import UserError
 from . import distributed
+from .build import check_network
 from .config import TrainConfig
 from .dataset import Source
-from .network import check_network
 from .trainer import Trainer, Validate
 from .validation import score_voxels
 

@@ -18,10 +18,10 @@ from ..networks.network import Network, to_channels_last
 from ..networks.weights import save_network
 from ..networks.weights_files import find_weights
 from . import distributed
+from .build import build_network
 from .config import TrainConfig
 from .dataset import Patches, Source, Volume
 from .losses import soma_loss
-from .network import new_network
 from .validation import run_network, save_picture
 
 Validate = Callable[[Network, Sequence[Volume], TrainConfig], dict[str, Any]]
@@ -48,7 +48,7 @@ class Trainer:
     ) -> None:
         self.config, self.source, self.output, self._validate = config, source, output, validate
         self.device = distributed.device()
-        network = new_network(config, source.voxel_nm)
+        network = build_network(config, source.voxel_nm)
         self.spec = network.spec
         self.module = to_channels_last(network.module.train()).to(self.device)
         self.parallel = distributed.wrap_module(self.module)

@@ -11,13 +11,13 @@ import click
 import torch
 
 from ...models.training import distributed
+from ...models.training.build import check_network
 from ...models.training.config import TrainConfig
-from ...models.training.network import check_network
 from ...models.training.targets import Role
 from ...models.training.train import train
-from ...tasks.config import parse_yaml, read_config, validated
-from ...tasks.training.judge import judge_somas
-from ...tasks.training.volumes import make_source
+from ...tasks.config import parse_yaml, read_config, validate
+from ...tasks.training.sources import make_source
+from ...tasks.training.validation import score_somas
 
 _REPORT_EVERY = 25  # steps
 
@@ -46,7 +46,7 @@ def command(role: Role, config: str | None, output: Path, threads: int | None, *
     source = config or "the defaults"
     values = parse_yaml(read_config(config), config, "'data:' and 'steps:'") if config else {}
     values |= {key: value for key, value in over.items() if value is not None}
-    settings = validated(TrainConfig, {"role": role} | values, source)
+    settings = validate(TrainConfig, {"role": role} | values, source)
     start = sys.argv.index("train") + 1 if "train" in sys.argv else len(sys.argv)
     line = shlex.join(["flysoma", "train", *sys.argv[start:]])
     distributed.launch(_train_process, (settings, output, line), settings.processes)
@@ -60,7 +60,7 @@ def _train_process(config: TrainConfig, output: Path, line: str) -> None:
     source = make_source(config, output)
     if distributed.is_first():
         distributed.barrier()
-    record = train(config, source, output, _report, judge_somas, line)
+    record = train(config, source, output, _report, score_somas, line)
     if record:
         click.echo(f"{output}: {_numbers(record['scores_on_held_out'])}")
 

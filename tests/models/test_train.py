@@ -12,11 +12,11 @@ from toy_somas import toy_somas
 from flysoma.errors import UserError
 from flysoma.models.networks.weights import load_network
 from flysoma.models.training import dataset, distributed, validation
+from flysoma.models.training.build import build_network
 from flysoma.models.training.config import TrainConfig
 from flysoma.models.training.dataset import Patches, PhantomPlan, Source, Volume, phantom_volumes
 from flysoma.models.training.emads import downsample_image, downsample_labels, read_emads
 from flysoma.models.training.losses import soft_dice, soma_loss
-from flysoma.models.training.network import new_network
 from flysoma.models.training.targets import IGNORE, UNKNOWN, soma_targets
 from flysoma.models.training.train import train
 from flysoma.models.training.validation import score_voxels
@@ -302,7 +302,7 @@ def test_two_processes_train_one_network_and_an_error_in_one_is_raised(tmp_path)
     one = changed(SMALL, patch=(8, 16, 16), batch=2, steps=3, judge_every=3, lr=1e-3, dice=0)
     # one process with the same six patches moves in the same direction; only the averaging of losses differs
     train(one, toy_source(), tmp_path / "one.safetensors")
-    start = new_network(one, VOXEL).module.state_dict()
+    start = build_network(one, VOXEL).module.state_dict()
     moved = []
     for name in ("one", "two"):
         state = load_network(tmp_path / f"{name}.safetensors").module.state_dict()
@@ -317,5 +317,5 @@ def test_perfect_predictions_score_one(monkeypatch):
     monkeypatch.setattr(
         validation, "predict_logits", lambda *_: right.permute(3, 0, 1, 2)[None] * 9
     )
-    scores = score_voxels(new_network(SMALL, VOXEL), [volume], SMALL)
+    scores = score_voxels(build_network(SMALL, VOXEL), [volume], SMALL)
     assert scores["iou"] == scores["dice"] == 1 and scores["false_share_of_background"] == 0

@@ -17,7 +17,7 @@ from .config import TrainConfig
 from .targets import CLASSES
 
 
-def new_network(config: TrainConfig, voxel_nm: Voxel) -> Network:
+def build_network(config: TrainConfig, voxel_nm: Voxel) -> Network:
     """Build a network with random weights or with those of `config.init`.
 
     A SomaNet can be initialized from one with fewer levels. The additional levels contribute nothing at first.
@@ -60,7 +60,7 @@ def check_network(config: TrainConfig) -> None:
     Raises:
       UserError: the initial weights do not fit, or the patches give wrong bfloat16 gradients on a CPU.
     """
-    spec, (z, y, x) = new_network(config, (1.0, 1.0, 1.0)).spec, config.patch_zyx
+    spec, (z, y, x) = build_network(config, (1.0, 1.0, 1.0)).spec, config.patch_zyx
     if distributed.device().type != "cpu" or not config.bf16 or 2 not in _depths(spec, (z, y, x)):
         return
     deeper = next(n for n in count(z + 1) if 2 not in _depths(spec, (n, y, x)))
