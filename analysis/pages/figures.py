@@ -95,8 +95,8 @@ def plot_maps(somas: pd.DataFrame, bounds_nm: Bounds) -> Plot:
         _draw_size_scale(scale_axes)
 
     caption = (
-        "Positions of the somas in three orthogonal projections. The circles have the diameter of the somas, which "
-        "their colour shows as well. y runs downward."
+        "Positions of the somas in three orthogonal projections. Size and colour of the circles show the diameter of "
+        "the somas. y runs downward."
     )
     data = somas[["id", "x_nm", "y_nm", "z_nm", "equivalent_diameter_um"]]
     return Plot("maps", caption, draw, data, size_in, laid_out=True)
@@ -113,7 +113,7 @@ def plot_volumes(somas: pd.DataFrame) -> Plot:
         histogram(axes, values, edges, "µm³", "volume (µm³)")
         set_log_axis(axes, edges[0], edges[-1])
 
-    caption = "Distribution of soma volumes."
+    caption = "Distribution of soma volumes. Red: median."
     return Plot("volumes", caption, draw, somas[["id", "volume_um3"]])
 
 

@@ -87,7 +87,7 @@ def _tiles(somas: pd.DataFrame) -> str:
         (f"{len(somas):,}", "soma" if len(somas) == 1 else "somas"),
         (_median(somas, "volume_um3", 1.0, "µm³"), "median volume"),
         (_median(somas, "equivalent_diameter_um", 1.0, "µm"), "median diameter"),
-        (_median(somas, "nearest_nm", 1e-3, "µm"), "median nearest-neighbour distance"),
+        (_median(somas, "nearest_nm", 1e-3, "µm"), "median neighbour distance"),
         (f"{int(somas['touches_edge'].sum()):,}", "touch the volume edge"),
         (f"{int(somas['suspicious'].sum()):,}", "suspicious"),
     ]

@@ -53,7 +53,7 @@ def _count(somas: pd.DataFrame, volume_um3: float) -> Check:
     nearest = somas["nearest_nm"].dropna().to_numpy(np.float64) * 1e-3
     filled = float(somas["volume_um3"].sum()) / max(volume_um3, 1e-9)
     if len(nearest) < _MIN_SOMAS:
-        return Check(question, UNKNOWN, f"{_count_of(len(somas), 'soma')}.")
+        return Check(question, UNKNOWN, f"Only {_count_of(len(somas), 'soma')}.")
     median = float(np.median(nearest))
     low, high = _NEAREST_UM
     good = low <= median <= high and filled <= _MAX_FILLED
@@ -123,7 +123,7 @@ def _seams(somas: pd.DataFrame, seams: Seams) -> Check:
     if not seams:
         return Check(question, GOOD, "The volume is a single block.")
     if len(distance) < 6 * _MIN_SOMAS:  # two ends along each axis
-        return Check(question, UNKNOWN, f"{_count_of(len(distance), 'soma end')}.")
+        return Check(question, UNKNOWN, f"Only {_count_of(len(distance), 'soma end')}.")
     near = int((distance <= _NEAR_SEAM_NM).sum())
     share = chance_share(seams, _NEAR_SEAM_NM)
     p_value = float(binom.sf(near - 1, len(distance), share))
@@ -154,4 +154,4 @@ def _count_of(n: int, noun: str) -> str:
 
 
 def _uncut(n: int) -> str:
-    return f"{_count_of(n, 'soma')} that the volume edge does not cut."
+    return f"Only {_count_of(n, 'soma')} {'is' if n == 1 else 'are'} not cut by the volume edge."

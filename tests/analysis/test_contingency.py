@@ -1,4 +1,4 @@
-"""The table of shared voxels: exact, complete, additive."""
+"""Contingency tables are exact, complete and additive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes of bodies that have formulas, at anisotropic voxels; and blocks add up to the whole exactly."""
+"""Shapes of bodies with known formulas at anisotropic voxels; blocks add up to the whole exactly."""
 
 from __future__ import annotations
 
@@ -106,9 +106,9 @@ def test_axes_do_not_depend_on_orientation():
     assert axes == pytest.approx([1.5, 1.2, 1.0], rel=0.01)
     assert [row.elongation, row.flatness] == pytest.approx([1.25, 1.2], rel=0.01)
     for name, along in (("a", turn[2]), ("c", turn[0])):
-        found = np.array([row[f"axis_{name}_{a}"] for a in "zyx"])
-        assert abs(found @ along) > 0.999
-        assert found[np.abs(found).argmax()] > 0
+        axis = np.array([row[f"axis_{name}_{a}"] for a in "zyx"])
+        assert abs(axis @ along) > 0.999
+        assert axis[np.abs(axis).argmax()] > 0
 
 
 def test_grey_values_are_those_of_the_soma():
@@ -162,7 +162,7 @@ def test_box_has_exact_volume_extent_and_centre():
 
 
 @pytest.mark.parametrize("edges_vx", [(75, 47, 47), (75, 78, 156), (125, 78, 78), (150, 63, 47)])
-def test_a_box_of_3_to_10_um_has_its_surface_whichever_way_it_lies(edges_vx):
+def test_the_surface_of_a_box_of_3_to_10_um_is_right_in_any_orientation(edges_vx):
     row = shapes_from_moments(whole_moments(np.ones(edges_vx, np.uint8)), VOXEL_NM).iloc[0]
     a, b, c = (n * v * 1e-3 for n, v in zip(edges_vx, VOXEL_NM))
     area = 2 * (a * b + b * c + a * c)
@@ -227,7 +227,7 @@ def test_merging_in_stages_equals_merging_at_once():
     pd.testing.assert_frame_equal(staged, merge_moments(parts))
 
 
-def test_positions_far_from_zero_lose_nothing():
+def test_positions_far_from_zero_keep_full_precision():
     mask, _ = ellipsoid((1500.0,) * 3)
     near, far = whole_moments(mask), whole_moments(mask, (200_000, 200_000, 200_000))
     here, there = (
@@ -258,11 +258,11 @@ def test_inscribed_ball_of_a_sphere_and_of_a_soma_with_a_neurite():
     off = [(p + 0.5 - c) * v for p, c, v in zip(place, centre, VOXEL_NM)]
     assert np.linalg.norm(off) < 130
     tailed = np.concatenate([mask > 0, np.zeros_like(mask, bool)], axis=2)
-    tailed[50:54, 30:34, 40:] = True  # runs out of the crop: no border there
+    tailed[50:54, 30:34, 40:] = True  # leaves the crop, where the mask has no background
     assert largest_inscribed_ball(tailed, VOXEL_NM)[0] == pytest.approx(2.0, rel=0.04)
 
 
-def test_inscribed_ball_takes_the_object_to_go_on_beyond_the_crop():
+def test_inscribed_ball_assumes_that_the_object_continues_beyond_the_crop():
     slab = np.zeros((20, 9, 9), bool)
     slab[5:16] = True  # 11 sections thick
     radius, place = largest_inscribed_ball(slab, VOXEL_NM)
