@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -128,13 +128,13 @@ def evaluate(
 
 
 def evaluate_arrays(
-    pred: np.ndarray, truth: np.ndarray, voxel_nm: Voxel, **options: object
+    pred: np.ndarray, truth: np.ndarray, voxel_nm: Voxel, **options: Any
 ) -> Evaluation:
     """Evaluate two arrays; see `evaluate` for the options."""
     for array in (pred, truth):
         if array.ndim != 3:
             raise UserError(f"labels must have three axes (z, y, x); got shape {array.shape}")
-    return evaluate(ArrayLabels(pred), ArrayLabels(truth), voxel_nm, **options)  # type: ignore[arg-type]
+    return evaluate(ArrayLabels(pred), ArrayLabels(truth), voxel_nm, **options)
 
 
 def match_arrays(

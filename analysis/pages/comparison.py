@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ...axes import Nm3, Voxel
-from ..metrics.evaluation import Case, Evaluation, Labels
+from ..metrics.cases import Case
+from ..metrics.evaluation import Evaluation, Labels
 from .evaluation import PICTURED, ReadImage, case_position_nm, case_sections
 from .html import escape, page, picture, section, table
 from .sections import draw_sections
@@ -93,7 +94,7 @@ def comparison_page(
             picture(f"{number}. {_describe_row(row)}", _draw(case, labels, voxel_nm, image))
             for number, (case, row) in enumerate(zip(largest, rows.itertuples()), start=1)
         )
-        parts.append(section(f"The {len(largest)} largest disagreements", figures))
+        parts.append(section("Largest disagreements", figures))
         cells = [[str(value) for value in row] for row in rows.itertuples(index=False)]
         head, targets = list(rows.columns), []
         if rows["look"].str.startswith("http").all():

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ...axes import Nm3, Voxel, Zyx
-from ..metrics.evaluation import Case, Evaluation, Labels
+from ..metrics.cases import Case
+from ..metrics.evaluation import Evaluation, Labels
 from .html import definition_list, escape, page, picture, section
 from .sections import Section, draw_sections, orthogonal_sections
 
@@ -68,7 +69,7 @@ def evaluation_page(
             )
             for number, case in enumerate(largest, start=1)
         )
-        parts.append(section(f"The {len(largest)} largest errors", figures))
+        parts.append(section("Largest errors", figures))
     return page(title, "\n".join(parts))
 
 

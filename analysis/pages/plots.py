@@ -95,9 +95,7 @@ def plot_files(plot: Plot) -> dict[str, bytes]:
 def _render(plot: Plot, colours: Mapping[str, str], form: str) -> bytes:
     named_colours = get_named_colors_mapping()
     for name, colour in colours.items():
-        named_colours[name] = (
-            colour  # setting items one by one clears matplotlib's cache of colours
-        )
+        named_colours[name] = colour  # item by item, which clears matplotlib's cache of colours
     style: Any = _STYLE | {"svg.hashsalt": plot.name}
     with mpl.rc_context(style):
         figure = Figure(figsize=plot.size_in, layout=None if plot.laid_out else "constrained")

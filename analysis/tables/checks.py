@@ -13,10 +13,7 @@ from .seams import Seams, chance_share, face_distances
 
 GOOD, CHECK, UNKNOWN = "good", "check", "too few somas"
 _MIN_SOMAS = 30  # below, no verdict
-_NEAREST_UM = (
-    2.5,
-    8.0,
-)  # plausible range of the median nearest-neighbour distance; 3.7 in the hemibrain
+_NEAREST_UM = (2.5, 8.0)  # plausible median nearest-neighbour distances; 3.7 in the hemibrain
 _MAX_FILLED = 0.85  # share of the volume; densely packed somas of the cortex fill about 0.7
 _MAX_FRAGMENTS = 0.05  # share of somas
 _MAX_SEVERAL = 0.2  # share of somas with more than one neurite, among those with neurites

@@ -15,9 +15,7 @@ from .somas import Column
 _MIN_SHARE = 0.4  # of a segment's voxels in the box
 _MIN_SHARE_LARGE = 0.1  # of those of a large segment
 _LARGE = 0.1  # share of the box that a large segment fills
-_MIN_LISTED = (
-    0.01  # segments with a smaller share of the soma are listed only if they are assigned to it
-)
+_MIN_LISTED = 0.01  # share of the soma from which a segment that is not assigned to it is listed
 
 LINK_COLUMNS = (
     Column("id", "uint64", "", "soma id, as in somas.parquet"),
