@@ -10,7 +10,8 @@ from bright_networks import LOCATE, SEGMENT, brightness_network
 from cloudfiles import CloudFiles
 
 from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import LabelLayer, create_layer, write_array
+from flysoma.tasks.volumes.labels import LabelLayer
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 OFFSET = (17, -9, 30)
 RESOLUTION = (64, 64, 40)
@@ -33,7 +34,7 @@ def write_image(path):
     """The balls as a precomputed image."""
     box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, SHAPE[::-1])))
     create_layer(path, "image", "uint8", RESOLUTION, box)
-    write_array(path, np.where(true_labels() > 0, 210, 40).astype(np.uint8))
+    fill_layer(path, np.where(true_labels() > 0, 210, 40).astype(np.uint8))
 
 
 def make_volume(folder):

@@ -10,7 +10,7 @@ import yaml
 
 from flysoma.models.training.config import TrainConfig
 from flysoma.scripts.cli import COMMANDS, cli
-from flysoma.tasks.config import parse_config, validated
+from flysoma.tasks.config import parse_config, validate
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -53,7 +53,7 @@ def test_every_config_is_one(page):
     for text in blocks(page, "yaml"):
         keys = yaml.safe_load(text).keys()
         if "data" in keys:
-            validated(TrainConfig, yaml.safe_load(text) | {"role": "segment"}, page.name)
+            validate(TrainConfig, yaml.safe_load(text) | {"role": "segment"}, page.name)
             continue
         missing = "".join(
             line + "\n" for line in NEEDED.splitlines() if line.split(":")[0] not in keys

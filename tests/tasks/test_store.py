@@ -53,12 +53,12 @@ def test_cloudpaths_are_normalized(monkeypatch, tmp_path):
 
 
 def test_many_tables_come_back_in_their_order_and_none_may_be_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "_AT_ONCE", 3)
+    monkeypatch.setattr(store_module, "_BATCH", 3)
     store = RunStore(str(tmp_path))
     numbers = [7, 2, 10, 4, 0]
     for n in numbers:
         store.put_arrays(f"t/{n}.npz", {"n": np.array([n])})
     found = store.get_many_arrays(f"t/{n}.npz" for n in numbers)
     assert [int(table["n"][0]) for table in found] == numbers
-    with pytest.raises(AssertionError, match="t/3.npz is gone"):
+    with pytest.raises(AssertionError, match="t/3.npz is missing"):
         list(store.get_many_arrays(["t/7.npz", "t/3.npz"]))

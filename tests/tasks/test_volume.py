@@ -8,7 +8,8 @@ import pytest
 from flysoma.errors import UserError
 from flysoma.tasks.volumes.geometry import Box
 from flysoma.tasks.volumes.image import ImageLayer
-from flysoma.tasks.volumes.labels import LabelLayer, create_layer, write_array
+from flysoma.tasks.volumes.labels import LabelLayer
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def layer(tmp_path):
         if array is None:
             rng = np.random.default_rng(0)
             array = rng.integers(1, 255, size[::-1]).astype(dtype)
-        write_array(path, array)
+        fill_layer(path, array)
         return path, array
 
     return make

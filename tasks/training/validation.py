@@ -1,4 +1,4 @@
-"""How many somas a network in training gets right, on volumes that it does not learn from. All z, y, x."""
+"""Validation by soma: how many somas of the held-out volumes a network gets right. Arrays are z, y, x."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from ...models.training.validation import score_voxels
 from ..config import Locate, Predict, Segment
 
 
-def judge_somas(network: Network, volumes: Sequence[Volume], config: TrainConfig) -> dict[str, Any]:
-    """Scores by voxel and by soma; `score` is what decides, the voxels' IoU only between equals.
+def score_somas(network: Network, volumes: Sequence[Volume], config: TrainConfig) -> dict[str, Any]:
+    """Score a network by voxel and by soma.
 
-    segment     AP50 of the somas that grow from a seed in the middle of every true one
-    locate      F1 of seeds: a soma is found that holds one, a seed is false that lies in none or in one that has
-                another already
+    segment     AP50 of the somas that grow from a seed in the middle of each true soma
+    locate      F1 of the seeds: a true soma is detected if it holds a seed; a seed is false if it lies in no soma, or
+                in one that holds another seed
+
+    Returns:
+      The scores by name. `score` orders networks: the score by soma, then the IoU of the voxels.
     """
     scores = score_voxels(network, volumes, config)
     by_soma = (_segment if config.role == "segment" else _locate)(network, volumes)
@@ -34,7 +37,7 @@ def judge_somas(network: Network, volumes: Sequence[Volume], config: TrainConfig
 
 
 def _segment(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
-    predictor, voxel_nm, found = Predictor(network), network.spec.voxel_nm, []
+    predictor, voxel_nm, matchings = Predictor(network), network.spec.voxel_nm, []
     for volume in volumes:
         interior, boundary = _probabilities(predictor, volume)
         seeds = _middles(np.where(volume.labels == UNKNOWN, 0, volume.labels), voxel_nm)
@@ -42,14 +45,14 @@ def _segment(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
         labels, owner, _ = make_instances(
             interior, boundary, seeds, voxel_nm, threshold, MIN_TRUTH_UM3
         )
-        labels = np.where(np.append(-1, owner)[labels] < 0, 0, labels)  # as in a run: seeded alone
-        found.append(match_arrays(labels, volume.labels, voxel_nm, MIN_EDGE_UM3, {UNKNOWN}))
-    return {"ap50": round(pool_matchings(found).average_precision(0.5), 4)}
+        labels = np.where(np.append(-1, owner)[labels] < 0, 0, labels)  # a soma has a seed
+        matchings.append(match_arrays(labels, volume.labels, voxel_nm, MIN_EDGE_UM3, {UNKNOWN}))
+    return {"ap50": round(pool_matchings(matchings).average_precision(0.5), 4)}
 
 
 def _locate(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
     predictor, voxel_nm, rule = Predictor(network), network.spec.voxel_nm, Locate()
-    hits = seeds_that_count = somas = 0
+    hits = scored_seeds = somas = 0
     for volume in volumes:
         probability = _probabilities(predictor, volume)[0]
         seeds = find_seeds(probability, voxel_nm, rule.threshold, rule.min_core_um3)
@@ -58,15 +61,15 @@ def _locate(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
         )
         places = np.rint(seeds.positions[keep]).astype(int)
         under = volume.labels[tuple(places.T)]
-        counted = match_arrays(
+        scored = match_arrays(
             np.zeros_like(volume.labels), volume.labels, voxel_nm, MIN_EDGE_UM3, {UNKNOWN}
         ).truth
-        ignored = np.setdiff1d(np.unique(volume.labels), [0, *counted.tolist()])
-        seeds_that_count += int((~np.isin(under, ignored)).sum())
-        hits += len(np.intersect1d(under, counted))
-        somas += len(counted)
-    both = seeds_that_count + somas
-    return {"seed_f1": round(2 * hits / both if both else 1.0, 4)}
+        ignored = np.setdiff1d(np.unique(volume.labels), [0, *scored.tolist()])
+        scored_seeds += int((~np.isin(under, ignored)).sum())
+        hits += len(np.intersect1d(under, scored))
+        somas += len(scored)
+    total = scored_seeds + somas
+    return {"seed_f1": round(2 * hits / total if total else 1.0, 4)}
 
 
 def _probabilities(predictor: Predictor, volume: Volume) -> np.ndarray:
@@ -74,7 +77,7 @@ def _probabilities(predictor: Predictor, volume: Volume) -> np.ndarray:
 
 
 def _middles(labels: np.ndarray, voxel_nm: tuple[float, float, float]) -> np.ndarray:
-    """The deepest voxel of each soma."""
+    """Return the deepest voxel of each soma, (n, 3)."""
     depth = edt.edt(labels, anisotropy=voxel_nm, black_border=False, parallel=1).ravel()
     flat = labels.ravel()
     order = np.lexsort((-depth, flat))
