@@ -273,7 +273,7 @@ def plot_blocks(somas: pd.DataFrame, bounds_nm: Bounds, seams: Seams) -> Plot:
         axes.set_ylabel("y (µm)")
         bar = figure.colorbar(shown, ax=axes, shrink=0.8)
         bar.set_label("somas")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
 
     i, j = np.indices(count.shape)
     data = pd.DataFrame(

@@ -160,9 +160,8 @@ def test_partial_somas_at_the_border_can_be_ignored():
     inner[1:-1, 1:-1, 58:] = 2
     scores = score_all(np.where(inner == 2, 0, inner), inner, min_edge_um3=1000)
     assert (scores.truth, scores.truth_ignored, scores.f1) == (1, 1, 1)
-    scores = score_all(
-        inner, np.where(inner == 2, 0, inner), min_edge_um3=1000
-    )  # nor do predicted fragments count as false
+    # nor do predicted fragments count as false
+    scores = score_all(inner, np.where(inner == 2, 0, inner), min_edge_um3=1000)
     assert (scores.predicted, scores.predicted_ignored, scores.f1) == (1, 1, 1)
 
 
@@ -200,13 +199,11 @@ def test_somas_are_scored_by_size():
     small, middle, large = score_all(pred, truth).by_size.values()
     assert (small.truth, small.found, small.ap50) == (0, 0, 1)  # no objects and no predictions
     assert (middle.truth, middle.found) == (2, 1)
-    assert middle.ap50 == pytest.approx(
-        51 / 101 * 1 / 2
-    )  # predictions of equal rank enter together
+    # predictions of equal rank enter together
+    assert middle.ap50 == pytest.approx(51 / 101 * 1 / 2)
     assert (large.truth, large.found) == (2, 1)
-    assert large.ap50 == pytest.approx(
-        51 / 101 * 1 / 1
-    )  # the partial prediction is in another size bin (160 um3)
+    # the partial prediction is in another size bin (160 um3)
+    assert large.ap50 == pytest.approx(51 / 101 * 1 / 1)
 
 
 def test_confidence_ranks_instead_of_size():
@@ -214,9 +211,8 @@ def test_confidence_ranks_instead_of_size():
     confidence = {1: 0.9, 2: 0.8, 3: 0.1}
     assert score_all(pred, truth).ap50 == pytest.approx(2 / 3)
     assert score_all(pred, truth, confidence=confidence).ap50 == 1
-    assert score_all(pred, truth, confidence={3: 0.5}).ap50 == pytest.approx(
-        2 / 3
-    )  # objects without confidence rank last
+    # objects without confidence rank last
+    assert score_all(pred, truth, confidence={3: 0.5}).ap50 == pytest.approx(2 / 3)
 
 
 def test_cases_describe_errors_with_the_largest_first():
@@ -236,10 +232,8 @@ def test_cases_describe_errors_with_the_largest_first():
 
 def test_boundary_distance_of_shifted_and_of_nested_objects():
     voxel_nm = (40.0, 64.0, 64.0)
-    truth, pred = (
-        boxes((10, 20)),
-        boxes((12, 22)),
-    )  # the objects continue beyond all faces except in x
+    # the objects continue beyond all faces except in x
+    truth, pred = boxes((10, 20)), boxes((12, 22))
     scores = evaluate_arrays(pred, truth, voxel_nm, min_truth_um3=0.0).scores
     assert scores.boundary_mean_nm == scores.boundary_p95_nm == 2 * 64
     assert score_all(truth, truth).boundary_mean_nm == 0

@@ -196,9 +196,8 @@ def test_state_shows_the_whole_volume_and_links_centroids_to_somas():
     assert state["position"] == [2048, 2048, 1280] and state["layout"] == "4panel"
     assert state["layers"][2]["linkedSegmentationLayer"] == {"soma": "somas"}
     assert state["layers"][2]["shaderControls"] == {"in_3d": True}
-    meshes = viewer_state(
-        replace(layers, selected=["5"])
-    )  # ellipsoids would protrude from the meshes
+    # ellipsoids would protrude from the meshes
+    meshes = viewer_state(replace(layers, selected=["5"]))
     assert meshes["layers"][2]["shaderControls"] == {"in_3d": False}
     bare = viewer_state(
         Layers("precomputed://gs://b/somas", BOUNDS, selected=[5]), position_nm=(1, 2, 3)
