@@ -39,7 +39,7 @@ from .progress import Bars
 def command(output: Path, seed: int, difficulty: Difficulty, workers: int) -> None:
     """Run the whole pipeline on a phantom and score the result.
 
-    A phantom is a synthetic EM volume whose somas are known. No network was trained on the default one.
+    A phantom is a synthetic EM volume whose somas are known. No network was trained on that of the default seed.
     """
     started = time.time()
     with Bars() as bars:

@@ -97,8 +97,11 @@ def publish(
     Args:
       progress: called with the number of objects done, and the total.
     Raises:
-      UserError: the run is not finished and `force` is not set, or the target holds another format.
+      UserError: run and target overlap, the run is not finished and `force` is not set, or the target holds another
+        format.
     """
+    if f"{target}/".startswith(f"{run.path}/") or f"{run.path}/".startswith(f"{target}/"):
+        raise UserError(f"{target} and the run {run.path} overlap; choose another place")
     unfinished = [s.name for s in STAGES if not is_finished(run, s.name)]
     if unfinished and not options.force:
         raise UserError(

@@ -35,7 +35,7 @@ _REPORT_EVERY = 25  # steps
 def command(role: Role, config: str | None, output: Path, threads: int | None, **over: Any) -> None:
     """Train a network on phantoms and annotated volumes.
 
-    ROLE is locate (the network that finds somas) or segment (the one that outlines them). CONFIG is a YAML file;
+    Trains the network that finds somas (locate) or the one that outlines them (segment). CONFIG is a YAML file;
     without it, the network is trained on phantoms alone, which are made first.
 
     Writes the weights to OUTPUT and beside it a .json file (sha256, scores, this command), a picture and TensorBoard

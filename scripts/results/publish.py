@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import click
 
-from ...analysis.viewer import state as viewer
-from ...errors import UserError
+from ...analysis.viewer.state import PUBLIC_VIEWER
 from ...tasks.publishing import PublishOptions, cors_commands, publish
-from ...tasks.results.viewing import view_state
+from ...tasks.results.viewing import copy_link
 from ...tasks.run import Run
 from ...tasks.store import normalize_cloudpath
 from ..progress import Bars
@@ -33,7 +30,7 @@ from ..progress import Bars
 @click.option(
     "--viewer",
     "base",
-    default=viewer.PUBLIC_VIEWER,
+    default=PUBLIC_VIEWER,
     show_default=True,
     help="URL of the neuroglancer to link to.",
 )
@@ -47,17 +44,12 @@ def command(
     """
     run = Run.open(path)
     place = normalize_cloudpath(target)
-    if f"{place}/".startswith(f"{run.path}/") or f"{run.path}/".startswith(f"{place}/"):
-        raise UserError(f"{target} and the run {run.path} overlap; choose another place")
-    copy = Run(run.config.model_copy(update={"output": place}))
-    link = None
-    with contextlib.suppress(
-        UserError
-    ):  # target or image is on this disk, so no link works elsewhere
-        link = viewer.link(view_state(copy, like=run), base)
+    link = copy_link(run, place, base)
+    options = PublishOptions(licence, force, link, sharded)
     with Bars() as bars:
-        options = PublishOptions(licence, force, link, sharded)
-        published = publish(run, place, options, lambda done, total: bars("publishing", done, total))
+        published = publish(
+            run, place, options, lambda done, total: bars("publishing", done, total)
+        )
     click.echo(
         f"{published.objects} objects, {published.bytes / 1e9:.3f} GB at {place}; {published.copied} of them copied now"
     )

@@ -74,20 +74,20 @@ def compare_runs(a: Run, b: Run, progress: Callable[[int, int], None]) -> Compar
     evaluation = evaluate(*labels, voxel_nm, min_truth_um3=0, progress=progress)
     cases = [c for c in evaluation.cases if c.kind != "border" or c.iou < SAME_IOU]
     evaluation = replace(evaluation, cases=cases)
-    rows = comparison_table(evaluation, voxel_nm, offset_nm, _look(a, b))
+    rows = comparison_table(evaluation, voxel_nm, offset_nm, _view_link(a, b))
     return Comparison(a, b, box, evaluation, rows)
 
 
-def _look(a: Run, b: Run) -> ViewLink:
+def _view_link(a: Run, b: Run) -> ViewLink:
     """Return what opens a position in both runs: a link if both are in buckets, a command otherwise."""
     state = None
     with contextlib.suppress(UserError):
         state = view_state(a, beside=b)
 
-    def look(position_nm: Nm3) -> str:
+    def link(position_nm: Nm3) -> str:
         if state is not None:
             return viewer.link(state | {"position": list(position_nm)})
         at = " ".join(f"{v:.0f}" for v in position_nm)
         return f"flysoma view {a.path} --beside {b.path} --at {at}"
 
-    return look
+    return link

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from ...analysis.viewer import state as viewer
 from ...axes import Nm3
+from ...errors import UserError
 from ..run import Run
 
 _MAX_MESHES = 300  # with more somas than this, the 3D panel shows a mesh only on request
@@ -43,3 +45,15 @@ def view_state(
         selected=ids if len(ids) <= _MAX_MESHES else (),
     )
     return viewer.viewer_state(layers, position_nm=position_nm)
+
+
+def copy_link(run: Run, target: str, base_url: str) -> str | None:
+    """Return a link to the copy of a run at a cloudpath; None if the copy or the image is on a local disk.
+
+    Args:
+      base_url: URL of the neuroglancer to link to.
+    """
+    copy = Run(run.config.model_copy(update={"output": target}))
+    with contextlib.suppress(UserError):
+        return viewer.link(view_state(copy, like=run), base_url)
+    return None
