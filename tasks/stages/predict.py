@@ -176,7 +176,7 @@ def _hull(lattice: Lattice, tiles: Sequence[Zyx], bounds: Box) -> Box:
 
 
 def _not_black(view: View, lattice: Lattice, tiles: Sequence[Zyx]) -> list[Zyx]:
-    """Return the tiles that are not black. A GPU is asked for all at once, because each answer takes a while."""
+    """Return the tiles that are not black. All are fetched from a GPU at once, which is faster."""
     import torch
 
     most = [_window(view, lattice, tile)[lattice.tile_in_window(tile)].max() for tile in tiles]

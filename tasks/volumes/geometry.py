@@ -164,8 +164,8 @@ class BlockGrid:
         """Yield (axis, index) of the neighbours across the upper x, y and z faces."""
         position = self[index].position
         for axis in range(3):
-            there = vec3([p + (a == axis) for a, p in enumerate(position)])
-            other = self.index_at(there)
+            neighbour = vec3([p + (a == axis) for a, p in enumerate(position)])
+            other = self.index_at(neighbour)
             if other is not None:
                 yield axis, other
 
