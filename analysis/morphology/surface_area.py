@@ -65,7 +65,7 @@ def crossing_weights(voxel_nm: Voxel) -> tuple[int, ...]:
     length of the step. The surface area is twice the mean over all directions of crossings times cross-section. The
     weight of each direction in that mean is the same for mirror images and fitted by least squares, so that planes of
     every orientation have the right area. Axis-aligned planes have the largest weight in the fit, because the volume
-    cuts somas there: at 40 x 64 x 64 nm their area is within 0.4 %, and the standard deviation over all planes is
+    cuts somas there: at 40 x 64 x 64 nm their area is within 0.4 %, and the standard deviation of the others is
     1.3 %. The area of a sphere is exact.
     """
     steps = np.array(DIRECTIONS, np.float64) * np.array(voxel_nm, np.float64)
