@@ -48,7 +48,7 @@ def stitch_rows(timing: Timing, brain: Brain = Brain()) -> Iterator[Row]:
 
     labels, pairs = somas_in_labels(brain, rng)
     name = f"resolve {brain.pairs} pairs"
-    yield _time_once(timing, name, lambda: _resolve(labels, pairs), labels=brain.labels)
+    yield _time_cold(timing, name, lambda: _resolve(labels, pairs), labels=brain.labels)
     yield _finish(timing, brain, labels, pairs)
 
     core = crackle.compress(balls(_CORE, 0))
@@ -100,8 +100,8 @@ def _resolve(labels: Labels, pairs: dict[str, np.ndarray]) -> None:
     resolve(labels, pairs, np.zeros((0, 2), np.int64), _VOXEL_UM3, _CAP_UM3)
 
 
-def _time_once(timing: Timing, name: str, work: Any, **notes: Any) -> Row:
-    """Time a step over the whole brain, and record its peak memory."""
+def _time_cold(timing: Timing, name: str, work: Any, **notes: Any) -> Row:
+    """Time a step over the whole brain without a warm-up, and record its peak memory."""
     reset_peak()
     seconds = timing.seconds(name, work, warm=False)
     return Row(name, "s", seconds, notes | {"peak GB of the process": peak_gb()})
@@ -116,7 +116,7 @@ def _finish(timing: Timing, brain: Brain, labels: Labels, pairs: dict[str, np.nd
         stage = _BrainMatch(run)
         stage.blocks = brain.blocks
         name = f"gather and resolve {brain.blocks} blocks"
-        return _time_once(timing, name, stage.finish, labels=brain.labels)
+        return _time_cold(timing, name, stage.finish, labels=brain.labels)
 
 
 class _BrainMatch(MatchStage):
