@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -24,10 +25,9 @@ from .messages import MAX_BYTES, BadMessage, Lease, Queue, Task, decode, encode,
 _POLL_S = 5
 _THREADS = 10  # that put messages: boto keeps as many connections
 _BATCH = 10  # messages in one request to SQS
-_CANDIDATES = (
-    250  # free messages of which a worker leases one at random, so that workers rarely collide
-)
+_CANDIDATES = 250  # free messages of which a worker leases a random one: workers rarely collide
 _MAX_LEASE_S = 30 * 86_400
+_UNREADABLE = {errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM}  # links, sockets, permissions
 logger = logging.getLogger(__name__)
 
 
@@ -49,8 +49,8 @@ class FileQueue(Queue):
     """Messages as files `TIME--ID.json` in FOLDER/queue, each free from TIME (Unix seconds) on.
 
     A worker leases a message by renaming its file to a later TIME: if several workers try, one succeeds. Names come
-    from the listing of the folder alone, never from the content of a message. A file that is not a message, a link, a
-    subfolder or a pipe is moved to FOLDER/quarantine unread.
+    from the listing of the folder alone, never from the content of a message, and no link is followed below FOLDER. A
+    file that is not a message, a link, a subfolder or a pipe is moved to FOLDER/quarantine unread.
     """
 
     _NAME = re.compile(r"([0-9]{1,15})--([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json")
@@ -61,6 +61,8 @@ class FileQueue(Queue):
         self._folder, self._incoming = f"{folder}/queue", f"{folder}/incoming"
         self._quarantine = f"{folder}/quarantine"
         os.makedirs(self._folder, exist_ok=True)
+        with _open_folder(self._folder):  # raises if it is a link
+            pass
         self._names: dict[str, str] = {}  # current file name of each leased message, by its ID
         self._stuck: set[str] = set()  # names that this process may not move
 
@@ -121,7 +123,7 @@ class FileQueue(Queue):
     def _free(self) -> Iterator[tuple[str, str]]:
         """Yield names and IDs of free messages in random order; put aside what has no name of a message."""
         free, now = [], time.time()
-        with os.scandir(self._folder) as entries:
+        with _open_folder(self._folder) as folder, os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name in self._stuck:
                     continue
@@ -138,12 +140,11 @@ class FileQueue(Queue):
         yield from random.sample(free, len(free))
 
     def _move_aside(self, name: str, reason: str) -> None:
-        os.makedirs(self._quarantine, exist_ok=True)
-        path = f"{self._quarantine}/{name}"
-        if os.path.lexists(path):
-            path += f".{uuid.uuid4()}"
+        aside = f"{name}.{uuid.uuid4()}" if os.path.lexists(f"{self._quarantine}/{name}") else name
         try:
-            os.rename(f"{self._folder}/{name}", path)
+            os.makedirs(self._quarantine, exist_ok=True)
+            with _open_folder(self._folder) as source, _open_folder(self._quarantine) as target:
+                os.rename(name, aside, src_dir_fd=source, dst_dir_fd=target)
         except FileNotFoundError:
             return
         except OSError as err:
@@ -216,6 +217,16 @@ class SqsQueue(Queue):
         logger.error("%s taken out of %s: %s", shown(body), self.url, reason)
 
 
+@contextlib.contextmanager
+def _open_folder(path: str) -> Iterator[int]:
+    """Open a folder that is not a link; yields its descriptor."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
 def _batches(tasks: Iterable[Task]) -> Iterator[list[dict[str, Any]]]:
     bodies = map(encode, tasks)
     while batch := list(islice(bodies, _BATCH)):
@@ -226,10 +237,10 @@ def _read_file(path: str) -> str:
     """Return the text of a small regular file. Raises BadMessage for anything else, without reading it."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError as err:
+        if err.errno in _UNREADABLE:
+            raise BadMessage(f"it cannot be opened: {err.strerror}") from None
         raise
-    except OSError as err:  # a link, a socket
-        raise BadMessage(f"it cannot be opened: {err.strerror}") from None
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
         os.close(handle)

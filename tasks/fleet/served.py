@@ -33,8 +33,8 @@ class ServedRuns:
 
     Args:
       queue_url: the queue of the worker.
-      prefixes: paths of runs, or of folders that contain runs. Without any, a worker of an `fq://` queue serves the
-        runs in local folders whose owner also owns the folder of the queue, or runs the worker.
+      prefixes: paths of runs, or of folders that contain runs. Without any, a worker of an `fq://` queue serves runs in
+        local folders: those that belong, with their config, to the owner of the queue's folder or the worker's user.
     Raises:
       UserError: an `sqs://` queue without prefixes, because anybody who can send to it could name any run; or a
         prefix without a bucket or folder.
@@ -63,11 +63,11 @@ class ServedRuns:
         folder = local_folder(run)
         if folder is None or self._queue_folder is None:
             return False
-        try:
-            owner = os.stat(folder).st_uid
+        try:  # anybody may be able to write a config into a shared folder
+            owners = {os.stat(folder).st_uid, os.lstat(f"{folder}/config.yaml").st_uid}
         except OSError:
             return False
-        return owner in (os.stat(self._queue_folder).st_uid, os.geteuid())
+        return owners <= {os.stat(self._queue_folder).st_uid, os.geteuid()}
 
 
 def _normalize_prefix(prefix: str) -> str:

@@ -126,6 +126,19 @@ def test_files_beside_the_messages_are_never_followed(run, queue, tmp_path):
     assert drain(queue) == 3 and victim.read_text() == "precious"
 
 
+def test_no_link_below_the_folder_of_a_queue_is_followed(run, queue, tmp_path, caplog):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "q/quarantine").symlink_to(elsewhere)
+    (tmp_path / "q/queue/autostart.desktop").write_text("evil")
+    assert drain(queue) == 3 and queue.is_empty() and not list(elsewhere.iterdir())
+    assert len(caplog.messages) == 1 and "skipped" in caplog.text
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/queue").symlink_to(elsewhere)
+    with pytest.raises(NotADirectoryError):
+        open_queue(f"fq://{tmp_path}/linked")
+
+
 def test_a_message_survives_encoding_and_only_small_ones_are_read():
     task = ("gs://bucket/run", "first", 7)
     assert decode(json.dumps(encode(task))) == task

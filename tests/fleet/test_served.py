@@ -48,10 +48,18 @@ def test_a_prefix_without_a_bucket_or_folder_is_refused(prefix):
         ServedRuns("sqs://q", [prefix])
 
 
-def test_without_runs_a_file_queue_serves_local_runs_of_its_owner(tmp_path):
+@pytest.fixture
+def places(tmp_path):
+    """The folder of a queue and that of a run."""
     queue, run = tmp_path / "queue", tmp_path / "run"
     queue.mkdir()
     run.mkdir()
+    (run / "config.yaml").touch()
+    return queue, run
+
+
+def test_without_runs_a_file_queue_serves_local_runs_of_its_owner(places, tmp_path):
+    queue, run = places
     served = ServedRuns(f"fq://{queue}")
     assert serves(served, f"file://{run}")
     for other in (f"file://{tmp_path}/nowhere", str(run), "gs://b/run", "http://127.0.0.1/run"):
@@ -59,15 +67,16 @@ def test_without_runs_a_file_queue_serves_local_runs_of_its_owner(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
-def test_without_runs_a_file_queue_serves_nobody_elses_run(tmp_path):
-    queue, run = tmp_path / "queue", tmp_path / "run"
-    queue.mkdir()
-    run.mkdir()
+def test_without_runs_a_file_queue_serves_nobody_elses_run(places, tmp_path):
+    queue, run = places
+    served = ServedRuns(f"fq://{queue}")
+    os.chown(run / "config.yaml", 12_345, 12_345)  # as in a folder that all may write to
+    assert not serves(served, f"file://{run}")
     os.chown(run, 12_345, 12_345)
-    assert not serves(ServedRuns(f"fq://{queue}"), f"file://{run}")
+    assert not serves(served, f"file://{run}")
     assert serves(ServedRuns(f"fq://{queue}", [str(tmp_path)]), f"file://{run}")
     os.chown(queue, 12_345, 12_345)
-    assert serves(ServedRuns(f"fq://{queue}"), f"file://{run}")
+    assert serves(served, f"file://{run}")
 
 
 def test_an_sqs_queue_needs_runs():
