@@ -174,7 +174,7 @@ def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
     somas_of = np.frombuffer(blocks[8 : 8 + 36 * count], "<i4").reshape(count, 9)[:, 6]
     assert somas_of.sum() == 5
     pictures = draw_suspects(Run.open(str(undisturbed)), table.assign(suspicious=table["id"] < 3))
-    assert sorted(pictures) == ["soma 1, 9 um3", "soma 2, 9 um3"]
+    assert sorted(pictures) == ["soma 1, 9 µm³", "soma 2, 9 µm³"]
     assert (undisturbed / "report/overview.png").stat().st_size > 10_000
     assert "<html" in (undisturbed / "report/index.html").read_text()[:100]
 
