@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import yaml
@@ -38,16 +39,17 @@ def write_image(path):
 
 
 def make_volume(folder):
-    """The image in a folder, and the files of two networks."""
+    """Write the image into a folder, and the files of two networks; returns the folder, true labels and weights."""
     write_image(f"file://{folder}/em")
-    return (
-        folder,
-        true_labels(),
-        {
-            "locate": brightness_network(folder / "locate.safetensors", *LOCATE),
-            "segment": brightness_network(folder / "segment.safetensors", *SEGMENT),
-        },
-    )
+    weights = weights_in(folder)
+    brightness_network(Path(weights["locate"]), *LOCATE)
+    brightness_network(Path(weights["segment"]), *SEGMENT)
+    return folder, true_labels(), weights
+
+
+def weights_in(folder):
+    """Paths of the weights of both networks, by stage."""
+    return {role: f"{folder}/{role}.safetensors" for role in ("locate", "segment")}
 
 
 def write_config(volume, name, block, **values):

@@ -14,6 +14,8 @@ from object_stores import free_port, serving
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages.catalog import STAGES, state_path
 
+pytestmark = pytest.mark.slow
+
 KILLS = 12
 LONG = int(os.environ.get("FLYSOMA_CHAOS_KILLS", "0"))  # `make chaos` sets it
 

@@ -11,6 +11,8 @@ from object_stores import AWS, moto
 from flysoma.tasks.fleet.queues import open_queue
 from flysoma.tasks.run import Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def aws(monkeypatch, tmp_path):

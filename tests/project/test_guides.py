@@ -26,7 +26,7 @@ from flysoma.tasks.volumes.geometry import Box
 from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 BIN = Path(sys.executable).parent
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def follow(page, folder):

@@ -26,7 +26,7 @@ from test_guides import BIN, heed_ctrl_c
 from flysoma.analysis.viewer.browser import find_browser
 from flysoma.models.phantom.make import make_phantom
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ENVIRONMENT = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
 

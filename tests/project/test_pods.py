@@ -23,6 +23,8 @@ from flysoma.tasks.stages.catalog import STAGES, state_path
 from flysoma.tasks.volumes.geometry import Box
 from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
+pytestmark = pytest.mark.slow
+
 USER = 1000
 RESOLUTION = (64, 64, 40)
 SHAPE = (96, 160, 160)
