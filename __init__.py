@@ -2,6 +2,8 @@
 
 import os
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for tensors; torch reads it on import
+os.environ.setdefault(
+    "THP_MEM_ALLOC_ENABLE", "1"
+)  # huge pages for tensors; torch reads it on import
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
