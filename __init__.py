@@ -2,8 +2,7 @@
 
 import os
 
-os.environ.setdefault(
-    "THP_MEM_ALLOC_ENABLE", "1"
-)  # huge pages for tensors; torch reads it on import
+# huge pages for tensors; torch reads it on import
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.2.0"

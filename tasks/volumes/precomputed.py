@@ -94,7 +94,7 @@ def open_layer(cloudpath: str, layer_type: str, fill_missing: bool) -> CloudVolu
         ) from err
     if actual_type != layer_type:
         raise UserError(
-            f"{cloudpath} is a {actual_type} layer and type {layer_type} is needed; "
+            f"{cloudpath} is of type {actual_type}, and a layer of type {layer_type} is needed; "
             f"give the path of the {layer_type}"
         )
     return volume
