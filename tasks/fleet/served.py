@@ -1,7 +1,7 @@
-"""The runs that a worker serves, and what it remembers of them.
+"""The runs that a worker serves, and the cached states of their stages.
 
-A message can name any run. A worker touches only those that it was told to serve: reading a run already sends
-credentials to a host, and working on it reads and writes what its config names.
+A message can name any run. A worker accesses only the runs of its options: reading a run already sends credentials to
+a host, and the config of a run names what to read.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class _Worker:
             return None
         try:
             lease = self.leases.take()
-        except Exception as err:  # noqa: BLE001  a failure of the queue, which is asked again
+        except Exception as err:  # noqa: BLE001  a failure of the queue, which the loop retries
             logger.warning("the queue %s failed: %s; retrying", self.queue.url, err)
             self._pause()
             return None
