@@ -8,6 +8,7 @@ from .accuracy import command as accuracy
 from .coordinator import command as coordinator
 from .fleet import command as fleet
 from .nuclei import command as nuclei
+from .real import command as real
 from .speed.command import command as speed
 from .speed.outputs import command as outputs
 
@@ -18,6 +19,7 @@ def command() -> None:
 
 
 command.add_command(accuracy)
+command.add_command(real)
 command.add_command(nuclei)
 command.add_command(speed)
 command.add_command(fleet)

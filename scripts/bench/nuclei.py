@@ -50,7 +50,7 @@ def command(
     of every nucleus in it: x_nm, y_nm and z_nm, from where the coordinates of IMAGE are counted; it may be empty.
     """
     ways = chosen(rivals, RIVALS, "--rivals")
-    positions = _nuclei(nuclei)
+    positions = read_nuclei(nuclei)
     voxel_nm: Voxel = Segment().resolution_nm[::-1]
     array, first = _image(image, resolution)
     points = positions / voxel_nm - 0.5 - first
@@ -78,7 +78,7 @@ def command(
     click.echo(json.dumps(found, indent=2) if as_json else _table(found))
 
 
-def _nuclei(path: Path) -> np.ndarray:
+def read_nuclei(path: Path) -> np.ndarray:
     """Positions in nm, z, y, x."""
     try:
         table = pd.read_csv(path)
