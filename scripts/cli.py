@@ -26,6 +26,7 @@ COMMANDS = {
     "view": "results.view",
     "publish": "results.publish",
     "link": "results.link",
+    "look": "volumes.look",
     "predict": "volumes.predict",
     "evaluate": "results.evaluate",
     "compare": "results.compare",

@@ -1,0 +1,1 @@
+"""How an image looks where there is tissue, measured without labels."""
