@@ -113,7 +113,7 @@ def command(
             bars("images", number, len(found))
             frame = one.read()
             image = frame.working(sections)
-            kept = None if output is None else output / "answers" / _file_name(frame.name, sections)
+            kept = None if output is None else output / "answers" / _file_name(frame, sections)
             block = Block(image, _working_nm(), weights, kept)
             results[frame.name], details[frame.name] = {}, {}
             for way in names:
@@ -146,8 +146,10 @@ def _working_nm() -> Voxel:
     return z, y, x
 
 
-def _file_name(name: str, sections: int) -> str:
-    return name.replace("/", "-") + ("" if sections == 96 else f"-{sections}")
+def _file_name(frame: Frame, sections: int) -> str:
+    """How the files of answers begin: an answer belongs to a voxel size and a number of sections."""
+    depth = sections if frame.is_flat else len(frame.image)
+    return f"{frame.name}-{frame.voxel_nm[2]:g}nm-{depth}".replace("/", "-")
 
 
 def _judge(frame: Frame, answer: Answer) -> tuple[Judged, SectionResult]:

@@ -34,7 +34,7 @@ def noisy(sigma, grain=0.0, level=128.0, seed=0):
 def cells(seed=0, level=150.0, line=70.0, blur=0.8, sigma=4.0, shape=SHAPE):
     """Something like tissue: areas of other grey levels within dark lines, blurred, with noise."""
     random = rng(seed)
-    places = random.uniform(0, 1, (60, 2)) * shape
+    places = random.uniform(0, 1, (60 * shape[1] // 256, 2)) * shape
     apart, _ = spatial.cKDTree(places).query(np.indices(shape).reshape(2, -1).T, k=2)
     image = np.where(apart[:, 1] - apart[:, 0] < 3.0, line, level).reshape(shape)
     image = ndimage.gaussian_filter(image, blur) + random.normal(0, sigma, shape)
