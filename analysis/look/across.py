@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
 from .stats import Across
 
 _PAIRS = 6  # of each block
+_SMOOTH_PX = 1.5  # before the shift is sought: noise has none in common
 _FINE = 10  # shifts are told to a tenth of a pixel
 _COLUMNS = 4096  # along z, of each block
 _LEAST_SECTIONS = 8  # for a spectrum
@@ -41,7 +43,10 @@ def _compare(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
     tapered = [(section - section.mean()) * window for section in (one, other)]
     if min(np.ptp(section) for section in tapered) == 0:
         return 0.0, 0.0, abs(float(np.median(one) - np.median(other)))
-    shift, _, _ = phase_cross_correlation(*tapered, upsample_factor=_FINE)  # type: ignore[no-untyped-call]
+    smooth = [ndimage.gaussian_filter(section, _SMOOTH_PX) for section in tapered]
+    shift, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
+        *smooth, upsample_factor=_FINE, normalization=None
+    )
     limit = np.array(one.shape) // 4
     y, x = np.clip(np.rint(shift).astype(int), -limit, limit)
     a, b = (_overlap(section, s * y, s * x) for section, s in ((one, 1), (other, -1)))
