@@ -15,7 +15,7 @@ from flysoma.tasks.volumes.ingest import NewLayer, ingest_array
 def texture(shape, seed=0):
     """Grey levels with noise of 6 and dark spots of 4 x 4 pixels at places that are the same in all sections."""
     image = np.random.default_rng(seed).normal(150, 6, shape)
-    places = np.random.default_rng(9).random((shape[-1] // 6 + 1,) * 2) < 0.3
+    places = np.random.default_rng(9).random((shape[-1] // 6 + 1,) * 2) < 0.2
     spots = np.kron(places, np.pad(np.ones((4, 4), bool), 1))
     image[..., spots[: shape[-2], : shape[-1]]] -= 60
     return np.clip(np.rint(image), 1, 255).astype(np.uint8)
