@@ -16,6 +16,7 @@ from .groups import LazyGroup
 COMMANDS = {
     "demo": ("demo", "Run the whole pipeline on a phantom and score the result."),
     "ingest": ("volumes.ingest", "Convert a file to a precomputed layer."),
+    "look": ("volumes.look", "Measure the look of an image, without labels."),
     "predict": ("volumes.predict", "Segment the somas of one 3D block in a file."),
     "plan": ("runs.plan", "Estimate the tasks, voxels and gigabytes of a run."),
     "run": ("runs.run", "Execute a run, or resume it."),

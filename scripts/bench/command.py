@@ -9,6 +9,7 @@ from ..groups import LazyGroup
 # Name of each benchmark: its module below this folder and the first line of its help.
 COMMANDS = {
     "accuracy": ("accuracy", "Score flysoma and baselines on phantoms of unseen seeds."),
+    "real": ("real", "Score flysoma and baselines on real images with known somas."),
     "nuclei": ("nuclei", "Score flysoma and baselines on a volume with known nuclei."),
     "speed": ("speed.command", "Measure the speed of networks and stages on this machine."),
     "outputs": ("speed.outputs", "Measure the writing of tables and layers for many somas."),

@@ -54,7 +54,7 @@ def command(
     coordinates of IMAGE; it may have no rows.
     """
     chosen = parse_names(methods, METHODS, "--methods")
-    positions = _read_nuclei(nuclei)
+    positions = read_nuclei(nuclei)
     voxel_nm: Voxel = flip(Segment().resolution_nm)
     array, first = _read_image(image, resolution)
     points = positions / voxel_nm - 0.5 - first
@@ -82,8 +82,12 @@ def command(
     click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
 
 
-def _read_nuclei(path: Path) -> np.ndarray:
-    """Return positions in nm, z, y, x."""
+def read_nuclei(path: Path) -> np.ndarray:
+    """Read the positions (n, 3; z, y, x; nm) of a CSV table with the columns x_nm, y_nm and z_nm.
+
+    Raises:
+      UserError: it cannot be read, a column is missing, or a position is not a number.
+    """
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as err:

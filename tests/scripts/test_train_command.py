@@ -121,7 +121,10 @@ def test_volumes_are_those_that_were_annotated(lab):
             "is empty: first corner",
         ),
         ("data: [{image: EM, labels: SOMAS, boxes_nm: [BOX]}]", "nothing is held out"),
-        ("data: [{image: EM, labels: EM, boxes_nm: [BOX]}]", "a layer of type segmentation is needed"),
+        (
+            "data: [{image: EM, labels: EM, boxes_nm: [BOX]}]",
+            "a layer of type segmentation is needed",
+        ),
         ("data: [{emads: emads, colour: red}]", "colour"),
         ("stepz: 3", "unknown key 'stepz'"),
         ("patch: [32, 64, 64]", "shrink to 2 inside the network"),  # said before phantoms are made

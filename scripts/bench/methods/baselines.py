@@ -221,8 +221,8 @@ METHODS: dict[str, Callable[[Sample], Answer]] = {
 }
 
 
-def method_options(command: _C) -> _C:
-    """Add the options that choose methods and weights."""
+def weight_options(command: _C) -> _C:
+    """Add the options that choose the weights of both networks."""
     for option in (
         click.option(
             "--segment-weights",
@@ -236,17 +236,22 @@ def method_options(command: _C) -> _C:
             show_default=True,
             help="Weights of the localization network.",
         ),
-        click.option(
-            "--methods",
-            "--rivals",
-            "methods",
-            default=",".join(METHODS),
-            show_default=True,
-            help="Methods to compare, separated by commas.",
-        ),
     ):
         command = option(command)
     return command
+
+
+def method_options(command: _C) -> _C:
+    """Add the options that choose methods and weights."""
+    option = click.option(
+        "--methods",
+        "--rivals",
+        "methods",
+        default=",".join(METHODS),
+        show_default=True,
+        help="Methods to compare, separated by commas.",
+    )
+    return option(weight_options(command))
 
 
 def parse_names(names: str, known: Iterable[str], option: str) -> list[str]:

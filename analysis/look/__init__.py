@@ -1,0 +1,1 @@
+"""The look of an image: its texture in tissue, measured without labels."""
