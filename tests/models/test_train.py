@@ -45,6 +45,7 @@ def toy_source():
     return Source(volumes[:2], volumes[2:], VOXEL, {"toy": 3})
 
 
+@pytest.mark.slow
 def test_training_learns_toy_somas_and_writes_a_record(tmp_path):
     output, reports = tmp_path / "toy.safetensors", []
     record = train(SMALL, toy_source(), output, reports.append, command="flysoma train segment")
@@ -62,6 +63,7 @@ def test_training_learns_toy_somas_and_writes_a_record(tmp_path):
     assert events.Tags()["images"] == ["held_out"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["locate", "segment"])
 def test_an_interrupted_training_resumes_with_the_same_result(tmp_path, role):
     config = changed(SMALL, role=role, patch=(8, 16, 16), steps=8, judge_every=4)
@@ -294,6 +296,7 @@ def _two(folder):
         raise UserError("the second process says so")
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network_and_an_error_in_one_is_raised(tmp_path):
     with pytest.raises(UserError, match="^the second process says so$"):
         distributed.launch(_two, (tmp_path,), processes=2)

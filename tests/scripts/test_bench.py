@@ -61,6 +61,7 @@ def test_a_seed_has_seven_patches_and_the_border_all_its_windows():
     assert all(0 <= a <= end for start in clamped for a, end in zip(start, last))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1, 2])
 def test_the_published_inference_finds_bright_balls(weights, factor):
     shape = (138, 110 * factor, 126 * factor)
@@ -89,6 +90,7 @@ def test_pairs_that_touch_and_stay_apart():
     assert count_separated(pairs, [(3, 4)]) == 2
 
 
+@pytest.mark.slow
 def test_the_benchmark_scores_every_method_and_writes_the_results(weights, tmp_path, monkeypatch):
     """On bright balls in place of a phantom, with networks that see brightness, all methods are perfect."""
     small = accuracy.TestSet("typical", (1,), (138, 110, 230))
@@ -154,6 +156,7 @@ def test_points_have_an_object_of_their_own_or_share_one_or_are_missed():
     assert score_points(labels, np.zeros((0, 3)), VOXEL) == PointScores(0, 0, 0, 0, 3, 3)
 
 
+@pytest.mark.slow
 def test_known_nuclei_score_every_method(weights, tmp_path):
     """Image voxels of 40 nm: the working resolution is not a multiple of it."""
     methods = ("flysoma", "no watershed", "classical")
@@ -185,6 +188,7 @@ def test_known_nuclei_score_every_method(weights, tmp_path):
     assert "nucleus 2 has a position that is not a number" in str(refused.exception)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[], pytest.param(["--draw"], marks=NEEDS_BROWSER)])
 def test_outputs_of_any_number_of_somas_are_measured(words):
     done = CliRunner().invoke(

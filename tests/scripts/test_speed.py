@@ -98,6 +98,7 @@ def test_cost_that_grows_with_the_blocks_fits_a_line():
     assert 0.05 < speed_pipeline._linear_fit(runs).notes["largest error of the fit"] < 0.2
 
 
+@pytest.mark.slow
 def test_a_brain_is_projected_from_a_run_here(undisturbed, monkeypatch):
     """919 blocks of tiles hold tissue, each read with what its windows see around it, in whole chunks."""
 

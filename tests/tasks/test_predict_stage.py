@@ -67,6 +67,7 @@ def predicted(folder, name, **predict):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [(1, 1, 1), (2, 3, 1), (9, 9, 9)])
 def test_a_tile_has_the_values_of_its_window_in_the_whole_volume(grey, block):
     """No matter how little of the volume its block reads."""

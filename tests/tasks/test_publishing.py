@@ -131,6 +131,7 @@ def test_what_is_not_finished_is_refused_unless_forced(finished, tmp_path):
     assert inside.returncode == 2 and "overlap; choose another place" in inside.stderr
 
 
+@pytest.mark.slow
 def test_a_bucket_gets_it_compressed_and_pandas_reads_it(finished, monkeypatch):
     for name, value in AWS.items():
         monkeypatch.setenv(name, value)
@@ -150,6 +151,7 @@ def test_a_bucket_gets_it_compressed_and_pandas_reads_it(finished, monkeypatch):
         assert len(pd.read_parquet(finished / "tables/somas.parquet")) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["--unsharded", "--sharded"])
 def test_from_google_to_google_with_a_link_for_all(gcs, finished, tmp_path, form):
     """The link opens a public image beside the copy. Both formats hold the same as on disk."""

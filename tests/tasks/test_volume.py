@@ -109,7 +109,7 @@ def test_a_layer_that_is_not_an_image_is_refused(layer, tmp_path):
     with pytest.raises(UserError, match="not a precomputed layer"):
         ImageLayer(f"file://{tmp_path}/other")
     path, _ = layer((64, 64, 64), kind="segmentation", dtype="uint64")
-    with pytest.raises(UserError, match="is a segmentation layer"):
+    with pytest.raises(UserError, match="is of type segmentation"):
         ImageLayer(path)
 
 
