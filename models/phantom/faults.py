@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-_RATE = {"clean": 0.0, "typical": 1.0, "worst": 3.0}
+_RATE = {"clean": 0.0, "typical": 1.0, "worst": 3.0, "real": 1.0}
 
 
 def add_faults(

@@ -19,6 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from ...axes import Zyx
+from .blocks import compress
 from .faults import add_faults
 from .look import DIFFICULTIES, Difficulty, Look
 from .paint import BLOCK, Painter
@@ -54,11 +55,13 @@ def make_phantom(
     Args:
       shape_zyx, voxel_nm: voxels and their size in nm, z, y, x. Same seed and same size in nm: same brain.
       seed: everything follows from it.
-      difficulty: "clean" (no faults, standard contrast), "typical" (usual faults, wide range of looks) or
-        "worst" (heavy faults; contrast, blur and noise beyond that range).
+      difficulty: "clean" (no faults, standard contrast), "typical" (usual faults, wide range of looks), "worst"
+        (heavy faults; contrast, blur and noise beyond that range) or "real" (usual faults, the look of sections
+        of whole fly brains: little contrast, nucleus and cytoplasm nearly of one grey).
       scene: "brain" (resin, sheath, rind, neuropil), "rind" (somas all through), "glia" (a rind with many bodies
-        that are none, and dark neurons), "neuropil" (no soma) or "edge" (mostly resin and sheath, the resin
-        charged in places).
+        that are none, and dark neurons), "neuropil" (no soma), "edge" (mostly resin and sheath, the resin
+        charged in places) or "cortex" (small somas that the nucleus all but fills, bundles of neurites and
+        droplets of fat between them, often neuropil beside them).
       progress: called with the part done, 0..1.
 
     Raises:
@@ -81,10 +84,11 @@ def make_phantom(
     painter = Painter(geometry, size_nm, fine_nm, look, shapes, grains)
     image, labels = _paint(painter, fine_shape, fine_nm, light, progress)
     labels = _whole_bodies(labels, float(np.prod(fine_nm)) * 1e-9)  # before shifts tear them
-    add_faults(image, labels, difficulty, float(np.mean(fine_nm[1:])), faults)
+    add_faults(image, labels, look.faults or difficulty, float(np.mean(fine_nm[1:])), faults)
     if thin > 1:
         image = np.rint(_mean_sections(image, thin)).astype(np.uint8)
         labels = labels[thin // 2 :: thin]
+    image = compress(image, look.compression)
     return Phantom(image, _dense(labels), voxel_nm, seed)
 
 
@@ -104,6 +108,7 @@ def _paint(
     image = np.empty(shape, np.uint8)
     labels = np.empty(shape, np.uint32)
     axes = [(np.arange(n) + 0.5) * v for n, v in zip(shape, voxel_nm)]
+    deep_blur = painter.look.deep_blur_nm / voxel_nm[0]
     for z in range(0, shape[0], BLOCK[0]):
         deep = slice(z, z + BLOCK[0])
         slab = np.empty(image[deep].shape, np.float32)
@@ -115,6 +120,8 @@ def _paint(
         image[deep] = _expose(slab, painter.look, float(np.mean(voxel_nm[1:])), light)
         if progress is not None:
             progress(min(1.0, (z + BLOCK[0]) / shape[0]))
+    if deep_blur > 0.2:
+        image = ndimage.gaussian_filter1d(image, deep_blur, axis=0, truncate=2.5)
     return image, labels
 
 

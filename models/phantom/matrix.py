@@ -92,7 +92,10 @@ class Matrix:
     def _film(self, grid: Grid, at: np.ndarray, tissue: np.ndarray) -> np.ndarray:
         """Half the thickness of the glia between two processes of the rind, nm; elsewhere they touch."""
         film = np.clip(grid.keep(self.wrap).take(at) * np.float32(40) + np.float32(25), 0, 110)
-        return np.where(tissue == _RIND, film, 0).astype(np.float32)
+        wrapped = tissue == _RIND
+        if self.look.film > 1:
+            wrapped |= tissue >= _TRACT
+        return np.where(wrapped, film * np.float32(self.look.film), 0).astype(np.float32)
 
     def _points(self, at: np.ndarray, grid: Grid, warp: list[np.ndarray]) -> np.ndarray:
         points = np.empty((3, len(at)), np.float32)

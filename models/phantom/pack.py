@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from .style import Sizes
 from .texture import random_directions
 
 MARGIN_NM = 5000.0  # bodies whose centre lies this far outside still reach into the volume
@@ -27,16 +28,21 @@ class Layers:
 
 
 def pack(
-    size_nm: np.ndarray, layers: Layers, scale: float, rng: np.random.Generator
+    size_nm: np.ndarray,
+    layers: Layers,
+    scale: float,
+    rng: np.random.Generator,
+    sizes: Sizes | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centres and radii of packed somas: thrown at random, pushed apart, the crowded ones dropped."""
+    sizes = sizes or Sizes()
     fill = rng.uniform(0.68, 0.80)
     low, high = np.full(3, -MARGIN_NM), size_nm + MARGIN_NM
-    mean = 2080.0 * scale
+    mean = sizes.mean * scale
     count = int(fill * np.prod(high - low) / (4.19 * mean**3 * 1.3))
-    radii = np.clip(rng.lognormal(np.log(mean), 0.25, count), 1300 * scale, 4000)
-    giant = rng.random(count) < 0.03
-    radii[giant] = rng.uniform(2700, 4000, int(giant.sum()))
+    radii = np.clip(rng.lognormal(np.log(mean), sizes.spread, count), sizes.least * scale, 4000)
+    giant = rng.random(count) < sizes.large_share
+    radii[giant] = rng.uniform(*sizes.large, int(giant.sum()))
     points = rng.uniform(low, high, (count, 3))
     top, bottom = layers.sheath, layers.sheath + layers.rind
     depth = layers.depth(points)

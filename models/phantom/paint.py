@@ -11,18 +11,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .distance import Box, around, box_between, ellipsoid_distance, segment_distance
 from .look import Look
 from .matrix import Matrix
+from .nucleus import envelope, nucleoplasm
 from .resin import Resin
-from .scene import Cell, Ellipsoid, Grain, Kind, Organelle, Scene, Tube
+from .scene import Cell, Grain, Kind, Organelle, Scene
 from .texture import Grid, NoiseTile, SmoothField, line
 
 BLOCK = (32, 64, 64)  # voxels; small enough to stay in the processor's cache
 _FAR = np.float32(1e6)
 _REACH = 900.0  # nm around a cell in which its distance matters
 _WARP = 420.0  # nm, more than the warp ever moves a point
-
-Box = tuple[slice, slice, slice]
 
 
 class Painter:
@@ -42,13 +42,15 @@ class Painter:
         def smooth(spacing: float, amplitude: float = 1.0) -> SmoothField:
             return SmoothField(size_nm, spacing, shapes, amplitude)
 
-        self.warp = [(smooth(2600, 120), smooth(850, 42)) for _ in range(3)]
+        self.warp = [(smooth(2600, 120 * look.wavy), smooth(850, 42 * look.wavy)) for _ in range(3)]
+        self.bent = _WARP * max(1.0, look.wavy)
         self.gap = smooth(1500)
         self.waves = smooth(8000, 450)
         self.reticulum, self.patches = smooth(420), smooth(1500)
         self.cloud = smooth(900, 0.028)
         self.matrix = Matrix(scene, look, smooth, shapes, voxel_nm)
         self.resin = Resin(size_nm, look, scene.charged, shapes)
+        self.clumps = smooth(330) if look.clump else None
         self.chromatin = NoiseTile(voxel_nm, look.speckle_nm, 0.22, grains)
         self.grain = NoiseTile(voxel_nm, look.grain_nm, 0.15, grains)
         fine = float(np.mean(voxel_nm[1:]))
@@ -62,7 +64,7 @@ class Painter:
         """Bounding boxes of bodies and tube segments, so that a block finds its own."""
         low, high, owner, segment = [], [], [], []
         for number, cell in enumerate(self.scene.cells):
-            for part, points, reach in _pieces(cell):
+            for part, points, reach in _pieces(cell, self.bent):
                 low.append(points.min(axis=0) - reach)
                 high.append(points.max(axis=0) + reach)
                 owner.append(number)
@@ -78,7 +80,7 @@ class Painter:
         look, cells = self.look, self.scene.cells
         kind = np.array([c.kind for c in cells], int)
         tone = np.array([c.tone for c in cells])
-        darker = np.array([0, -0.07, -0.10, -0.18, 0.05, 0.0])[kind] if len(cells) else tone
+        darker = np.array([0, -0.07, -0.10, -0.18, 0.05, 0.0, 0.03])[kind] if len(cells) else tone
         self.kind = np.concatenate([[-1], kind])
         self.cytoplasm = np.concatenate([[0], look.cytoplasm + darker + 0.03 * tone]).astype(
             np.float32
@@ -127,7 +129,7 @@ class Painter:
         for number in np.unique(self._owner[hit]):
             mine = hit[self._owner[hit] == number]
             low, high = self._low[mine].min(axis=0), self._high[mine].max(axis=0)
-            box = _box(grid, low, high)
+            box = box_between(grid, low, high)
             if box is None:
                 continue
             found.append(int(number))
@@ -153,7 +155,7 @@ class Painter:
         neurite = np.zeros(shape, bool)
         cell = self.scene.cells[self._owner[pieces[0]]]
         for piece in pieces:
-            inner = _box(grid, self._low[piece], self._high[piece])
+            inner = box_between(grid, self._low[piece], self._high[piece])
             if inner is None:
                 continue
             where = tuple(slice(i.start - b.start, i.stop - b.start) for i, b in zip(inner, box))
@@ -163,7 +165,7 @@ class Painter:
                 new = ellipsoid_distance(cell.body, grid, inner, warp)
             else:
                 assert cell.tube is not None
-                new = _segment_distance(cell.tube, segment, grid, inner, warp)
+                new = segment_distance(cell.tube, segment, grid, inner, warp)
             old = distance[where]
             thin = bool(segment >= cell.cut)
             nearer = new < old - np.float32(2 * thin)  # where two segments meet they tie: soma
@@ -183,6 +185,13 @@ class Painter:
         ink = line(strands * np.float32(170), 0.7 * self.soft)
         ink *= np.clip(patches * np.float32(1.4) - np.float32(0.25), 0, 1)
         image -= ink * np.float32(0.38 * look.reticulum)
+        fat = self.kind[owner] == Kind.DROPLET
+        if fat.any():
+            np.copyto(
+                image,
+                self.cytoplasm[owner] + grid.keep(self.grain) * np.float32(0.4 * look.grain),
+                where=fat,
+            )
         trachea = self.kind[owner] == Kind.TRACHEA
         if trachea.any():
             lumen = np.float32(look.resin) + grid.keep(self.grain) * np.float32(0.2 * look.grain)
@@ -205,13 +214,13 @@ class Painter:
         """Organelles, then nucleus with envelope, chromatin and nucleoli of one cell."""
         cell = self.scene.cells[number]
         for organelle in cell.organelles:
-            box = _around(grid, organelle.shape)
+            box = around(grid, organelle.shape)
             if box is not None:
                 allowed = (owner[box] == number + 1) & (surface[box] < -40)
                 self._organelle(image, grid, organelle, box, allowed)
         if cell.nucleus is None:
             return
-        box = _around(grid, cell.nucleus, 500 + _WARP)
+        box = around(grid, cell.nucleus, 500 + self.bent)
         if box is None:
             return
         own = (owner[box] == number + 1) & (surface[box] < 0)
@@ -219,19 +228,20 @@ class Painter:
             return
         look = self.look
         distance = ellipsoid_distance(cell.nucleus, grid, box, warp)
-        np.maximum(distance, surface[box] + np.float32(170), out=distance)
+        np.maximum(distance, surface[box] + np.float32(look.rim_nm), out=distance)
         spotted = 0.6 if cell.kind == Kind.ODD else 2.2 if cell.kind == Kind.GLIA else 1.0
         grey = self.nucleus[number + 1] + grid.keep(self.chromatin)[box] * np.float32(
             spotted * look.speckle
         )
+        nucleoplasm(grey, self.clumps(grid)[box] if self.clumps else None, look)
         rough = grid.keep(self.reticulum)[box] * np.float32(110)
         for body in cell.nucleoli:
             inner = ellipsoid_distance(body, grid, box, warp)
             inner += rough
             soft = np.clip(np.float32(0.5) - inner / np.float32(220), 0, 1)
-            grey -= soft * np.float32(0.24)
+            grey -= soft * np.float32(look.nucleolus)
         np.copyto(image[box], grey, where=own & (distance < 0))
-        ink = line(distance, self.thin) * own
+        ink = envelope(distance, self.thin, look) * own
         dark = 0.35 if cell.kind == Kind.ODD else 0.9
         ink *= np.float32(dark * min(1.0, 1.25 * look.envelope_nm / self.thin))
         image[box] += (np.float32(look.membrane + 0.03) - image[box]) * ink
@@ -248,7 +258,7 @@ class Painter:
         near = np.all((self._loose + reach > grid.low) & (self._loose - reach < grid.high), axis=1)
         for number in np.flatnonzero(near):
             organelle = self.scene.loose[number]
-            box = _around(grid, organelle.shape)
+            box = around(grid, organelle.shape)
             if box is not None:
                 axon = self.kind[owner[box]] == Kind.AXON
                 allowed = ((surface[box] > 0) | axon) & (depth[box] > 150)
@@ -275,75 +285,11 @@ class Painter:
             view += (np.float32(look.membrane) - view) * rim * np.float32(0.55)
 
 
-def _pieces(cell: Cell) -> Iterator[tuple[int, np.ndarray, float]]:
+def _pieces(cell: Cell, bent: float) -> Iterator[tuple[int, np.ndarray, float]]:
     """(-1, centre, reach) of the body and (i, ends, reach) of each tube segment."""
     if cell.body is not None:
-        yield -1, cell.body.centre[None], cell.body.reach + _REACH + _WARP
+        yield -1, cell.body.centre[None], cell.body.reach + _REACH + bent
     if cell.tube is not None:
         for i in range(len(cell.tube.points) - 1):
-            reach = float(cell.tube.radii[i : i + 2].max()) + 0.6 * _REACH + _WARP
+            reach = float(cell.tube.radii[i : i + 2].max()) + 0.6 * _REACH + bent
             yield i, cell.tube.points[i : i + 2], reach
-
-
-def _around(grid: Grid, body: Ellipsoid, margin: float = 0.0) -> Box | None:
-    reach = body.reach + margin
-    return _box(grid, body.centre - reach, body.centre + reach)
-
-
-def _box(grid: Grid, low: np.ndarray, high: np.ndarray) -> Box | None:
-    """The voxels between two corners, or None."""
-    slices = []
-    for axis, a, b in zip(grid.axes, low, high):
-        start, stop = np.searchsorted(axis, (a, b))
-        if stop <= start:
-            return None
-        slices.append(slice(int(start), int(stop)))
-    return slices[0], slices[1], slices[2]
-
-
-def _shifted(
-    grid: Grid, box: Box, centre: np.ndarray, warp: list[np.ndarray] | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    z, y, x = np.ix_(*((a[s] - c).astype(np.float32) for a, s, c in zip(grid.axes, box, centre)))
-    if warp is None:
-        return z, y, x
-    return z + warp[0][box], y + warp[1][box], x + warp[2][box]
-
-
-def ellipsoid_distance(
-    body: Ellipsoid,
-    grid: Grid,
-    box: Box,
-    warp: list[np.ndarray] | None,
-    bend: float = 0.0,
-) -> np.ndarray:
-    """Signed distance from an ellipsoid's surface, exact for a sphere, nm."""
-    z, y, x = _shifted(grid, box, body.centre, warp)
-    rows = body.axes.astype(np.float32)
-    u, v, w = (z * r[0] + y * r[1] + x * r[2] for r in rows)
-    square = np.square(w)
-    if bend:
-        u = u + np.float32(bend) * (square - np.float32(0.3))
-    square = square + np.square(u) + np.square(v)
-    np.sqrt(square, out=square)
-    square -= 1
-    square *= np.float32(body.radius)
-    return square
-
-
-def _segment_distance(
-    tube: Tube, segment: int, grid: Grid, box: Box, warp: list[np.ndarray]
-) -> np.ndarray:
-    """Signed distance from a capsule whose radius runs from one end's to the other's, nm."""
-    a, b = tube.points[segment], tube.points[segment + 1]
-    z, y, x = _shifted(grid, box, a, warp)
-    d = (b - a).astype(np.float32)
-    t = (z * d[0] + y * d[1] + x * d[2]) / np.float32(max(float(d @ d), 1.0))
-    np.clip(t, 0, 1, out=t)
-    square = np.square(z - t * d[0])
-    square += np.square(y - t * d[1])
-    square += np.square(x - t * d[2])
-    np.sqrt(square, out=square)
-    start, end = tube.radii[segment], tube.radii[segment + 1]
-    square -= t * np.float32(end - start) + np.float32(start)
-    return square

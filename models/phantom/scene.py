@@ -17,10 +17,14 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from .pack import Layers, neurites, pack, unit
+from .style import CellStyle
 from .texture import random_directions, random_rotations, rotation_from
 
-SceneKind = Literal["brain", "rind", "glia", "neuropil", "edge"]
-SCENES: tuple[SceneKind, ...] = ("brain", "rind", "glia", "neuropil", "edge")
+SceneKind = Literal["brain", "rind", "glia", "neuropil", "edge", "cortex"]
+SCENES: tuple[SceneKind, ...] = ("brain", "rind", "glia", "neuropil", "edge", "cortex")
+
+
+_TRACT_UM3 = {"cortex": 2000.0}  # a bundle of neurites in so much tissue
 
 
 class Kind(IntEnum):
@@ -32,6 +36,7 @@ class Kind(IntEnum):
     GLIA = 3
     AXON = 4
     TRACHEA = 5
+    DROPLET = 6
 
 
 class Grain(IntEnum):
@@ -115,15 +120,23 @@ def make_scene(
     """
     layers = _layers(size_nm, kind, rng)
     volume_um3 = float(np.prod(size_nm)) * 1e-9
-    rate = {"brain": 1.0, "rind": 0.5, "glia": 0.5, "neuropil": 2.5, "edge": 0.5}[kind]
-    tracts = [_tract(size_nm, rng) for _ in range(rng.poisson(0.3 + rate * volume_um3 / 6000))]
+    rate = {"brain": 1.0, "rind": 0.5, "glia": 0.5, "neuropil": 2.5, "edge": 0.5, "cortex": 1.5}[
+        kind
+    ]
+    tracts = [
+        _tract(size_nm, rng)
+        for _ in range(rng.poisson(0.3 + rate * volume_um3 / _TRACT_UM3.get(kind, 6000.0)))
+    ]
     tracheae = _tubes(size_nm, Kind.TRACHEA, rng.poisson(0.3 + rate * volume_um3 / 7000), rng)
     axons = _tubes(
         size_nm, Kind.AXON, rng.poisson(rate * rng.uniform(0, 1) * volume_um3 / 1800), rng
     )
     tubes = [t for t in tracheae + axons if _deep_enough(t, layers)]
     bodies = [] if kind == "neuropil" else _bodies(size_nm, layers, tracts, tubes, scale, kind, rng)
-    loose = _loose(size_nm, layers, volume_um3, rng)
+    dense = 2.0 if kind == "cortex" else 1.0
+    loose = _loose(size_nm, layers, dense * volume_um3, rng)
+    if kind == "cortex":
+        tubes += _droplets(size_nm, bodies, layers, rng)
     return Scene(
         layers, bodies + tubes, tracts, loose, int(rng.poisson(5)) if kind == "edge" else 0
     )
@@ -140,6 +153,9 @@ def _layers(size_nm: np.ndarray, kind: SceneKind, rng: np.random.Generator) -> L
     low, high = (corners @ normal).min(), (corners @ normal).max()
     span = high - low
     sheath = float(rng.uniform(700, 3200))
+    if kind == "cortex":
+        surface = low - sheath - span * rng.uniform(-0.1, 0.5)
+        return Layers(normal, float(surface), sheath, float(span * rng.uniform(0.6, 1.6)))
     surface, rind = {
         "brain": (
             low + span * rng.uniform(-0.1, 0.1),
@@ -162,7 +178,8 @@ def _bodies(
     scene: SceneKind,
     rng: np.random.Generator,
 ) -> list[Cell]:
-    centres, radii = pack(size_nm, layers, scale, rng)
+    style = CellStyle.cortex(rng) if scene == "cortex" else CellStyle()
+    centres, radii = pack(size_nm, layers, scale, rng, style.sizes)
     keep = np.ones(len(centres), bool)
     for tract in tracts:
         across = (centres - tract.point) @ tract.frame[1:].T
@@ -181,30 +198,43 @@ def _bodies(
     seen = near < 1.8 * radii  # what cannot reach the volume needs no contents
     paths = neurites(centres, radii, layers, rng)
     return [
-        _cell(Kind(k), c, r, Tube(*p), bool(s), rng)
+        _cell(Kind(k), c, r, Tube(*p), bool(s), style, rng)
         for k, c, r, p, s in zip(kinds, centres, radii, paths, seen)
     ]
 
 
 def _cell(
-    kind: Kind, centre: np.ndarray, radius: float, tube: Tube, seen: bool, rng: np.random.Generator
+    kind: Kind,
+    centre: np.ndarray,
+    radius: float,
+    tube: Tube,
+    seen: bool,
+    style: CellStyle,
+    rng: np.random.Generator,
 ) -> Cell:
-    spread, flat = (0.38, 0.30) if kind == Kind.GLIA else (0.10, 0.09)
-    body = _ellipsoid(centre, radius * 1.24, spread, rng)
+    spread, flat = (0.38, 0.30) if kind == Kind.GLIA else (style.spread, style.flat)
+    body = _ellipsoid(centre, radius * style.swell, spread, rng)
     width = tube.radii[-1]
     narrow = np.flatnonzero(tube.radii[1:] < 1.4 * width)
     cut = int(narrow[0]) + 1 if len(narrow) else len(tube.radii)
-    ratio = rng.uniform(0.66, 0.93) if kind != Kind.ODD else 0.88
-    offset = random_directions(1, rng)[0] * radius * (1.06 - ratio) * rng.uniform(0, 1) ** 0.5
+    ratio = rng.uniform(*style.nucleus) if kind != Kind.ODD else 0.88
+    offset = (
+        random_directions(1, rng)[0]
+        * radius
+        * max(0.0, style.room - ratio)
+        * rng.uniform(0, 1) ** 0.5
+    )
     nucleus = _ellipsoid(centre + offset, radius * ratio, flat, rng)
     nucleoli = [
         _ellipsoid(
             nucleus.centre + random_directions(1, rng)[0] * nucleus.radius * rng.uniform(0.4, 1.0),
-            nucleus.radius * rng.uniform(0.13, 0.36),
+            nucleus.radius * rng.uniform(*style.nucleolus),
             0.15,
             rng,
         )
-        for _ in range(rng.integers(6, 12) if kind in (Kind.GLIA, Kind.ODD) else rng.integers(0, 6))
+        for _ in range(
+            rng.integers(6, 12) if kind in (Kind.GLIA, Kind.ODD) else rng.integers(*style.nucleoli)
+        )
     ]
     organelles = _shell(centre, radius, nucleus, rng) if seen else []
     return Cell(kind, body, tube, cut, nucleus, nucleoli, organelles, float(rng.normal()))
@@ -277,6 +307,22 @@ def _tubes(size_nm: np.ndarray, kind: Kind, count: int, rng: np.random.Generator
 def _deep_enough(cell: Cell, layers: Layers) -> bool:
     assert cell.tube is not None
     return bool(np.mean(layers.depth(cell.tube.points) > 0) > 0.3)
+
+
+def _droplets(
+    size_nm: np.ndarray, bodies: list[Cell], layers: Layers, rng: np.random.Generator
+) -> list[Cell]:
+    """Pale round droplets of fat between the bodies, in groups."""
+    groups = rng.poisson(float(np.prod(size_nm)) * 1e-9 * rng.uniform(0, 1) / 500)
+    at = rng.uniform(0, 1, (groups, 3)) * size_nm
+    points = np.repeat(at, 3, axis=0) + rng.normal(0, 900, (3 * groups, 3))
+    points = points[(rng.random(3 * groups) < 0.6) & (layers.depth(points) > layers.sheath)]
+    held = [cell.body for cell in bodies if cell.body is not None]
+    for body in held if len(points) else []:
+        points = points[np.linalg.norm(points - body.centre, axis=1) > 0.9 * body.radius]
+    return [
+        Cell(Kind.DROPLET, _ellipsoid(p, float(rng.uniform(350, 1000)), 0.12, rng)) for p in points
+    ]
 
 
 def _tract(size_nm: np.ndarray, rng: np.random.Generator) -> Tract:

@@ -23,6 +23,7 @@ from ...errors import UserError
 
 _ELASTIC_NODES_VX = (24.0, 24.0)
 _KEYS = ("image", "target")
+_FLAT = 0.25  # volumes of fewer sections than this share of a patch are shown one section at a time
 _BEYOND = 8  # a patch reaches at most an eighth of itself beyond the volume, mirrored
 
 
@@ -85,7 +86,8 @@ def cut(
       image (float32) and target of shape `patch`; or, where one section stands for all, image and labels of it.
     """
     sections = _sections(image.shape[0], float(centre[0]), patch[0], change, rng)
-    if rng.random() < change.extrude_rate:
+    flat = image.shape[0] < _FLAT * patch[0]
+    if rng.random() < change.extrude_rate or flat:
         keep = rng.integers(patch[0])
         sections, target = sections[keep : keep + 1], labels
     moves = _moves(len(sections), change, rng)

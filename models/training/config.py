@@ -29,11 +29,16 @@ class _Data(_Model):
 
 
 class Phantoms(_Data):
-    """Phantoms made on the spot: `phantoms` of the seeds from `first_seed` on, `held_out` of others."""
+    """Phantoms made on the spot: `phantoms` of the seeds from `first_seed` on, `held_out` of others.
+
+    flat: wide phantoms of a few sections (segment only). They are made in a tenth of the time; each patch of them shows
+    one section for all, as a single micrograph does.
+    """
 
     phantoms: Annotated[int, Field(ge=0)]
     held_out: Annotated[int, Field(ge=0)] = 6
     first_seed: int = 10_000
+    flat: bool = False
 
 
 class Emads(_Data):

@@ -25,8 +25,15 @@ from .targets import IGNORE, SHELL_NM, UNKNOWN, Role, section_targets, soma_targ
 
 # Of ten patches five lie on somas, three anywhere, two where no soma is: exactly, not on average.
 _TURNS = ("soma", "any", "soma", "none", "soma", "any", "soma", "none", "soma", "any")
-_SCENES = {"brain": 0.33, "rind": 0.2, "glia": 0.15, "neuropil": 0.12, "edge": 0.2}
-_DIFFICULTIES = {"typical": 0.35, "worst": 0.55, "clean": 0.1}
+_SCENES = {
+    "cortex": 0.44,
+    "brain": 0.16,
+    "rind": 0.08,
+    "glia": 0.1,
+    "neuropil": 0.12,
+    "edge": 0.1,
+}
+_DIFFICULTIES = {"real": 0.55, "worst": 0.28, "typical": 0.14, "clean": 0.03}
 _EMPTY_NM = 2000.0  # edge of the cubes that must be free of soma around a negative
 
 

@@ -22,7 +22,8 @@ from ..volumes.image import ImageLayer
 from ..volumes.labels import LabelLayer
 
 VOXEL: dict[Role, Voxel] = {"locate": (240.0, 64.0, 64.0), "segment": (40.0, 64.0, 64.0)}
-_PHANTOM: dict[Role, Zyx] = {"locate": (48, 384, 384), "segment": (160, 256, 256)}
+_PHANTOM: dict[Role, Zyx] = {"locate": (48, 384, 384), "segment": (128, 224, 224)}
+_FLAT: Zyx = (6, 384, 384)
 _HELD_OUT_SEED = 20_000
 _EVERY = 5  # of EMADS volumes one is held out, where nothing says which
 Parts = tuple[list[Volume], list[Volume], dict[str, object]]
@@ -53,8 +54,11 @@ def make_source(config: TrainConfig, output: Path) -> Source:
 def _phantoms(data: Phantoms, role: Role, cache: Path) -> Parts:
     made = []
     plans = [
-        PhantomPlan(role, _PHANTOM[role], VOXEL[role], count, seed)
-        for count, seed in ((data.phantoms, data.first_seed), (data.held_out, _HELD_OUT_SEED))
+        PhantomPlan(role, shape, VOXEL[role], count, seed)
+        for shape, count, seed in (
+            (_FLAT if data.flat else _PHANTOM[role], data.phantoms, data.first_seed),
+            (_PHANTOM[role], data.held_out, _HELD_OUT_SEED),
+        )
     ]
     for plan in plans:
         hidden = not distributed.first()

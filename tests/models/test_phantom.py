@@ -1,15 +1,20 @@
 """The phantom: same seed, same brain; labels are what the picture shows; sizes and spacing are a fly's."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from flysoma.models.phantom.blocks import compress
 from flysoma.models.phantom.faults import add_faults
 from flysoma.models.phantom.look import Look
 from flysoma.models.phantom.make import DIFFICULTIES, SCENES, make_phantom
+from flysoma.models.phantom.nucleus import envelope
 from flysoma.models.phantom.resin import Resin
 from flysoma.models.phantom.scene import Kind, make_scene
+from flysoma.models.phantom.style import CellStyle
 from flysoma.models.phantom.texture import Grid, SmoothField
 
 FINE = (40.0, 64.0, 64.0)
@@ -34,6 +39,91 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_does_not():
     one, two, other = (make_phantom((16, 48, 48), FINE, s, "typical", "rind") for s in (1, 1, 2))
     assert np.array_equal(one.image, two.image) and np.array_equal(one.labels, two.labels)
     assert not np.array_equal(one.image, other.image)
+
+
+@pytest.mark.parametrize(
+    ("difficulty", "scene", "digest"),
+    [
+        ("clean", "brain", "61bd549a1f8c0ce7"),
+        ("typical", "glia", "bf28ced69299a409"),
+        ("worst", "edge", "dd5f408bb875a4e1"),
+    ],
+)
+def test_phantoms_that_scores_were_published_of_keep_their_bytes(difficulty, scene, digest):
+    phantom = make_phantom((36, 80, 80), FINE, 3, difficulty, scene)
+    found = hashlib.sha256(phantom.image.tobytes() + phantom.labels.tobytes()).hexdigest()
+    assert found.startswith(digest)
+
+
+@pytest.fixture(scope="module")
+def cortex():
+    """A section, 19.2 um wide, of each of three cortices in real looks."""
+    return [make_phantom((3, 300, 300), FINE, seed, "real", "cortex") for seed in (60004, 1, 3)]
+
+
+def test_a_cortex_in_a_real_look_is_the_same_each_time(cortex):
+    again = make_phantom((3, 300, 300), FINE, 60004, "real", "cortex")
+    assert np.array_equal(again.image, cortex[0].image)
+    assert np.array_equal(again.labels, cortex[0].labels)
+
+
+def test_profiles_of_a_cortex_are_small_and_of_many_sizes(cortex):
+    """On real sections profiles through the nucleus are 2.8 to 4.7 um wide; others are smaller."""
+    widths = []
+    for phantom in cortex:
+        section = phantom.labels[1]
+        inner = np.zeros(section.shape, bool)
+        inner[1:-1, 1:-1] = True
+        cut = np.unique(section[~inner])
+        area = np.bincount(section.ravel())[1:] * 0.064**2
+        whole = np.setdiff1d(np.flatnonzero(area) + 1, cut)
+        widths.extend(np.sqrt(4 / np.pi * area[whole - 1]))
+    assert len(widths) > 25
+    assert 1.8 < np.median(widths) < 3.8
+    assert np.percentile(widths, 95) < 6.5
+
+
+def test_nuclei_of_a_cortex_all_but_fill_the_bodies():
+    scene = make_scene(np.full(3, 16e3), "cortex", 1.0, np.random.default_rng(0))
+    share = [c.nucleus.radius / c.body.radius for c in scene.cells if c.nucleus is not None]
+    assert 0.75 < np.median(share) < 0.9
+    usual = make_scene(np.full(3, 16e3), "rind", 1.0, np.random.default_rng(0))
+    old = [c.nucleus.radius / c.body.radius for c in usual.cells if c.nucleus is not None]
+    assert np.median(old) < 0.7
+
+
+def test_a_style_stays_in_the_ranges_that_it_states():
+    for seed in range(20):
+        style = CellStyle.cortex(np.random.default_rng(seed))
+        assert 1350 <= style.sizes.mean <= 1950
+        assert style.nucleus[1] < style.swell < 1.3
+
+
+def test_real_looks_have_little_contrast_and_differ():
+    looks = [Look.draw("real", np.random.default_rng(seed)) for seed in range(40)]
+    assert all(abs(look.nucleus - look.cytoplasm) < 0.15 for look in looks)
+    assert all(look.membrane < look.cytoplasm - 0.15 for look in looks)
+    assert {look.deep_blur_nm > 0 for look in looks} == {True, False}
+    assert {look.compression > 0 for look in looks} == {True, False}
+
+
+def test_an_envelope_is_one_line_or_two():
+    look = Look.draw("clean", np.random.default_rng(0))
+    double = Look(**{**vars(look), "envelope_gap_nm": 80.0})
+    across = np.arange(-100, 101, 20, dtype=np.float32)
+    assert envelope(across, 15.0, look).argmax() == 5
+    two = envelope(across, 15.0, double)
+    assert two[3] == two[7] == two.max() and two[5] < 0.5
+
+
+def test_compression_rounds_blocks_and_leaves_the_shape():
+    rng = np.random.default_rng(0)
+    image = rng.integers(60, 200, (2, 19, 30)).astype(np.uint8)
+    assert np.array_equal(compress(image, 0.0), image)
+    rough = compress(image, 20.0)
+    assert rough.shape == image.shape and rough.dtype == np.uint8 and rough.min() > 0
+    error = [np.abs(compress(image, step).astype(int) - image).mean() for step in (2.0, 20.0)]
+    assert 0 < error[0] < error[1]
 
 
 def test_one_brain_at_two_voxel_sizes():
@@ -117,7 +207,7 @@ def test_neuropil_holds_no_soma():
         assert not make_phantom((24, 64, 64), FINE, seed, "typical", "neuropil").labels.any()
 
 
-def test_glia_axons_and_tracheae_are_no_somas():
+def test_glia_axons_tracheae_and_droplets_are_no_somas():
     assert [k for k in Kind if k < Kind.GLIA] == [Kind.NEURON, Kind.DARK, Kind.ODD]
 
 
