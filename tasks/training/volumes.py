@@ -54,11 +54,10 @@ def make_source(config: TrainConfig, output: Path) -> Source:
 def _phantoms(data: Phantoms, role: Role, cache: Path) -> Parts:
     made = []
     plans = [
-        PhantomPlan(role, shape, VOXEL[role], count, seed)
-        for shape, count, seed in (
-            (_FLAT if data.flat else _PHANTOM[role], data.phantoms, data.first_seed),
-            (_PHANTOM[role], data.held_out, _HELD_OUT_SEED),
-        )
+        PhantomPlan("segment", _FLAT, VOXEL["segment"], data.phantoms, data.first_seed)
+        if data.flat  # the same for both roles: one section stands for all
+        else PhantomPlan(role, _PHANTOM[role], VOXEL[role], data.phantoms, data.first_seed),
+        PhantomPlan(role, _PHANTOM[role], VOXEL[role], data.held_out, _HELD_OUT_SEED),
     ]
     for plan in plans:
         hidden = not distributed.first()
