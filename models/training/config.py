@@ -31,7 +31,7 @@ class _Data(_Model):
 class Phantoms(_Data):
     """Phantoms made on the spot: `phantoms` of the seeds from `first_seed` on, `held_out` of others.
 
-    flat: wide phantoms of a few sections (segment only). They are made in a tenth of the time; each patch of them shows
+    flat: wide phantoms of a few sections, the same for both roles. They are made in a fraction of the time; each patch of them shows
     one section for all, as a single micrograph does.
     """
 
