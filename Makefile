@@ -1,8 +1,6 @@
 # Everything runs from a virtual environment in .venv, made here with pinned versions.
 #
-#   make demo    set up, then run every stage on a made-up piece of fly brain
-#   make test    set up, then check the style and run the tests
-#   make chaos   the long form of tests/chaos: a hundred kills and more
+#   make help    list the targets
 #
 # PYTHON chooses the interpreter (3.11 or newer), TORCH the build of torch (a pinned name, or a wheel).
 
@@ -11,11 +9,17 @@ TORCH ?= torch==2.13.0
 EXTRAS ?= swin,train,test
 BIN := .venv/bin
 READY := .venv/ready
-TYPED := -p flysoma.analysis -m flysoma.tasks.geometry -m flysoma.tasks.config -m flysoma.tasks.store
+TYPED := $(addprefix -p flysoma.,tasks models analysis scripts) -m flysoma.axes -m flysoma.errors
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n 2 --dist loadfile
 
-.PHONY: venv demo test chaos lint format clean
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow chaos lint format clean
 
-venv: $(READY)
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+venv: $(READY) ## Install flysoma and all it needs, pinned, into .venv
 
 $(READY): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -28,24 +32,28 @@ $(READY): setup.py constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@
 
-demo: venv
+demo: venv ## Run every stage on a synthetic piece of fly brain
 	$(BIN)/flysoma demo
 
-test: lint
-	$(BIN)/python -m pytest
+test: lint ## Check style and types, then run the tests that are not marked slow
+	$(PYTEST) $(PARALLEL) -m "not slow"
 
-chaos: venv
-	FLYSOMA_CHAOS_KILLS=100 $(BIN)/python -m pytest -s tests/chaos
+test-slow: venv ## Run the tests that are marked slow
+	$(PYTEST) $(PARALLEL) -m slow
 
-lint: venv
+chaos: venv ## Run the long form of tests/chaos: at least a hundred kills
+	FLYSOMA_CHAOS_KILLS=100 $(PYTEST) -s tests/chaos
+
+lint: venv ## Check style, format and types
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	@mkdir -p build/types && ln -sfn "$(CURDIR)" build/types/flysoma
 	$(BIN)/mypy $(TYPED)
 
-format: venv
+format: venv ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
+clean: ## Delete what builds, tests and checks leave behind
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -type d -name __pycache__ -print0 | xargs -0r rm -rf

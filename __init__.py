@@ -1,7 +1,8 @@
-"""flysoma finds every neuron cell body (soma) in a brain-sized EM volume and publishes them."""
+"""Find every neuron cell body (soma) in a brain-sized EM volume."""
 
 import os
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages for tensors, before torch starts
+# huge pages for tensors; torch reads it on import
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

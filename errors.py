@@ -1,4 +1,4 @@
-"""The two ways in which a command ends badly, and which of other libraries' errors belong to the first."""
+"""The two ways in which a command fails, and the errors of other libraries that only a user can correct."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import errno
 import os
 import re
 
-_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _BUCKET = {"DefaultCredentialsError", "NoCredentialsError", "Forbidden", "Unauthorized", "NotFound"}
 
 
 class UserError(Exception):
-    """Something only the user can put right; the command line prints the message and exits with 2."""
+    """An error that only the user can correct; the command prints the message and exits with 2."""
 
 
 class TasksFailed(Exception):
-    """Tasks of a stage failed for the last time; the command line prints the message and exits with 1."""
+    """Tasks of a stage failed permanently; the command prints the message and exits with 1."""
 
 
 def explain(err: BaseException) -> str | None:
-    """What is wrong, in a line, where only the user can put it right; None for any other exception."""
+    """Return one line that says what is wrong if only the user can correct it; None for any other exception."""
     if isinstance(err, UserError):
         return str(err)
-    if isinstance(err, OSError) and err.errno in _PLACE:
+    if isinstance(err, OSError) and err.errno in _UNWRITABLE:
         where = f"{err.filename}: " if err.filename else ""
-        return f"{where}{err.strerror}; free some space, or choose a place that can be written"
+        return f"{where}{err.strerror}; free some space, or choose a writable place"
     if type(err).__name__ in _BUCKET and type(err).__module__.startswith(("google.", "botocore.")):
         return (
-            f"the bucket cannot be used: {err}; check its name, your credentials and their rights"
+            f"cannot use the bucket: {err}; check its name, your credentials and their permissions"
         )
     return None
 
 
-def without_secrets(text: str) -> str:
-    """A text in which the values of variables called KEY, SECRET, TOKEN or PASSWORD are replaced by their names."""
+def redact_secrets(text: str) -> str:
+    """Replace values of environment variables named KEY, SECRET, TOKEN or PASSWORD by the variables' names."""
     for name, value in os.environ.items():
-        if _SECRET.search(name) and len(value) >= _SECRET_LENGTH:
+        if _SECRET.search(name) and len(value) >= _MIN_SECRET_LENGTH:
             text = text.replace(value, f"[{name}]")
     return text
 
 
 _SECRET = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD)(?!.*_FILE$)", re.I)
-_SECRET_LENGTH = 8
+_MIN_SECRET_LENGTH = 8
 _TRANSIENT = {
     *("ConnectionError", "Timeout", "ChunkedEncodingError", "ProtocolError", "TransportError"),
     *("ReadTimeoutError", "ConnectTimeoutError", "EndpointConnectionError", "HTTPClientError"),
@@ -54,12 +54,12 @@ _THROTTLED = {
     "RequestTimeout",
     "RequestLimitExceeded",
 }
-_STATUS = {408, 429, 500, 502, 503, 504}
+_TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 _NETWORK = {errno.EAGAIN, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESTALE}
 
 
 def is_transient(err: BaseException) -> bool:
-    """Whether the same may well work a little later: a timeout, a lost connection, 429, 5xx, memory of a GPU."""
+    """Return whether a retry may succeed: a timeout, a lost connection, HTTP 429 or 5xx, GPU memory exhausted."""
     cause: BaseException | None = err
     while cause is not None:
         if isinstance(cause, (TimeoutError, ConnectionError)):
@@ -68,14 +68,14 @@ def is_transient(err: BaseException) -> bool:
             return True
         if any(kind.__name__ in _TRANSIENT for kind in type(cause).__mro__):
             return True
-        if _http_status(cause) in _STATUS:
+        if _http_status(cause) in _TRANSIENT_STATUS:
             return True
         cause = cause.__cause__ or cause.__context__
     return False
 
 
 def _http_status(err: BaseException) -> int | None:
-    """The HTTP status that an error of boto, google or requests carries."""
+    """Return the HTTP status that an error of boto, google or requests carries."""
     response = getattr(err, "response", None)
     if isinstance(response, dict):
         if response.get("Error", {}).get("Code") in _THROTTLED:

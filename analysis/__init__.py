@@ -1,1 +1,1 @@
-"""Labels in; numbers, tables, pictures and links out. Arrays are z, y, x; tables are x, y, z in nm."""
+"""Measures, tables, annotation layers, pages and viewer links, from labels. Arrays are z, y, x; tables are x, y, z."""

@@ -1,1 +1,1 @@
-"""The `flysoma` command and what only an operator runs."""
+"""The `flysoma` command."""

@@ -1,8 +1,7 @@
-"""The `flysoma` command. Exit codes: 0 done, 1 the work failed, 2 the request was wrong."""
+"""The `flysoma` command. Exit codes: 0 success, 1 failed tasks, 2 invalid request."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
 
@@ -11,50 +10,47 @@ import click
 from .. import __version__
 from ..errors import TasksFailed, explain
 from ..tasks.fleet.memory import keep_freed
+from .groups import LazyGroup
 
-# the command's name and the module of this folder whose `command` it is, in the order of the help
+# Name of each command: its module below this folder and the first line of its help, in the order of `flysoma --help`.
 COMMANDS = {
-    "demo": "demo",
-    "ingest": "volumes.ingest",
-    "plan": "runs.plan",
-    "run": "runs.run",
-    "work": "runs.work",
-    "status": "runs.status",
-    "enqueue": "runs.enqueue",
-    "retry": "runs.retry",
-    "clean": "runs.clean",
-    "view": "results.view",
-    "publish": "results.publish",
-    "link": "results.link",
-    "predict": "volumes.predict",
-    "evaluate": "results.evaluate",
-    "compare": "results.compare",
-    "train": "networks.train",
-    "bench": "bench.command",
+    "demo": ("demo", "Run the whole pipeline on a phantom and score the result."),
+    "ingest": ("volumes.ingest", "Convert a file to a precomputed layer."),
+    "predict": ("volumes.predict", "Segment the somas of one 3D block in a file."),
+    "plan": ("runs.plan", "Estimate the tasks, voxels and gigabytes of a run."),
+    "run": ("runs.run", "Execute a run, or resume it."),
+    "work": ("runs.work", "Execute tasks from a queue."),
+    "status": ("runs.status", "Show the progress of a run, stage by stage."),
+    "enqueue": ("runs.enqueue", "Enqueue the unfinished tasks of one stage."),
+    "retry": ("runs.retry", "Enqueue the tasks that failed permanently."),
+    "clean": ("runs.clean", "Delete the intermediate objects of a finished run."),
+    "view": ("results.view", "Open a run in neuroglancer."),
+    "publish": ("results.publish", "Copy the results of a run to a bucket or folder."),
+    "link": ("results.link", "Link each soma to the segments of a neuron segmentation."),
+    "evaluate": ("results.evaluate", "Score a segmentation against ground truth."),
+    "compare": ("results.compare", "List the differences between the somas of two runs."),
+    "train": ("networks.train", "Train a network on phantoms and annotated volumes."),
+    "bench": ("bench.command", "Measure the accuracy and speed of flysoma on this machine."),
+}
+SECTIONS = {
+    "": "Getting started",
+    "volumes": "Volumes",
+    "runs": "Runs",
+    "results": "Results",
+    "networks": "Networks",
+    "bench": "Benchmarks",
 }
 
 
-class _Commands(click.Group):
-    """Commands whose modules are imported when they are asked for: torch alone takes seconds."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        return importlib.import_module(f".{COMMANDS[name]}", __package__).command
-
-
-@click.command(cls=_Commands)
+@click.group(cls=LazyGroup, package=__package__, entries=COMMANDS, sections=SECTIONS)
 @click.version_option(__version__, prog_name="flysoma")
 def cli() -> None:
-    """Find every neuron cell body in a brain-sized EM volume."""
+    """Find every neuron cell body (soma) in a brain-sized EM volume."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line and exit code 2, failed work is exit code 1."""
+    """Run the command; report a user's error in one line with exit code 2, failed tasks with exit code 1."""
     keep_freed()
     try:
         cli(standalone_mode=False)
@@ -64,7 +60,7 @@ def main() -> None:
         err.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        _fail("stopped; the same command goes on from here, or begins anew", 1)
+        _fail("interrupted; repeat the command to resume or restart", 1)
     except Exception as err:
         text = explain(err)
         if text is None:

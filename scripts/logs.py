@@ -1,4 +1,4 @@
-"""What a worker says: a line of JSON each, or words for people."""
+"""Log formats of a worker: lines of JSON, or text for people."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-from ..errors import without_secrets
+from ..errors import redact_secrets
 
 
-class Words(logging.Formatter):
-    """What happened, as people read it."""
+class TextFormatter(logging.Formatter):
+    """Formats a record as text, without secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return without_secrets(super().format(record))
+        return redact_secrets(super().format(record))
 
 
-class JsonLines(logging.Formatter):
-    """A line of JSON a record, with the record's `fields` in it."""
+class JsonFormatter(logging.Formatter):
+    """Formats a record as a line of JSON that includes the record's `fields`, without secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         entry = {"time": time, "level": record.levelname, "message": record.getMessage()}
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return without_secrets(json.dumps(entry | getattr(record, "fields", {})))
+        return redact_secrets(json.dumps(entry | getattr(record, "fields", {})))
 
 
 def log_tasks(quiet: bool) -> None:
-    """Every task as a line of JSON on stdout; quiet: only what went wrong, in words, on stderr."""
+    """Log each task as a line of JSON on stdout; if quiet, log only warnings and errors, as text on stderr."""
     handler = logging.StreamHandler(sys.stderr if quiet else sys.stdout)
-    handler.setFormatter(Words() if quiet else JsonLines())
+    handler.setFormatter(TextFormatter() if quiet else JsonFormatter())
     logger = logging.getLogger("flysoma")
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING if quiet else logging.INFO)

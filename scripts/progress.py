@@ -1,4 +1,4 @@
-"""How long work shows itself: a bar a step on a terminal, a line a step elsewhere."""
+"""Progress on stderr: a bar for each step on a terminal, a line for each step elsewhere."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tqdm import tqdm
 
 
 class Bars:
-    """Called with a step's name, how much of it is done, and of how much; a context manager.
+    """A context manager to call with the name of a step, the amount done, and the total.
 
     >>> with Bars() as bars:
     ...     bars("mip 0", 1, 1)
     """
 
     def __init__(self) -> None:
-        self._bar: tqdm | None = None
+        self._bar: tqdm[Any] | None = None
         self._step = ""
 
     def __enter__(self) -> Bars:
@@ -41,12 +41,12 @@ class Bars:
         self._step = step
 
     def say(self, text: str) -> None:
-        """A line for people, above the bar."""
+        """Print a line above the bar."""
         tqdm.write(text, file=sys.stderr)
 
 
 def print_table(
     rows: list[dict[str, Any]], as_json: bool, head: str, line: Callable[[dict[str, Any]], str]
 ) -> None:
-    """Rows as JSON, or as lines below a head."""
+    """Print rows as JSON, or as lines below a heading."""
     click.echo(json.dumps(rows) if as_json else "\n".join([head, *map(line, rows)]))

@@ -1,6 +1,6 @@
-"""RunConfig: everything a run is asked to do, validated once, saved with every default, hashed.
+"""The config of a run: validated, saved with all defaults, and hashed.
 
-Lengths are in nm, volumes in um3, always x, y, z; the unit is in the name.
+Lengths are in nm and volumes in um3; the unit is in the name. Triples are x, y, z.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ Count3 = tuple[
     Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]
 ]
 Share = Annotated[float, Field(gt=0, lt=1)]
-_BEYOND_VX = (7, 12, 12)  # z, y, x
-CHUNK = 64  # voxels; edge of the output's chunks, of which every core is a multiple
-
+_MAX_PADDING_VX = (7, 12, 12)  # z, y, x
+CHUNK = 64  # edge of the output's chunks, voxels; cores are whole chunks
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -51,9 +50,12 @@ class _Section(BaseModel):
 
 
 class Predict(_Section):
-    """Stage 1: how both networks go over the volume; voxels are those of the segmentation network.
+    """How both networks go over the volume, in voxels of the segmentation network.
 
-    A window is at most so large, with a margin of what it only sees around the tile that it answers for.
+    Attributes:
+      window_vx: largest window.
+      margin_vx: what a window sees on each side of its tile.
+      block_tiles: tiles per task.
     """
 
     window_vx: Vx3 = (256, 256, 160)
@@ -62,13 +64,22 @@ class Predict(_Section):
 
     @property
     def windows_zyx(self) -> tuple[Zyx, Zyx, Zyx]:
-        """The largest window, its margin, and how far it reaches beyond the volume's ends."""
+        """The largest window, its margin, and its padding at the ends of the volume, z, y, x."""
         margin = self.margin_vx[::-1]
-        return self.window_vx[::-1], margin, zyx(map(min, zip(margin, _BEYOND_VX)))
+        return self.window_vx[::-1], margin, zyx(map(min, margin, _MAX_PADDING_VX))
 
 
 class Locate(_Section):
-    """Stage 2: where somas are."""
+    """How seeds are found.
+
+    Attributes:
+      weights: of the localization network; a name or a file.
+      resolution_nm: working resolution.
+      threshold: least p(core).
+      min_core_um3: least volume of a core that is a seed.
+      min_distance_nm: of two seeds that are closer, the one with the higher score is kept.
+      block_vx, halo_nm: core and halo of a block.
+    """
 
     weights: str = "flysoma/locate-v3"
     resolution_nm: PositiveNm3 = (64.0, 64.0, 240.0)
@@ -80,7 +91,14 @@ class Locate(_Section):
 
 
 class Segment(_Section):
-    """Stage 3: the boundaries of the somas."""
+    """How somas are segmented.
+
+    Attributes:
+      weights: of the segmentation network; a name or a file.
+      resolution_nm: working resolution, and the resolution of `somas/`.
+      interior_threshold: least p(interior).
+      block_vx, halo_nm: core and halo of a block.
+    """
 
     weights: str = "flysoma/segment-v4"
     resolution_nm: PositiveNm3 = (64.0, 64.0, 40.0)
@@ -90,7 +108,13 @@ class Segment(_Section):
 
 
 class Stitch(_Section):
-    """Stage 4: which labels of neighbouring blocks are one soma."""
+    """When labels of neighbouring blocks are one soma; see `match_slab`.
+
+    Attributes:
+      overlap_nm: half the thickness of the slab in which two blocks are compared.
+      min_overlap_um3: least overlap of two labels.
+      single_ratio, dual_ratio: least overlap as a share of one label, and of both.
+    """
 
     overlap_nm: Annotated[float, Field(gt=0)] = 1000.0
     min_overlap_um3: Annotated[float, Field(ge=0)] = 0.005
@@ -99,21 +123,21 @@ class Stitch(_Section):
 
 
 class Midline(_Section):
-    """A plane through the brain's middle: a point on it, and the direction of the side that counts as 1; x, y, z."""
+    """The brain's midline plane: a point on it, and a normal that points to the side numbered 1; x, y, z."""
 
     point_nm: tuple[float, float, float]
     normal: tuple[float, float, float]
 
     @field_validator("normal")
     @classmethod
-    def _points_somewhere(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _not_zero(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
         if not any(value):
             raise ValueError("must not be 0 along all axes")
         return value
 
 
 class Soma(_Section):
-    """What counts as a soma."""
+    """Limits of a soma's size; `max_diameter_nm` is that of a ball of the same volume."""
 
     min_volume_um3: Annotated[float, Field(ge=0)] = 1.05
     max_diameter_nm: Annotated[float, Field(gt=0)] = 20000.0
@@ -123,7 +147,7 @@ Price = Annotated[float, Field(ge=0)]
 
 
 class Prices(_Section):
-    """What your cloud asks, in whatever currency: for `flysoma plan --price` and `flysoma status`."""
+    """Prices of the cloud, in any currency, for `flysoma plan --price` and `flysoma status`."""
 
     gpu_hour: Price = 0.0
     cpu_hour: Price = 0.0
@@ -134,7 +158,14 @@ class Prices(_Section):
 
 
 class RunConfig(_Section):
-    """One run: a config applied to one volume. Frozen; unknown keys are refused."""
+    """The config of one run on one volume. Frozen; unknown keys are an error.
+
+    Attributes:
+      image, output: cloud paths of the image, and of everything that the run writes.
+      mask: cloud path of a segmentation that is 0 where there is no tissue.
+      fill_missing: whether missing chunks of the image are read as black.
+      queue: URL of the queue.
+    """
 
     image: str
     output: str
@@ -155,7 +186,7 @@ class RunConfig(_Section):
         return None if value is None else normalize_cloudpath(value)
 
     @model_validator(mode="after")
-    def _apart(self) -> RunConfig:
+    def _output_holds_no_input(self) -> RunConfig:
         for name in ("image", "mask"):
             path = getattr(self, name)
             if path is not None and f"{path}/".startswith(f"{self.output}/"):
@@ -165,7 +196,7 @@ class RunConfig(_Section):
         return self
 
     @model_validator(mode="after")
-    def _leaves_tiles(self) -> RunConfig:
+    def _windows_exceed_margins(self) -> RunConfig:
         for axis in range(3):
             window, margin = self.predict.window_vx[axis], self.predict.margin_vx[axis]
             step = math.ceil(self.locate.resolution_nm[axis] / self.segment.resolution_nm[axis])
@@ -178,19 +209,19 @@ class RunConfig(_Section):
 
     @property
     def content_hash(self) -> str:
-        """sha256 of all that decides the result; queue and prices do not."""
-        return hashlib.sha256(json.dumps(self._decisive(), sort_keys=True).encode()).hexdigest()
+        """sha256 of the keys that determine the result: all but output, queue and prices."""
+        return hashlib.sha256(json.dumps(self._determining(), sort_keys=True).encode()).hexdigest()
 
-    def _decisive(self) -> dict[str, Any]:
+    def _determining(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude={"queue", "output", "prices"})
 
     def to_yaml(self) -> str:
-        """The whole config, defaults filled in."""
+        """Return the config as YAML, with all defaults."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def differences(self, other: RunConfig) -> list[str]:
-        """`key: ours, theirs` for each decisive key in which two configs differ."""
-        ours, theirs = _flat(self._decisive()), _flat(other._decisive())
+        """List the keys that determine the result and differ, with the values of both configs."""
+        ours, theirs = _flat(self._determining()), _flat(other._determining())
         return [
             f"{key}: {ours.get(key)} here, {theirs.get(key)} there"
             for key in sorted(ours.keys() | theirs.keys())
@@ -199,7 +230,7 @@ class RunConfig(_Section):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # thresholds of Liu et al., CVPR 2023, for a U-Net checkpoint of theirs
+    # thresholds of Liu et al., CVPR 2023, for their U-Net
     "published": {
         "segment": {"interior_threshold": 0.98},
         "stitch": {"min_overlap_um3": 0.00512, "single_ratio": 0.4, "dual_ratio": 0.3},
@@ -209,23 +240,30 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def parse_config(text: str, source: str) -> RunConfig:
-    """RunConfig from YAML text; `preset: published` may stand at its top. Raises UserError, one line."""
+    """Parse a RunConfig from YAML text, which may name a preset, as in `preset: published`.
+
+    Args:
+      source: name of the text in error messages.
+
+    Raises:
+      UserError: one line that names every wrong key.
+    """
     values = parse_yaml(text, source, "'image:' and 'output:'")
     preset = values.pop("preset", None)
     if preset is not None:
         if preset not in PRESETS:
             raise UserError(f"{source}: no preset '{preset}'; there is: {', '.join(PRESETS)}")
         values = _merge(PRESETS[preset], values)
-    return validated(RunConfig, values, source)
+    return validate(RunConfig, values, source)
 
 
 def load_config(path: str | Path) -> RunConfig:
-    """RunConfig from a YAML file; raises UserError when it is missing or wrong."""
+    """Parse a RunConfig from a YAML file. Raises UserError if the file is missing or wrong."""
     return parse_config(read_config(path), str(path))
 
 
 def read_config(path: str | Path) -> str:
-    """Text of a config file; raises UserError when it cannot be read."""
+    """Read the text of a config file. Raises UserError if it cannot be read."""
     try:
         return Path(path).read_text()
     except (OSError, UnicodeDecodeError) as err:
@@ -234,7 +272,11 @@ def read_config(path: str | Path) -> str:
 
 
 def parse_yaml(text: str, source: str, expected: str) -> dict[str, Any]:
-    """The keys of a YAML text, as far as they are keys; raises UserError, one line."""
+    """Parse YAML text that is a mapping. Raises UserError, one line, if it is not.
+
+    Args:
+      expected: examples of keys, for the error message.
+    """
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as err:
@@ -245,13 +287,13 @@ def parse_yaml(text: str, source: str, expected: str) -> dict[str, Any]:
     return values
 
 
-def validated(model: type[Config], values: dict[str, Any], source: str) -> Config:
-    """A model from its values; raises UserError, one line that names every wrong key."""
+def validate(model: type[Config], values: dict[str, Any], source: str) -> Config:
+    """Make a model from its values. Raises UserError, one line that names every wrong key."""
     try:
         return model.model_validate(values)
     except ValidationError as err:
-        told = "; ".join(_explain(model, e) for e in err.errors())
-        raise UserError(f"{source}: {told}") from err
+        reasons = "; ".join(_explain(model, e) for e in err.errors())
+        raise UserError(f"{source}: {reasons}") from err
 
 
 def _explain(model: Any, error: Any) -> str:

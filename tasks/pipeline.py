@@ -1,4 +1,4 @@
-"""How a run begins: its config and manifest are written, or compared with those that are there."""
+"""Begin or resume a run: its config and manifest are written, or compared with the existing ones."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .run import Run, predictor
 
 
 def begin(config: RunConfig) -> Run:
-    """Open the run that a config asks for, or begin it. Raises UserError when its output is another config's."""
+    """Begin the run of a config, or open it to resume. Raises UserError if its output belongs to another config."""
     run = Run(config)
-    there = run.store.get("config.yaml")
-    if there is not None:
-        differences = config.differences(parse_config(there.decode(), f"{run.path}/config.yaml"))
+    text = run.store.get("config.yaml")
+    if text is not None:
+        differences = config.differences(parse_config(text.decode(), f"{run.path}/config.yaml"))
         if differences:
             raise UserError(
                 f"{run.path} belongs to a run of another config ({'; '.join(differences)}); "
-                "choose another output, or take back the change"
+                "choose another output, or undo the change"
             )
         run.check_origin()
         return run
-    _ = run.tiles  # what is wrong is said before anything is written
+    _ = run.tiles  # raises UserError before anything is written
     run.store.put_json("manifest.json", _manifest(run))
     run.store.put("config.yaml", config.to_yaml().encode(), "application/yaml")
     return run
@@ -47,11 +47,11 @@ def _manifest(run: Run) -> dict[str, Any]:
 
 
 def _fingerprint(weights: str, classes: int) -> str:
-    """sha256 of a weights file; raises UserError when its network has not the classes that its stage needs."""
+    """Return the sha256 of a weights file. Raises UserError if its network has another number of classes."""
     network = predictor(weights).network
     if len(network.spec.classes) != classes:
         raise UserError(
-            f"{weights} tells {len(network.spec.classes)} classes apart and this stage needs {classes}; "
-            "locate takes a 2-class network, segment one of 3 classes"
+            f"{weights} has {len(network.spec.classes)} classes and this stage needs {classes}; "
+            "locate takes a network of 2 classes, segment one of 3"
         )
     return network.fingerprint

@@ -1,7 +1,7 @@
-"""Copy what a finished run publishes to a place where others read it, with all that they need to trust and use it.
+"""Copy the results of a finished run to a bucket or folder, with a README, checksums and provenance.
 
-Objects are copied as they are stored, compressed or not, or packed into shards. Chunks, meshes and annotations never
-change once a run is finished, so what was copied is noted in `.published/` by portions, and another try goes on there.
+Objects are copied as they are stored, compressed or not, or packed into shards. Chunks, meshes and annotations of a
+finished run do not change, so `.published/` records which batches were copied, and an interrupted copy resumes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .volumes.shards import Pack, packs
 _LARGE = ("somas/", "centroids/", "quality/")
 _SMALL = ("tables/", "report/", "config.yaml", "manifest.json")
 _BATCH = 500  # objects
-_AT_ONCE = 4  # portions that are copied at the same time
-_MANY = 100_000  # objects that are packed into shards without being asked
-_NOTES = ".published/"
-_FORM = f"{_NOTES}form.json"
-_FRAGMENT = re.compile(r"/mesh/.*(:|\.spatial$)")  # what meshes were merged from
-Sum = tuple[str, str, int]  # name, sha256 and bytes of what was written
+_CONCURRENT_BATCHES = 4
+_SHARD_ABOVE = 100_000  # objects
+_RECORDS = ".published/"
+_FORMAT = f"{_RECORDS}form.json"
+_FRAGMENT = re.compile(r"/mesh/.*(:|\.spatial$)")  # from which meshes were merged
+Checksum = tuple[str, str, int]  # name, sha256 and bytes of a written object
 _CORS = [
     {
         "origin": ["*"],
@@ -44,14 +44,14 @@ _CORS = [
 
 
 @dataclass(frozen=True)
-class Terms:
-    """How a run is published.
+class PublishOptions:
+    """Options of `publish`.
 
     Attributes:
       licence: of the data.
-      force: even when the run is not finished.
-      link: opens the result in neuroglancer, if anybody can; goes into the README.
-      sharded: whether chunks, meshes and annotations are packed into shards; None: when there are many.
+      force: publish a run that is not finished.
+      link: URL that opens the result in neuroglancer, for the README; None if no public link works.
+      sharded: pack chunks, meshes and annotations into shards; None: if there are many objects.
     """
 
     licence: str
@@ -61,9 +61,14 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What was published: objects and bytes in all, how many of the run's were copied now, and stages that were not
-    finished."""
+class Published:
+    """The result of `publish`.
+
+    Attributes:
+      objects, bytes: totals at the target.
+      copied: objects of the run that were copied now.
+      unfinished: stages of the run that were not finished.
+    """
 
     objects: int
     bytes: int
@@ -72,87 +77,101 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class _Portion:
-    """Objects of a run that are copied together: their names, the names that they get, and how it is done."""
+class _Batch:
+    """Objects of a run that are copied together: their names, the names at the target, and the function that copies."""
 
     names: Sequence[str]
-    makes: Sequence[str]
-    copy: Callable[[], Sequence[Sum]]
+    targets: Sequence[str]
+    copy: Callable[[], Sequence[Checksum]]
 
     @property
     def key(self) -> str:
-        return hashlib.sha256("\n".join([*self.makes, *self.names]).encode()).hexdigest()[:32]
+        return hashlib.sha256("\n".join([*self.targets, *self.names]).encode()).hexdigest()[:32]
 
 
-def share(run: Run, target: str, terms: Terms, progress: Callable[[int, int], None]) -> Shared:
+def publish(
+    run: Run, target: str, options: PublishOptions, progress: Callable[[int, int], None]
+) -> Published:
     """Copy a run's somas, centroids, tables and report to a cloudpath, and write README and provenance there.
 
     Args:
-      progress: called with objects done and in all.
-    Raises UserError when the run is not finished, unless forced, and where it was published in another form.
+      progress: called with the number of objects done, and the total.
+    Raises:
+      UserError: run and target overlap, the run is not finished and `force` is not set, or the target holds another
+        format.
     """
+    if f"{target}/".startswith(f"{run.path}/") or f"{run.path}/".startswith(f"{target}/"):
+        raise UserError(f"{target} and the run {run.path} overlap; choose another place")
     unfinished = [s.name for s in STAGES if not is_finished(run, s.name)]
-    if unfinished and not terms.force:
+    if unfinished and not options.force:
         raise UserError(
-            f"{run.path} is not finished: {', '.join(unfinished)} to do; go on with 'flysoma run "
-            f"{run.path}/config.yaml', or publish what there is with --force"
+            f"{run.path} is not finished: {', '.join(unfinished)} to do; resume it with 'flysoma run "
+            f"{run.path}/config.yaml', or publish the finished stages with --force"
         )
-    there = RunStore(target)
-    names = [
+    store = RunStore(target)
+    large = [
         name for folder in _LARGE for name in run.store.names(folder) if not _FRAGMENT.search(name)
     ]
     small = [name for prefix in _SMALL for name in run.store.names(prefix)]
-    sharded = _form(there, len(names) > _MANY, terms.sharded)
-    portions, infos = _portions(run, target, names, sharded)
-    total = len(names) + len(small)
-    present = {name for folder in _LARGE for name in there.names(folder)}
-
-    def bring(portion: _Portion) -> tuple[int, Sequence[Sum]]:
-        """How many objects had to be copied, and what is there of them now."""
-        note = f"{_NOTES}{portion.key}.json"
-        noted = there.get_json(note)
-        if noted is not None and present.issuperset(portion.makes):
-            return 0, noted
-        noted = portion.copy()
-        there.put_json(note, noted)
-        return len(portion.names), noted
-
-    sums: list[Sequence[Any]] = []
-    done = copied = 0
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for portion, (new, noted) in zip(portions, pool.map(bring, portions)):
-            sums += noted
-            done, copied = done + len(portion.names), copied + new
-            progress(done, total)
-    sums += [_put(there, name, data) for name, data in infos.items()]
-    sums += _copy(run.path, target, small)
+    sharded = _choose_format(store, len(large) > _SHARD_ABOVE, options.sharded)
+    batches, infos = _batches(run, target, large, sharded)
+    total = len(large) + len(small)
+    checksums, copied = _copy_batches(store, batches, lambda done: progress(done, total))
+    checksums += [_put(store, name, data) for name, data in infos.items()]
+    checksums += _copy(run.path, target, small)
     progress(total, total)
-    about = _provenance(run, terms.licence, unfinished) | {"sharded": sharded}
-    there.put("README.md", _readme(run, target, about, terms.link).encode(), "text/markdown")
-    there.put_json("cors.json", _CORS)
-    listed = "".join(f"{digest}  {name}\n" for name, digest, _ in sorted(map(tuple, sums)))
-    there.put("checksums.sha256", listed.encode(), "text/plain")
-    there.put_json("provenance.json", about)  # last: where it is, everything is
-    return Shared(len(sums), sum(size for *_, size in sums), copied + len(small), unfinished)
+    provenance = _provenance(run, options.licence, unfinished) | {"sharded": sharded}
+    store.put("README.md", _readme(run, target, provenance, options.link).encode(), "text/markdown")
+    store.put_json("cors.json", _CORS)
+    listing = "".join(f"{digest}  {name}\n" for name, digest, _ in sorted(checksums))
+    store.put("checksums.sha256", listing.encode(), "text/plain")
+    store.put_json("provenance.json", provenance)  # last: it marks the copy as complete
+    size = sum(size for *_, size in checksums)
+    return Published(len(checksums), size, copied + len(small), unfinished)
 
 
-def _form(there: RunStore, many: bool, asked: bool | None) -> bool:
-    """Whether shards are made: as was begun there, else as was asked, else where there is much; one form a place."""
-    begun = there.get_json(_FORM)
-    sharded = many if asked is None else asked
-    if begun is None:
-        there.put_json(_FORM, {"sharded": sharded})
-        return sharded
-    if asked not in (None, begun["sharded"]):
+def _copy_batches(
+    store: RunStore, batches: Sequence[_Batch], progress: Callable[[int], None]
+) -> tuple[list[Checksum], int]:
+    """Copy batches that are not at the target yet; return all checksums, and how many objects were copied."""
+    present = {name for folder in _LARGE for name in store.names(folder)}
+
+    def copy(batch: _Batch) -> tuple[int, Sequence[Checksum]]:
+        record = f"{_RECORDS}{batch.key}.json"
+        recorded = store.get_json(record)
+        if recorded is not None and present.issuperset(batch.targets):
+            return 0, [(name, digest, size) for name, digest, size in recorded]
+        checksums = batch.copy()
+        store.put_json(record, checksums)
+        return len(batch.names), checksums
+
+    checksums: list[Checksum] = []
+    done = copied = 0
+    with ThreadPoolExecutor(_CONCURRENT_BATCHES) as pool:
+        for batch, (new, written) in zip(batches, pool.map(copy, batches)):
+            checksums += written
+            done, copied = done + len(batch.names), copied + new
+            progress(done)
+    return checksums, copied
+
+
+def _choose_format(store: RunStore, many: bool, sharded: bool | None) -> bool:
+    """Return whether to write shards: as at the target, else as the user chose, else if there are many objects."""
+    recorded = store.get_json(_FORMAT)
+    if recorded is None:
+        chosen = many if sharded is None else sharded
+        store.put_json(_FORMAT, {"sharded": chosen})
+        return chosen
+    if sharded not in (None, recorded["sharded"]):
         raise UserError(
-            f"{there.cloudpath} holds this {'in shards' if begun['sharded'] else 'without shards'} already; "
-            "choose another place, or the same form with --sharded or --unsharded"
+            f"{store.cloudpath} holds this {'in shards' if recorded['sharded'] else 'without shards'} already; "
+            "choose another place, or the same format with --sharded or --unsharded"
         )
-    return bool(begun["sharded"])
+    return bool(recorded["sharded"])
 
 
 def cors_commands(target: str) -> str | None:
-    """What lets browsers elsewhere read a bucket; None for a folder."""
+    """Return the command that permits browsers to read a bucket; None for a folder."""
     protocol, _, rest = target.partition("://")
     bucket = rest.split("/")[0]
     if protocol == "gs":
@@ -171,52 +190,53 @@ def cors_commands(target: str) -> str | None:
     return None
 
 
-def _portions(
+def _batches(
     run: Run, target: str, names: Sequence[str], sharded: bool
-) -> tuple[list[_Portion], dict[str, bytes]]:
-    """What is copied together, and the infos that are others than the run's."""
-    found, infos, packed = [], {}, set()
+) -> tuple[list[_Batch], dict[str, bytes]]:
+    """Return the batches to copy, and the info files that differ from the run's."""
+    batches: list[_Batch] = []
+    infos: dict[str, bytes] = {}
+    packed: set[str] = set()
     if sharded:
-        shelves, infos = packs(run.store, names)
-        for pack in shelves:
+        all_packs, infos = packs(run.store, names)
+        for pack in all_packs:
             for shard, keys in pack.shards():
-                own = pack.names(keys)
-                packed.update(own)
+                members = pack.names(keys)
+                packed.update(members)
                 copy = partial(_pack, run.path, target, pack, shard, keys)
-                found.append(_Portion(own, [shard], copy))
-    alone = [name for name in names if name not in packed and name not in infos]
-    for start in range(0, len(alone), _BATCH):
-        batch = alone[start : start + _BATCH]
-        found.append(_Portion(batch, batch, partial(_copy, run.path, target, batch)))
-    return found, infos
+                batches.append(_Batch(members, [shard], copy))
+    others = [name for name in names if name not in packed and name not in infos]
+    for start in range(0, len(others), _BATCH):
+        batch = others[start : start + _BATCH]
+        batches.append(_Batch(batch, batch, partial(_copy, run.path, target, batch)))
+    return batches, infos
 
 
-def _pack(source: str, target: str, pack: Pack, shard: str, keys: Sequence[int]) -> list[Sum]:
-    """Make one shard of many objects."""
-    found = CloudFiles(source, progress=False).get(pack.names(keys))
-    content = {item["path"]: item["content"] for item in found}
-    _check_there(source, content)
+def _pack(source: str, target: str, pack: Pack, shard: str, keys: Sequence[int]) -> list[Checksum]:
+    """Write one shard of many objects."""
+    objects = CloudFiles(source, progress=False).get(pack.names(keys))
+    content = {item["path"]: item["content"] for item in objects}
+    _check_complete(source, content)
     return [_put(RunStore(target), shard, pack.shard(keys, content))]
 
 
-def _put(there: RunStore, name: str, data: bytes) -> Sum:
-    there.put(name, data)
+def _put(store: RunStore, name: str, data: bytes) -> Checksum:
+    store.put(name, data)
     return name, hashlib.sha256(data).hexdigest(), len(data)
 
 
-def _check_there(source: str, content: Mapping[str, bytes | None]) -> None:
-    lost = next((name for name, data in content.items() if data is None), None)
-    if lost is not None:
-        raise UserError(f"{source}/{lost} is gone; make it anew before it is published")
+def _check_complete(source: str, content: Mapping[str, bytes | None]) -> None:
+    missing = next((name for name, data in content.items() if data is None), None)
+    if missing is not None:
+        raise UserError(f"{source}/{missing} is missing; recreate it before you publish the run")
 
 
-def _copy(source: str, target: str, names: Sequence[str]) -> list[Sum]:
+def _copy(source: str, target: str, names: Sequence[str]) -> list[Checksum]:
     """Copy objects as they are stored."""
-    found = CloudFiles(source, progress=False).get(list(names), raw=True) if names else []
-    _check_there(source, {item["path"]: item["content"] for item in found})
-    there = CloudFiles(target, progress=False)
+    objects = CloudFiles(source, progress=False).get(list(names), raw=True) if names else []
+    _check_complete(source, {item["path"]: item["content"] for item in objects})
     try:
-        there.puts(found, raw=True)
+        CloudFiles(target, progress=False).puts(objects, raw=True)
     except OSError as err:
         raise UserError(f"cannot write under {target}: {err.strerror or err}") from err
     on_disk = local_folder(target) is not None
@@ -227,7 +247,7 @@ def _copy(source: str, target: str, names: Sequence[str]) -> list[Sum]:
             hashlib.sha256(item["content"]).hexdigest(),
             len(item["content"]),
         )
-        for item in found
+        for item in objects
     ]
 
 
@@ -236,7 +256,7 @@ def _state(run: Run, stage: str) -> dict[str, Any]:
 
 
 def _provenance(run: Run, licence: str, unfinished: list[str]) -> dict[str, Any]:
-    """What was done to what, by which code, and how long it took."""
+    """Return the input, config, code versions and times of a run."""
     stages = {stage.name: _state(run, stage.name) for stage in STAGES}
     return {
         **run.store.get_json("manifest.json"),
@@ -252,32 +272,32 @@ def _provenance(run: Run, licence: str, unfinished: list[str]) -> dict[str, Any]
     }
 
 
-def _readme(run: Run, target: str, about: dict[str, Any], link: str | None) -> str:
-    """What somebody needs who finds this place."""
-    warned = (
-        "**Not finished**: " + ", ".join(about["unfinished"]) + "\n\n"
-        if about["unfinished"]
+def _readme(run: Run, target: str, provenance: dict[str, Any], link: str | None) -> str:
+    """Return the README of a published run."""
+    warning = (
+        "**Not finished**: " + ", ".join(provenance["unfinished"]) + "\n\n"
+        if provenance["unfinished"]
         else ""
     )
-    opened = f"[in neuroglancer]({link})" if link else f"`flysoma view {target}`"
-    version = about["versions"]["flysoma"]
+    how = f"[in neuroglancer]({link})" if link else f"`flysoma view {target}`"
+    version = provenance["versions"]["flysoma"]
     return f"""# Somas
 
-{warned}{about["somas"]} cell bodies in `{run.config.image}`, found by flysoma {version}.
-Licence: {about["licence"]}.
+{warning}{provenance["somas"]} cell bodies in `{run.config.image}`, found by flysoma {version}.
+Licence: {provenance["licence"]}.
 
-Open it {opened}.
+Open it {how}.
 
 | | |
 | --- | --- |
 | `somas/` | neuroglancer precomputed segmentation with meshes, skeletons and properties |
 | `centroids/` | an ellipsoid for each soma, precomputed annotations |
-| `quality/` | a box for each block: somas, disagreements at its seams, missing image |
+| `quality/` | a box for each block: number of somas, mismatches at its seams, missing image voxels |
 | `tables/somas.parquet`, `.csv` | a row for each soma; `tables/columns.json` says what each column means |
-| `tables/cave_nucleus_detection.csv` | the same with the names of CAVE's table |
+| `tables/cave_nucleus_detection.csv` | the same with the column names of CAVE's nucleus table |
 | `report/index.html` | figures |
-| `provenance.json` | config, code, sha256 of weights and of the image's info, hours |
-| `checksums.sha256` | sha256 of every object as it is stored, compressed ones in their compressed form |
+| `provenance.json` | config, code versions, sha256 of the weights and of the image's info, hours |
+| `checksums.sha256` | sha256 of every object as it is stored, compressed or not |
 
 ```python
 import pandas as pd
@@ -285,5 +305,5 @@ import pandas as pd
 somas = pd.read_parquet("{target}/tables/somas.parquet")
 ```
 
-A link for another viewer than {PUBLIC_VIEWER}: `flysoma view {target} --link URL`.
+Link for a viewer other than {PUBLIC_VIEWER}: `flysoma view {target} --link URL`.
 """

@@ -1,6 +1,6 @@
-"""What every stage of a run shares: its config, its store, its layers and grids; and what a stage is.
+"""What the stages of a run share: its config, store, layers, grids and tissue.
 
-torch and cloudvolume are imported by what uses them: the state of a run is told without.
+torch and cloudvolume are imported where they are used, so that the state of a run can be shown without them.
 """
 
 from __future__ import annotations
@@ -8,25 +8,28 @@ from __future__ import annotations
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .. import __version__
 from ..axes import Nm3, Vec3
 from ..errors import UserError
-from ..models.networks.shipped import find_weights, fingerprint
+from ..models.networks.weights_files import find_weights, fingerprint
 from .config import RunConfig, parse_config
 from .store import RunStore
-from .volumes.geometry import BlockGrid, Box, vec3, voxels
-from .volumes.tiles import Tiles
+from .volumes.geometry import Block, BlockGrid, Box, to_voxels, vec3
+from .volumes.tiles import Tiles, blocks_near
 
 if TYPE_CHECKING:
-    from ..models.inference.windows import Predictor
+    from ..models.inference.predictor import Predictor
     from .volumes.image import ImageLayer
     from .volumes.labels import LabelLayer
+    from .volumes.tissue import Tissue
 
-ID_BITS = 20  # a block's own labels take the low bits of an id, the block's index the rest
+ID_BITS = 20  # low bits of an id: a block's own labels; the other bits: the block's index
 
 
 class Run:
-    """One config applied to one volume; everything it makes lies under one cloud path."""
+    """One config applied to one volume; all its output lies under one cloud path."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -35,7 +38,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str) -> Run:
-        """The run whose config.yaml lies at a path. Raises UserError when there is none."""
+        """Open the run whose config.yaml lies at a path. Raises UserError if there is none."""
         store = RunStore(path)
         text = store.get("config.yaml")
         if text is None:
@@ -46,23 +49,25 @@ class Run:
         return cls(config.model_copy(update={"output": store.cloudpath}))
 
     def check_origin(self) -> None:
-        """Raise UserError when this is not the flysoma that the run was begun with, or the weights are others."""
-        begun = self.store.get_json("manifest.json") or {}
-        before = begun.get("versions", {}).get("flysoma", "of no known version")
-        if before != __version__:
+        """Raise UserError if the run was begun with another version of flysoma or with other weights."""
+        manifest = self.store.get_json("manifest.json") or {}
+        version = manifest.get("versions", {}).get("flysoma", "of no known version")
+        if version != __version__:
             raise UserError(
-                f"{self.path} was begun with flysoma {before} and this is {__version__}; "
-                "go on with that one, or choose another output"
+                f"{self.path} was begun with flysoma {version} and this is {__version__}; "
+                "resume it with that version, or choose another output"
             )
-        for name, digest in begun["weights_sha256"].items():
+        for name, digest in manifest["weights_sha256"].items():
             weights = getattr(self.config, name).weights
             if fingerprint(find_weights(weights)) != digest:
                 raise UserError(
-                    f"{weights} is not the file that {self.path} was begun with; put it back, or choose another output"
+                    f"{weights} is not the file that {self.path} was begun with; "
+                    "restore that file, or choose another output"
                 )
 
     @cached_property
     def image(self) -> ImageLayer:
+        """The image that the run reads."""
         from .volumes.image import ImageLayer
 
         return ImageLayer(self.config.image, self.config.fill_missing)
@@ -73,9 +78,23 @@ class Run:
 
     @cached_property
     def somas(self) -> LabelLayer:
+        """The segmentation that the run writes."""
         from .volumes.labels import LabelLayer
 
         return LabelLayer(self.somas_path)
+
+    @cached_property
+    def tissue(self) -> Tissue:
+        """Where the volume has tissue."""
+        from .volumes.tissue import Tissue
+
+        return Tissue(self.config.image, self.config.mask)
+
+    @cached_property
+    def tissue_tiles(self) -> np.ndarray:
+        """Which tiles may hold tissue: bool, one value per tile, z, y, x."""
+        bounds, resolution_nm = self.segment_grid.bounds, self.config.segment.resolution_nm
+        return self.tissue.tiles(self.tiles.fine, bounds, resolution_nm)
 
     @cached_property
     def locate_grid(self) -> BlockGrid:
@@ -89,32 +108,44 @@ class Run:
 
     @cached_property
     def tiles(self) -> Tiles:
-        """What both networks see, tile by tile."""
+        """The tiles in which both networks see the volume."""
         chunks_nm = self.image.chunks_nm(self.config.segment.resolution_nm)
         return Tiles.of(self.config, self.locate_grid.bounds, self.segment_grid.bounds, chunks_nm)
 
+    @cached_property
+    def blocks_near_tissue(self) -> list[Block]:
+        """The blocks of the segment grid that can hold a soma: an upper bound of what segment plans."""
+        grid = self.segment_grid
+        return [grid[index] for index in blocks_near(self.tissue_tiles, self.tiles.fine, grid)]
+
     def predict_box(self, index: int) -> Box:
-        """The voxels, as the segmentation network has them, of a block of tiles."""
+        """Return the box of a block of tiles, in voxels of the segmentation network."""
         tiles = self.tiles.in_block(index)
-        first, past = self.tiles.fine.owned(tiles[0])[0], self.tiles.fine.owned(tiles[-1])[1]
+        first, past = (
+            self.tiles.fine.tile_bounds(tiles[0])[0],
+            self.tiles.fine.tile_bounds(tiles[-1])[1],
+        )
         return Box.from_zyx(first, past, self.segment_grid.bounds.lo)
 
     @cached_property
     def overlap_vx(self) -> Vec3:
-        """Half the thickness of the slabs in which neighbours are compared, voxels."""
-        half = voxels(self.config.stitch.overlap_nm, self.config.segment.resolution_nm)
+        """Half the thickness, in voxels, of the slabs in which neighbouring blocks are compared."""
+        half = to_voxels(self.config.stitch.overlap_nm, self.config.segment.resolution_nm)
         return vec3([min(a, b) for a, b in zip(half, self.segment_grid.halo)])
 
     def _grid(self, resolution_nm: Nm3, block: Vec3, halo_nm: float) -> BlockGrid:
-        return BlockGrid(
-            self.image.working_bounds(resolution_nm), block, voxels(halo_nm, resolution_nm)
-        )
+        bounds = self.image.working_bounds(resolution_nm)
+        return BlockGrid(bounds, block, to_voxels(halo_nm, resolution_nm))
 
 
 @lru_cache(maxsize=4)
-def predictor(weights: str, lasting: bool = False) -> Predictor:
-    """The network of a stage, loaded once in each process; `lasting`: for many windows."""
-    from ..models.inference.windows import Predictor  # which bring in torch
+def predictor(weights: str, allow_compile: bool = False) -> Predictor:
+    """Load a network, once per process.
+
+    Args:
+      allow_compile: whether the network sees enough windows to make compiling it worthwhile.
+    """
+    from ..models.inference.predictor import Predictor  # imports torch
     from ..models.networks.weights import load_network
 
-    return Predictor(load_network(weights), lasting=lasting)
+    return Predictor(load_network(weights), allow_compile=allow_compile)

@@ -1,4 +1,4 @@
-"""Small objects under a run's path: receipts, failures, seeds, tables. On disk or in any bucket."""
+"""The store of a run: small objects such as receipts, seeds and tables, on disk or in a bucket."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from ..errors import UserError
 
 _PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 _NUMBERED = re.compile(r"(\d+)\.[a-z]+$")
-_AT_ONCE = 1000  # objects asked for together
-secrets.print = partial(print, file=sys.stderr)  # type: ignore[attr-defined]  # which keys it takes: no output of ours
+_BATCH = 1000  # objects per request for many
+secrets.print = partial(print, file=sys.stderr)  # type: ignore[attr-defined]  # it prints which keys it takes; stdout is ours
 
 
 def normalize_cloudpath(path: str) -> str:
-    """`gs://..`, `s3://..`, `file:///..`, a plain folder, each with or without `precomputed://`.
+    """Normalize `gs://..`, `s3://..`, `file:///..` or a plain folder, each with or without `precomputed://`.
 
-    Local folders become absolute, so that workers started elsewhere agree. Raises UserError for other protocols, and
-    for a path with a password in it.
+    Local folders become absolute, so that the path is valid in workers with another working directory.
+
+    Raises:
+      UserError: another protocol, or a path that contains a password.
     """
     bare = path.removeprefix("precomputed://").rstrip("/")
     if _PASSWORD.search(bare):
@@ -35,8 +37,8 @@ def normalize_cloudpath(path: str) -> str:
             f"{_PASSWORD.sub('//...@', path)}: a path is written into everything that a run makes; "
             "take the password out of it and keep it in cloud-volume's secrets"
         )
-    protocol, found, rest = bare.partition("://")
-    if not found:
+    protocol, separator, rest = bare.partition("://")
+    if not separator:
         return "file://" + os.path.abspath(os.path.expanduser(bare))
     if protocol == "file":
         return "file://" + os.path.abspath(os.path.expanduser(rest))
@@ -48,19 +50,20 @@ def normalize_cloudpath(path: str) -> str:
 
 
 def local_folder(cloudpath: str) -> str | None:
-    """The folder behind a file:// path; None when the path lies in a bucket."""
+    """Return the folder of a file:// path; None for a path in a bucket."""
     return cloudpath.removeprefix("file://") if cloudpath.startswith("file://") else None
 
 
 def index_of(path: str) -> int:
-    """The number N of .../N.json."""
+    """Return the number N of .../N.json."""
     return int(path.rsplit("/", 1)[-1].removesuffix(".json"))
 
 
 class RunStore:
-    """Objects of one run, addressed by their path relative to it.
+    """The objects of one run, addressed by their path relative to it.
 
-    One writer an object. Local objects are written beside and renamed, so a killed writer leaves none half done.
+    Each object has one writer. A local object is written to a temporary file and renamed, so a writer that is killed
+    leaves no partial object.
     """
 
     def __init__(self, cloudpath: str) -> None:
@@ -69,13 +72,13 @@ class RunStore:
         self._folder = local_folder(self.cloudpath)
 
     def put(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> None:
-        """Write one object whole; raises UserError when the place cannot be written."""
+        """Write one object. Raises UserError if it cannot be written."""
         self.put_many({path: data}, content_type)
 
     def put_many(
         self, objects: Mapping[str, bytes], content_type: str = "application/octet-stream"
     ) -> None:
-        """Write objects, each whole; into a bucket many at a time."""
+        """Write objects, several at a time in a bucket. Raises UserError if one cannot be written."""
         path = next(iter(objects), "")
         try:
             if self._folder is None:
@@ -83,7 +86,7 @@ class RunStore:
                 self._files.puts(named, content_type=content_type, cache_control="no-cache")
                 return
             for path, data in objects.items():
-                _write_whole(os.path.join(self._folder, path), data)
+                _write_atomically(os.path.join(self._folder, path), data)
         except OSError as err:
             raise UserError(
                 f"cannot write {path} under {self.cloudpath}: {err.strerror or err}; "
@@ -91,75 +94,79 @@ class RunStore:
             ) from err
 
     def get(self, path: str) -> bytes | None:
-        """An object's bytes, or None when there is none."""
+        """Return an object's bytes; None if it does not exist."""
         return self._files.get(path)  # type: ignore[return-value]
 
     def put_json(self, path: str, value: Any) -> None:
-        text = json.dumps(value, indent=1, sort_keys=True, default=_plain)
+        """Write a value, which may hold numpy numbers and arrays, as JSON."""
+        text = json.dumps(value, indent=1, sort_keys=True, default=_json_value)
         self.put(path, text.encode(), "application/json")
 
     def get_json(self, path: str) -> Any:
-        """A JSON object, or None when it is absent or not whole."""
+        """Return a JSON object; None if it does not exist or is not valid."""
         return _parse(self.get(path))
 
     def put_arrays(self, path: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write arrays by name, as npz."""
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
         self.put(path, buffer.getvalue())
 
     def get_arrays(self, path: str) -> dict[str, np.ndarray] | None:
+        """Return the arrays of an object; None if it does not exist."""
         data = self.get(path)
         return None if data is None else _arrays(data)
 
     def get_many(self, paths: Iterable[str]) -> dict[str, bytes | None]:
-        """Objects' bytes by their paths; None where there is none."""
-        if self._folder is not None:  # without the threads that hide a bucket's latency
+        """Return the bytes of objects by path; None for those that do not exist."""
+        if self._folder is not None:  # a folder needs no threads to hide latency
             return {path: _read(os.path.join(self._folder, path)) for path in paths}
         paths = list(paths)
         return {item["path"]: item["content"] for item in self._files.get(paths)} if paths else {}
 
     def get_many_arrays(self, paths: Iterable[str]) -> Iterator[dict[str, np.ndarray]]:
-        """What `put_arrays` wrote, of many objects in their order; none may be absent."""
+        """Yield the arrays of objects, which must exist, in order."""
         paths = list(paths)
-        for start in range(0, len(paths), _AT_ONCE):
-            some = paths[start : start + _AT_ONCE]
-            found = self.get_many(some)
+        for start in range(0, len(paths), _BATCH):
+            some = paths[start : start + _BATCH]
+            objects = self.get_many(some)
             for path in some:
-                data = found[path]
-                assert data is not None, f"{path} is gone though its task has a receipt"
+                data = objects[path]
+                assert data is not None, f"{path} is missing and its task has a receipt"
                 yield _arrays(data)
 
     def names(self, prefix: str) -> list[str]:
-        """Paths of all objects below a prefix, sorted."""
+        """Return the paths of all objects below a prefix, sorted."""
         return sorted(self._files.list(prefix))
 
     def indices(self, folder: str) -> set[int]:
-        """The numbers N for which FOLDER/N.ext exists."""
-        found = (_NUMBERED.search(name) for name in self.names(folder.rstrip("/") + "/"))
-        return {int(match.group(1)) for match in found if match}
+        """Return the numbers N for which FOLDER/N.ext exists."""
+        matches = (_NUMBERED.search(name) for name in self.names(folder.rstrip("/") + "/"))
+        return {int(match.group(1)) for match in matches if match}
 
     def get_jsons(self, paths: Iterable[str]) -> dict[str, Any]:
-        """Many JSON objects at once; those absent or not whole are left out."""
-        found = {path: _parse(data) for path, data in self.get_many(paths).items()}
-        return {path: value for path, value in found.items() if value is not None}
+        """Return JSON objects by path, without those that do not exist or are not valid."""
+        values = {path: _parse(data) for path, data in self.get_many(paths).items()}
+        return {path: value for path, value in values.items() if value is not None}
 
     def delete(self, paths: Iterable[str]) -> None:
+        """Delete objects, if they exist."""
         paths = list(paths)
         if paths:
             self._files.delete(paths)
 
 
-def _write_whole(path: str, data: bytes) -> None:
+def _write_atomically(path: str, data: bytes) -> None:
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=folder, prefix=".part-")
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".part-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
     except BaseException:
-        os.unlink(beside)
+        os.unlink(temporary)
         raise
 
 
@@ -183,7 +190,7 @@ def _parse(data: bytes | None) -> Any:
         return None
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

@@ -2,7 +2,8 @@
 
 import torch
 
-from flysoma.models.networks.weights import Network, NetworkSpec, save_network
+from flysoma.models.networks.network import Network, NetworkSpec
+from flysoma.models.networks.weights import save_network
 
 LOCATE = ("background", "core"), (240.0, 64.0, 64.0)
 SEGMENT = ("background", "interior", "boundary"), (40.0, 64.0, 64.0)

@@ -1,19 +1,21 @@
-"""What all tests share: two torch threads, and real data where it lies beside the repository."""
+"""Fixtures that all tests share: torch threads, the volume of five balls and its run, real data where there is any."""
 
 import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure():
-    """Keep a test run to two cores, here and in the worker processes that tests start."""
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    """Limit a test run to two threads in all, here and in the worker processes that tests start."""
+    threads = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
+    os.environ.setdefault("OMP_NUM_THREADS", threads)
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(threads))
 
 
 def shared_data(relpath: str) -> Path:
@@ -47,21 +49,39 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def made_once(tmp_path_factory, name, make):
+    """The folder NAME of this test run, filled by `make(folder)` in whichever process asks first."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # the processes of a parallel run share it
+    folder, done = base / name, base / f"{name}.done"
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def volume(tmp_path_factory):
     """Five bright balls: folder, true labels, weights by stage."""
-    from five_balls import make_volume
+    from five_balls import make_volume, true_labels, weights_in
 
-    return make_volume(tmp_path_factory.mktemp("volume"))
+    folder = made_once(tmp_path_factory, "volume", make_volume)
+    return folder, true_labels(), weights_in(folder)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(volume):
+def undisturbed(tmp_path_factory, volume):
     """A run through 27 blocks with one worker process."""
     from five_balls import flysoma, write_config
 
-    done = flysoma("run", write_config(volume, "blocks", 64), "--workers", "1")
-    assert done.returncode == 0, done.stderr
+    def run(folder):
+        done = flysoma("run", write_config(volume, "blocks", 64), "--workers", "1")
+        assert done.returncode == 0, done.stderr
+
+    made_once(tmp_path_factory, "undisturbed", run)
     return volume[0] / "blocks"
 
 

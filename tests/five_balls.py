@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import yaml
@@ -10,7 +11,8 @@ from bright_networks import LOCATE, SEGMENT, brightness_network
 from cloudfiles import CloudFiles
 
 from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import LabelLayer, create_layer, write_array
+from flysoma.tasks.volumes.labels import LabelLayer
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 OFFSET = (17, -9, 30)
 RESOLUTION = (64, 64, 40)
@@ -33,20 +35,21 @@ def write_image(path):
     """The balls as a precomputed image."""
     box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, SHAPE[::-1])))
     create_layer(path, "image", "uint8", RESOLUTION, box)
-    write_array(path, np.where(true_labels() > 0, 210, 40).astype(np.uint8))
+    fill_layer(path, np.where(true_labels() > 0, 210, 40).astype(np.uint8))
 
 
 def make_volume(folder):
-    """The image in a folder, and the files of two networks."""
+    """Write the image into a folder, and the files of two networks; returns the folder, true labels and weights."""
     write_image(f"file://{folder}/em")
-    return (
-        folder,
-        true_labels(),
-        {
-            "locate": brightness_network(folder / "locate.safetensors", *LOCATE),
-            "segment": brightness_network(folder / "segment.safetensors", *SEGMENT),
-        },
-    )
+    weights = weights_in(folder)
+    brightness_network(Path(weights["locate"]), *LOCATE)
+    brightness_network(Path(weights["segment"]), *SEGMENT)
+    return folder, true_labels(), weights
+
+
+def weights_in(folder):
+    """Paths of the weights of both networks, by stage."""
+    return {role: f"{folder}/{role}.safetensors" for role in ("locate", "segment")}
 
 
 def write_config(volume, name, block, **values):

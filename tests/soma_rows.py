@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flysoma.analysis.morphology.shapes import nearest_neighbours
+from flysoma.analysis.morphology.spatial import nearest_distances
 from flysoma.analysis.tables.somas import soma_table
 
 
@@ -34,7 +34,7 @@ def make_somas(n: int, size_um=(60.0, 50.0, 40.0), seed: int = 0) -> pd.DataFram
     frame["confidence"] = rng.uniform(0.7, 1.0, n)
     frame["n_seeds"] = 1
     frame["neurites"] = 1
-    frame["nearest_nm"] = nearest_neighbours(centre)
+    frame["nearest_nm"] = nearest_distances(centre)
     frame["touches_edge"] = rng.random(n) < 0.2
     frame["crosses_seam"] = rng.random(n) < 0.3
     frame["suspicious"] = rng.random(n) < 0.05

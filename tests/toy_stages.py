@@ -1,7 +1,7 @@
-"""Stages that compute nothing and misbehave as they are told; as a script, a worker or a coordinator of them.
+"""Stages that compute nothing and fail on request; as a script, a worker or a coordinator of them.
 
 A run's `toy.json` says what each task of stage `first` does: {"3": ["raise", "ValueError"], "4": ["sleep", 8]}. The
-stage `second` has one task. Every execution leaves an object below `executions/`.
+stage `second` has one task. Every execution writes an object below `executions/`.
 """
 
 import os
@@ -13,7 +13,7 @@ from flysoma.errors import UserError
 from flysoma.tasks.fleet import coordinator, status, worker
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages import catalog
-from flysoma.tasks.stages.stage import Stage
+from flysoma.tasks.stages.stage import SimpleStage, Stage
 
 ERRORS = {
     "ValueError": ValueError,
@@ -41,24 +41,24 @@ class First(Stage):
         store.put(f"executions/{index}-{uuid.uuid4()}", b"")
         match data:
             case ["raise", kind]:
-                raise ERRORS[kind]("as told")
+                raise ERRORS[kind]("as requested")
             case ["raise", kind, times] if len(store.names(f"executions/{index}-")) <= times:
-                raise ERRORS[kind]("as told")
+                raise ERRORS[kind]("as requested")
             case ["sleep", seconds]:
                 time.sleep(seconds)
             case ["exit", times] if len(store.names(f"executions/{index}-")) <= times:
                 os._exit(9)
         return f"result of {index}".encode()
 
-    def write(self, index, found):
-        self.run.store.put(f"out/{index}", found)
+    def write(self, index, result):
+        self.run.store.put(f"out/{index}", result)
         return {"voxels": 1}
 
     def finish(self):
         return {"sum": len(self.run.store.names("out/"))}
 
 
-class Second(Stage):
+class Second(SimpleStage):
     name = "second"
     gpu = False
 
@@ -70,19 +70,20 @@ class Second(Stage):
 
 
 def install(patch=setattr):
-    """Make these the stages of every run."""
+    """Replace the stages of every run by these."""
     for module in (catalog, coordinator, status):
         patch(module, "STAGES", [First, Second])
 
 
-def toy_run(path, tasks, **what):
-    """A run of so many tasks; what: by index, with an underscore before."""
-    run = Run.open(_config(path))
-    run.store.put_json("toy.json", {"tasks": tasks} | {k.strip("_"): v for k, v in what.items()})
+def toy_run(path, tasks, **actions):
+    """Begin a run with this many tasks; actions: by index, with an underscore in front."""
+    run = Run.open(_write_config(path))
+    toy = {"tasks": tasks} | {name.strip("_"): action for name, action in actions.items()}
+    run.store.put_json("toy.json", toy)
     return run
 
 
-def _config(path):
+def _write_config(path):
     os.makedirs(path, exist_ok=True)
     with open(os.path.join(path, "config.yaml"), "w") as file:
         file.write(f"image: {path}-em\noutput: {path}\n")
@@ -95,7 +96,7 @@ if __name__ == "__main__":
     if verb == "work":
         numbers = dict(zip(options[::2], map(float, options[1::2])))
         lease = int(numbers.pop("lease_s", 120))
-        worker.work(queue, worker.Habits(lease_s=lease, **numbers))
+        worker.work(queue, worker.WorkerOptions(lease_s=lease, **numbers))
     else:
-        orders = coordinator.Orders(gpu=queue, workers=0)
-        coordinator.execute_run(Run.open(options[0]), orders, lambda *_: None, print)
+        run_options = coordinator.RunOptions(gpu=queue, workers=0)
+        coordinator.execute_run(Run.open(options[0]), run_options, lambda *_: None, print)

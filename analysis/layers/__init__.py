@@ -1,1 +1,1 @@
-"""Neuroglancer annotation layers, segment properties and links to neurons."""
+"""Neuroglancer annotation layers and segment properties."""

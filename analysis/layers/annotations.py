@@ -1,9 +1,9 @@
-"""Neuroglancer annotation layers for any number of annotations: of somas, an ellipsoid each, linked to its segment.
+"""Neuroglancer annotation layers, and the layer of somas: an ellipsoid for each soma, linked to its segment.
 
-Format: precomputed annotations, version 1, unsharded. Neuroglancer draws from the spatial index, level by
-level, as far as the zoom allows. Level 0 is one cell over the volume. In each level every annotation that is
-left is emitted with probability min(1, limit / most annotations left in a cell), so that each level is an
-even sample; the rest go to the smaller cells of the next level.
+Format: precomputed annotations, version 1, unsharded. Neuroglancer draws the levels of the spatial index that suit the
+zoom. Level 0 has one cell that covers the volume. Each level contains every remaining annotation with probability
+min(1, limit / largest number of remaining annotations in a cell), so that it is a uniform sample; the others are
+distributed over the smaller cells of the next level.
 """
 
 from __future__ import annotations
@@ -17,20 +17,11 @@ import numpy as np
 import pandas as pd
 
 from ...axes import Nm3
-from ..tables.somas import soma_table
+from ..tables.somas import column_description, soma_table
 
 RELATIONSHIP = "soma"
-PROPERTIES: dict[str, str] = {
-    "volume_um3": "volume, um3",
-    "equivalent_diameter_um": "diameter of a sphere of that volume, um",
-    "sphericity": "1 for a sphere",
-    "confidence": "mean certainty of the network, 0 to 1",
-    "nearest_nm": "distance to the nearest other soma, nm",
-}
-_FLAGS: dict[str, str] = {
-    "touches_edge": "1 when it reaches the volume's edge",
-    "suspicious": "1 when a guard kept stitching from joining it with something",
-}
+PROPERTIES = ("volume_um3", "equivalent_diameter_um", "sphericity", "confidence", "nearest_nm")
+_FLAGS = ("touches_edge", "suspicious")
 _RECORD = np.dtype(
     [
         ("centre", "<f4", 3),
@@ -41,8 +32,8 @@ _RECORD = np.dtype(
     ]
 )
 _MAX_LEVELS = 12
-# colour says the size, from dark blue (2 um) to yellow (8 um); suspicious somas are red. In sections it is faint,
-# so that the segments show through
+# The colour encodes the diameter, from dark blue (2 um) to yellow (8 um); suspicious somas are red. Annotations are
+# nearly transparent in sections, so that the segments remain visible.
 SHADER = """#uicontrol bool in_3d checkbox(default=true)
 #uicontrol float smallest slider(min=0, max=12, default=2)
 #uicontrol float largest slider(min=0, max=12, default=8)
@@ -58,15 +49,15 @@ void main() {
 
 @dataclass(frozen=True)
 class Annotations:
-    """The annotations of a layer, one a row.
+    """The annotations of a layer, one per row.
 
     Attributes:
-      kind: neuroglancer's name of their type.
-      records: as they are encoded.
-      ids: of each.
-      box_nm: centre and half the extent (both n, 3; x, y, z) of the box around each.
-      properties: id, type and description of each property, as the info has them.
-      related: name of the relationship to a segment that has the annotation's id, or none.
+      kind: annotation type of neuroglancer.
+      records: encoded annotations, a structured array.
+      ids: their ids.
+      box_nm: centre and half the extent of their bounding boxes, both n, 3; x, y, z.
+      properties: id, type and description of each property, as in the info.
+      related: name of the relationship to the segment with the same id, or None.
     """
 
     kind: str
@@ -80,24 +71,27 @@ class Annotations:
 def annotation_files(
     frame: pd.DataFrame, lower_nm: Nm3, upper_nm: Nm3, *, limit: int = 1000, seed: int = 0
 ) -> dict[str, bytes]:
-    """Relative path to content of a layer of somas; the same arguments give the same bytes.
+    """Return the files of a layer of somas by relative path; equal arguments give equal bytes.
 
     Args:
-      frame: the table of somas; see `tables.COLUMNS`. May be empty.
-      lower_nm, upper_nm: the volume, x, y, z.
-      limit: about how many annotations a cell of the spatial index holds.
-      seed: of the random order and the random choice of levels.
+      frame: table of somas; see `tables.somas.COLUMNS`. May be empty.
+      lower_nm, upper_nm: corners of the volume, x, y, z.
+      limit: approximate maximum number of annotations in a cell of the spatial index.
+      seed: seed of the random order and of the random choice of levels.
     """
     table = soma_table(frame)
     records = _records(table)
-    numbers = [{"id": n, "type": "float32", "description": d} for n, d in PROPERTIES.items()]
-    flags = [{"id": n, "type": "uint8", "description": d} for n, d in _FLAGS.items()]
+    properties = [
+        {"id": name, "type": kind, "description": column_description(name)}
+        for kind, names in (("float32", PROPERTIES), ("uint8", _FLAGS))
+        for name in names
+    ]
     somas = Annotations(
         "ellipsoid",
         records,
         table["id"].to_numpy(np.uint64),
         (records["centre"].astype(np.float64), records["radii"].astype(np.float64)),
-        [*numbers, *flags],
+        properties,
         RELATIONSHIP,
     )
     return layer_files(somas, lower_nm, upper_nm, limit=limit, seed=seed)
@@ -106,26 +100,28 @@ def annotation_files(
 def layer_files(
     layer: Annotations, lower_nm: Nm3, upper_nm: Nm3, *, limit: int = 1000, seed: int = 0
 ) -> dict[str, bytes]:
-    """Relative path to content of a whole layer; arguments as for `annotation_files`."""
+    """Return the files of a layer by relative path; arguments as for `annotation_files`."""
     files = {}
     for i, number in enumerate(layer.ids.tolist()):
-        one = slice(i, i + 1)
-        files[f"by_id/{number}"] = layer.records[one].tobytes()
+        row = slice(i, i + 1)
+        files[f"by_id/{number}"] = layer.records[row].tobytes()
         if layer.related:
-            segment = layer.ids[one].astype("<u8").tobytes()
+            segment = layer.ids[row].astype("<u8").tobytes()
             files[f"by_id/{number}"] += np.array(1, "<u4").tobytes() + segment
-            files[f"{layer.related}/{number}"] = _list(layer.records[one], layer.ids[one])
+            files[f"{layer.related}/{number}"] = _encode_list(layer.records[row], layer.ids[row])
     levels = []
     lower, upper = np.array(lower_nm, np.float64), np.array(upper_nm, np.float64)
-    for place, level in enumerate(_levels(layer.box_nm, lower, upper, limit, seed)):
+    for number, level in enumerate(_levels(layer.box_nm, lower, upper, limit, seed)):
         grid, cells = level
         for cell, members in cells.items():
             key = "_".join(str(c) for c in cell)
-            files[f"spatial{place}/{key}"] = _list(layer.records[members], layer.ids[members])
+            files[f"spatial{number}/{key}"] = _encode_list(
+                layer.records[members], layer.ids[members]
+            )
         most = max((len(m) for m in cells.values()), default=0)
         levels.append(
             {
-                "key": f"spatial{place}",
+                "key": f"spatial{number}",
                 "grid_shape": [int(n) for n in grid],
                 "chunk_size": ((upper - lower) / grid).tolist(),
                 "limit": max(most, 1),
@@ -153,26 +149,25 @@ def _info(
 
 
 def _records(table: pd.DataFrame) -> np.ndarray:
-    """One encoded annotation a row. The ellipsoid fills the bounding box in its proportions, at the soma's volume."""
+    """Encode one ellipsoid per row, with the proportions of the bounding box and the volume of the soma."""
     records = np.zeros(len(table), _RECORD)
     records["centre"] = table[["x_nm", "y_nm", "z_nm"]].to_numpy()
     start = table[[f"bb_start_{a}_nm" for a in "xyz"]].to_numpy()
     end = table[[f"bb_end_{a}_nm" for a in "xyz"]].to_numpy()
     half = np.nan_to_num((end - start) / 2.0)
-    whole = 4.0 / 3.0 * np.pi * half.prod(axis=1) * 1e-9
+    inscribed_um3 = 4.0 / 3.0 * np.pi * half.prod(axis=1) * 1e-9  # ellipsoid in the bounding box
     volume = np.nan_to_num(table["volume_um3"].to_numpy())
-    ball = np.cbrt(volume * 3.0 / (4.0 * np.pi)) * 1e3
-    shrink = np.cbrt(volume / np.where(whole > 0, whole, 1.0))
-    records["radii"] = np.where(whole[:, None] > 0, half * shrink[:, None], ball[:, None])
-    for name in PROPERTIES:
-        records[name] = table[name]
-    for name in _FLAGS:
+    ball_radius = np.cbrt(volume * 3.0 / (4.0 * np.pi)) * 1e3
+    has_box = inscribed_um3 > 0
+    scale = np.cbrt(volume / np.where(has_box, inscribed_um3, 1.0))
+    records["radii"] = np.where(has_box[:, None], half * scale[:, None], ball_radius[:, None])
+    for name in (*PROPERTIES, *_FLAGS):
         records[name] = table[name]
     return records
 
 
-def _list(records: np.ndarray, ids: np.ndarray) -> bytes:
-    """The count, the annotations, their ids."""
+def _encode_list(records: np.ndarray, ids: np.ndarray) -> bytes:
+    """Encode annotations as their number, the records and the ids."""
     return np.array(len(ids), "<u8").tobytes() + records.tobytes() + ids.astype("<u8").tobytes()
 
 
@@ -183,66 +178,73 @@ def _levels(
     limit: int,
     seed: int,
 ) -> Iterator[tuple[np.ndarray, dict[tuple[int, ...], np.ndarray]]]:
-    """(cells along x, y, z; members of each cell that has any) of each level of the spatial index.
+    """Yield for each level of the spatial index the number of cells along x, y, z and the members of occupied cells.
 
-    What reaches into several cells is a member of each; members are in random order.
+    Annotations that intersect several cells are members of each. Members are in random order.
     """
     random = np.random.default_rng(seed)
-    left = random.permutation(len(box_nm[0]))
+    remaining = random.permutation(len(box_nm[0]))
     grid = np.ones(3, np.int64)
     for level in range(_MAX_LEVELS):
         size = (upper - lower) / grid
-        first, last = _reach(box_nm[0][left], box_nm[1][left], lower, size, grid)
-        who, cell = _spread(first, last)
-        codes = np.ravel_multi_index(tuple(cell.T), tuple(grid)) if len(who) else who
-        most = int(np.bincount(codes).max()) if len(who) else 0
+        first, last = _cell_ranges(box_nm[0][remaining], box_nm[1][remaining], lower, size, grid)
+        row, cell = _expand_ranges(first, last)
+        codes = np.ravel_multi_index(tuple(cell.T), tuple(grid)) if len(row) else row
+        most = int(np.bincount(codes).max()) if len(row) else 0
         share = 1.0 if level == _MAX_LEVELS - 1 else min(1.0, limit / max(most, 1))
-        chosen = random.random(len(left)) < share
+        selected = random.random(len(remaining)) < share
         cells = {}
-        shown = chosen[who]
+        shown = selected[row]
         order = np.argsort(codes[shown], kind="stable")
-        members, of_cell = left[who[shown]][order], codes[shown][order]
-        for part in np.split(np.arange(len(of_cell)), np.flatnonzero(np.diff(of_cell)) + 1):
+        members, member_codes = remaining[row[shown]][order], codes[shown][order]
+        for part in np.split(
+            np.arange(len(member_codes)), np.flatnonzero(np.diff(member_codes)) + 1
+        ):
             if len(part):
-                place = np.unravel_index(int(of_cell[part[0]]), tuple(grid))
-                cells[tuple(int(p) for p in place)] = members[part]
+                index = np.unravel_index(int(member_codes[part[0]]), tuple(grid))
+                cells[tuple(int(i) for i in index)] = members[part]
         if level == 0 and not cells:
-            cells[(0, 0, 0)] = left[:0]
+            cells[(0, 0, 0)] = remaining[:0]
         yield grid, cells
-        left = left[~chosen]
-        if len(left) == 0:
+        remaining = remaining[~selected]
+        if len(remaining) == 0:
             return
-        grid = grid * _halve(size)
+        grid = grid * _divisions(size)
 
 
-def _halve(size: np.ndarray) -> np.ndarray:
-    """Which axes of a cell to cut in two so that cells become cubes: those longer than 0.7 of the longest."""
+def _divisions(size: np.ndarray) -> np.ndarray:
+    """Return 2 for each axis along which to halve a cell, so that cells approach cubes, and 1 for the others."""
     return np.where(size > 0.7 * size.max(), 2, 1)
 
 
-def _reach(
+def _cell_ranges(
     centre: np.ndarray, half: np.ndarray, lower: np.ndarray, size: np.ndarray, grid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First and last cell that each box meets, clamped to the grid."""
+    """Return the first and last cell that each box intersects, clamped to the grid."""
     first = np.floor((centre - half - lower) / size).astype(np.int64)
     last = np.floor((centre + half - lower) / size).astype(np.int64)
     return np.clip(first, 0, grid - 1), np.clip(last, 0, grid - 1)
 
 
-def _spread(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every (row, cell) for rows whose cells run from first to last, in the order of rows."""
+def _expand_ranges(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return all pairs of row and cell, in the order of rows, for the cells from `first` to `last` of each row."""
     count = last - first + 1
     total = count.prod(axis=1)
-    who = np.repeat(np.arange(len(first)), total)
-    step = np.arange(len(who)) - np.repeat(np.cumsum(total) - total, total)
-    ny, nz = count[who, 1], count[who, 2]
-    cell = np.stack([step // (ny * nz), step // nz % ny, step % nz], axis=1) + first[who]
-    return who, cell
+    row = np.repeat(np.arange(len(first)), total)
+    step = np.arange(len(row)) - np.repeat(np.cumsum(total) - total, total)
+    ny, nz = count[row, 1], count[row, 2]
+    cell = np.stack([step // (ny * nz), step // nz % ny, step % nz], axis=1) + first[row]
+    return row, cell
 
 
-def link_layer(source: str, segments: str, in_3d: bool) -> dict[str, Any]:
-    """A neuroglancer layer of these annotations, linked to a segmentation layer by name; drawn in sections only, or
-    in 3D too."""
+def centroids_layer(source: str, segments: str, in_3d: bool) -> dict[str, Any]:
+    """Return the state of the layer of somas.
+
+    Args:
+      source: neuroglancer URL of the annotations.
+      segments: name of the segmentation layer to which they are linked.
+      in_3d: whether to draw them in the 3D panel as well as in sections.
+    """
     return {
         "type": "annotation",
         "name": "centroids",

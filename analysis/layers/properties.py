@@ -1,4 +1,4 @@
-"""Properties of somas for neuroglancer's segment list: label, tags to filter by, numbers to sort and query."""
+"""Segment properties for neuroglancer: labels, tags for filters, and numbers for sorting and queries."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 
 from ..metrics.scores import SIZE_BINS_UM3
-from ..tables.somas import COLUMNS, soma_table
+from ..tables.somas import column_description, soma_table
 
-# neuroglancer allows no space and no # in a tag
+# tags of neuroglancer must not contain spaces or #
 TAGS: dict[str, str] = {
-    "edge": "reaches the volume's edge, so it may be cut",
-    "large": f"over {SIZE_BINS_UM3[1]:g} um3, a sphere of 5 um",
-    "seam": "joined from pieces of several blocks",
-    "small": f"under {SIZE_BINS_UM3[0]:g} um3, a sphere of 3 um",
-    "suspicious": "a guard kept stitching from joining it with something",
+    "edge": "touches the edge of the volume, so that it may be cut",
+    "large": f"larger than {SIZE_BINS_UM3[1]:g} um3, a sphere of 5 um diameter",
+    "seam": "joined across seams between blocks",
+    "small": f"smaller than {SIZE_BINS_UM3[0]:g} um3, a sphere of 3 um diameter",
+    "suspicious": "a guard refused to join it with another object",
 }
 NUMBERS = (
     "volume_um3",
@@ -34,13 +34,12 @@ NOT_MEASURED = -1.0
 
 
 def segment_properties(frame: pd.DataFrame) -> dict[str, Any]:
-    """The info of a precomputed `segment_properties` folder, ready for JSON.
+    """Return the info of a precomputed `segment_properties` folder, ready for JSON.
 
-    JSON knows no NaN: a number that was not measured is -1. What is the same for all somas is left out: there is
-    nothing to sort by, and neuroglancer's histogram of it fails.
+    Missing numbers are -1, because JSON has no NaN. Properties that are equal for all somas are omitted, because
+    neuroglancer fails to draw their histogram.
     """
     table = soma_table(frame)
-    meanings = {c.name: (c.meaning, c.unit) for c in COLUMNS}
     properties: list[dict[str, Any]] = [
         {"id": "label", "type": "label", "values": _labels(table)},
         {
@@ -56,13 +55,12 @@ def segment_properties(frame: pd.DataFrame) -> dict[str, Any]:
         numbers = np.where(np.isnan(values), NOT_MEASURED, values).astype(np.float32)
         if len(np.unique(numbers)) < 2:
             continue
-        meaning, unit = meanings[name]
         properties.append(
             {
                 "id": name,
                 "type": "number",
                 "data_type": "float32",
-                "description": f"{meaning}{', ' + unit if unit else ''} (-1: not measured)",
+                "description": f"{column_description(name)} (-1: not measured)",
                 "values": [float(f"{v:.6g}") for v in numbers],
             }
         )
@@ -80,7 +78,7 @@ def _labels(table: pd.DataFrame) -> list[str]:
 
 
 def _tags(table: pd.DataFrame) -> list[list[int]]:
-    """For each soma the positions in TAGS of those it has, ascending."""
+    """Return the sorted indices into TAGS of the tags of each soma."""
     volume = table["volume_um3"].to_numpy(np.float64)
     has = {
         "edge": table["touches_edge"].to_numpy(bool),

@@ -1,4 +1,4 @@
-"""How a run went, block by block, as a neuroglancer annotation layer: a box for each block."""
+"""Quality of a run in each block, as a neuroglancer annotation layer with a box for each block."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from ...axes import Nm3
 from .annotations import Annotations, layer_files
 
 PROPERTIES: dict[str, tuple[str, str]] = {
-    "somas": ("int32", "somas whose centre lies in the block"),
-    "disagreements": ("int32", "labels that overlap across its upper faces and were not joined"),
-    "missing": ("float32", "share of its image that is black; -1 where nothing was found"),
+    "somas": ("int32", "number of somas whose centroid lies in the block"),
+    "disagreements": (
+        "int32",
+        "number of pairs of labels that overlap at its upper faces but were not joined",
+    ),
+    "missing": ("float32", "share of black voxels in its image; -1 if no soma was segmented"),
 }
 _TYPES = {"int32": "<i4", "float32": "<f4"}
 _RECORD = np.dtype(
@@ -30,11 +33,11 @@ void main() {
 
 
 def quality_files(blocks: pd.DataFrame, lower_nm: Nm3, upper_nm: Nm3) -> dict[str, bytes]:
-    """Relative path to content of the layer; the same arguments give the same bytes.
+    """Return the files of the layer by relative path; equal arguments give equal bytes.
 
     Args:
-      blocks: a row each: index; start_x_nm.., end_x_nm.. of its core; and PROPERTIES.
-      lower_nm, upper_nm: the volume, x, y, z.
+      blocks: one row per block, with its index, start_x_nm.. and end_x_nm.. of its core, and PROPERTIES.
+      lower_nm, upper_nm: corners of the volume, x, y, z.
     """
     records = np.zeros(len(blocks), _RECORD)
     start, end = (
@@ -44,8 +47,8 @@ def quality_files(blocks: pd.DataFrame, lower_nm: Nm3, upper_nm: Nm3) -> dict[st
     for name in PROPERTIES:
         records[name] = blocks[name]
     properties = [
-        {"id": name, "type": kind, "description": words}
-        for name, (kind, words) in PROPERTIES.items()
+        {"id": name, "type": kind, "description": description}
+        for name, (kind, description) in PROPERTIES.items()
     ]
     ids = blocks["index"].to_numpy(np.uint64) + np.uint64(1)
     layer = Annotations(
@@ -59,7 +62,7 @@ def quality_files(blocks: pd.DataFrame, lower_nm: Nm3, upper_nm: Nm3) -> dict[st
 
 
 def quality_layer(source: str) -> dict[str, Any]:
-    """A neuroglancer layer of these boxes, hidden at first."""
+    """Return the state of the layer, which is hidden initially."""
     return {
         "type": "annotation",
         "name": "quality",

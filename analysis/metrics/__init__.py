@@ -1,1 +1,1 @@
-"""How good a segmentation is, compared with a ground truth."""
+"""Scores of a segmentation against ground truth."""

@@ -1,10 +1,9 @@
-"""Which predicted object is which true object, and the average precision that follows.
+"""One-to-one matching of predicted and true objects, and the average precision that follows from it.
 
-Two objects match when their intersection over union reaches a threshold of at least 0.5. Objects of one
-segmentation are disjoint, so above 0.5 an object has at most one partner. At exactly 0.5 it can have two, the
-equal halves of which it consists; halves lie wholly in it and have no other partner. So taking pairs greedily
-gives the largest one-to-one matching, the Hungarian method would find no more, and which half is taken
-changes no count.
+Two objects match if their intersection over union (IoU) reaches a threshold of at least 0.5. The objects of one
+segmentation are disjoint, so that an object has at most one partner above 0.5. At exactly 0.5 it can have two: equal
+halves, which lie inside it and have no other partner. Greedy matching therefore finds as many pairs as the Hungarian
+method, and the choice between two halves does not change any count.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .overlap import Contingency
+from .contingency import Contingency
 
 IOU_THRESHOLDS = tuple(round(0.50 + 0.05 * step, 2) for step in range(10))
 _RECALL_POINTS = np.linspace(0.0, 1.0, 101)
@@ -23,15 +22,15 @@ _EPSILON = 1e-9
 
 @dataclass(frozen=True)
 class Matching:
-    """Objects of a prediction and of the truth, and the pairs of them that may match.
+    """Predicted and true objects, and their one-to-one pairs.
 
     Attributes:
-      pred, pred_voxels: predicted objects that count; what lies in ignored truth is left out.
-      pred_rank: by what they are ranked, the highest first.
-      truth, truth_voxels: true objects that count.
-      pair_pred, pair_truth: positions in `pred` and `truth` of the one-to-one pairs with IoU >= 0.5.
-      pair_iou: their IoU.
-      ignored_pred: predicted objects that are neither right nor wrong.
+      pred, pred_voxels: ids and sizes of the predicted objects that count.
+      pred_rank: score by which they are ranked, highest first.
+      truth, truth_voxels: ids and sizes of the true objects that count.
+      pair_pred, pair_truth: indices into `pred` and `truth` of the one-to-one pairs with IoU >= 0.5.
+      pair_iou: IoU of each pair.
+      ignored_pred: ids of predicted objects that count neither as right nor as wrong.
     """
 
     pred: np.ndarray
@@ -44,30 +43,33 @@ class Matching:
     pair_iou: np.ndarray
     ignored_pred: np.ndarray
 
-    def hits(self, iou: float) -> np.ndarray:
-        """Whether each predicted object matches at an IoU (>= 0.5)."""
-        found = np.zeros(len(self.pred), bool)
-        found[self.pair_pred[self.pair_iou >= iou - _EPSILON]] = True
-        return found
+    def matched_pred(self, iou: float) -> np.ndarray:
+        """Return whether each predicted object matches at an IoU threshold (>= 0.5)."""
+        return self._matched(self.pair_pred, len(self.pred), iou)
 
-    def found(self, iou: float) -> np.ndarray:
-        """Whether each true object is matched at an IoU (>= 0.5)."""
-        found = np.zeros(len(self.truth), bool)
-        found[self.pair_truth[self.pair_iou >= iou - _EPSILON]] = True
-        return found
+    def matched_truth(self, iou: float) -> np.ndarray:
+        """Return whether each true object is matched at an IoU threshold (>= 0.5)."""
+        return self._matched(self.pair_truth, len(self.truth), iou)
+
+    def _matched(self, indices: np.ndarray, n: int, iou: float) -> np.ndarray:
+        matched = np.zeros(n, bool)
+        matched[indices[self.pair_iou >= iou - _EPSILON]] = True
+        return matched
 
     def average_precision(self, iou: float, voxels: tuple[float, float] = (0.0, np.inf)) -> float:
-        """AP as COCO has it: mean over 101 recall points of the best precision at that recall or more.
+        """Return the average precision (AP) as defined by COCO.
 
-        Predictions of one rank enter together, so that ids decide nothing.
+        It is the mean over 101 recall values of the best precision at that recall or above. Predictions of equal rank
+        enter together, so that the order of ids does not matter.
 
         Args:
-          voxels: sizes, lowest and past-highest, to which this AP is confined. A prediction counts there when its
-            partner does; without a partner, when its own size does.
+          iou: IoU threshold of a match.
+          voxels: range of object sizes to which the AP is restricted, upper limit excluded. A prediction is selected
+            by the size of its partner, or by its own size if it has none.
         """
         partner = np.full(len(self.pred), -1)
-        near = self.pair_iou >= iou - _EPSILON
-        partner[self.pair_pred[near]] = self.pair_truth[near]
+        matched = self.pair_iou >= iou - _EPSILON
+        partner[self.pair_pred[matched]] = self.pair_truth[matched]
         size = np.where(partner < 0, self.pred_voxels, np.append(self.truth_voxels, 0)[partner])
         counts = (size >= voxels[0]) & (size < voxels[1])
         truth = int(((self.truth_voxels >= voxels[0]) & (self.truth_voxels < voxels[1])).sum())
@@ -76,12 +78,12 @@ class Matching:
         rank = -self.pred_rank[counts]
         order = np.argsort(rank, kind="stable")
         last = np.append(rank[order][1:] != rank[order][:-1], True)
-        right = np.cumsum(partner[counts][order] >= 0)[last]
-        taken = np.flatnonzero(last) + 1
-        recall = right / truth
-        envelope = np.maximum.accumulate((right / taken)[::-1])[::-1]
-        place = np.searchsorted(recall, _RECALL_POINTS - _EPSILON)
-        return float(np.append(envelope, 0.0)[place].mean())
+        true_positives = np.cumsum(partner[counts][order] >= 0)[last]
+        predictions = np.flatnonzero(last) + 1
+        recall = true_positives / truth
+        envelope = np.maximum.accumulate((true_positives / predictions)[::-1])[::-1]
+        index = np.searchsorted(recall, _RECALL_POINTS - _EPSILON)
+        return float(np.append(envelope, 0.0)[index].mean())
 
 
 def match(
@@ -90,14 +92,15 @@ def match(
     ignore_pred: Iterable[int] = (),
     confidence: Mapping[int, float] | None = None,
 ) -> Matching:
-    """Match the objects of a table whose `a` is the prediction and whose `b` is the truth.
-
-    A true object in `ignore_truth` is neither found nor missed; a prediction that matches no other object
-    and has at least half of its voxels in ignored truth, or is in `ignore_pred`, is neither right nor wrong.
+    """Match the objects of a contingency table.
 
     Args:
-      confidence: ranks the predicted objects; absent ones come last. None: the larger, the higher, as in the
-        published evaluation.
+      table: `a` is the prediction, `b` the truth.
+      ignore_truth: true objects that count neither as found nor as missed. A prediction without a partner is ignored
+        as well if at least half of its voxels lie in them.
+      ignore_pred: predicted objects that count only if they match.
+      confidence: ranks the predicted objects; objects without a confidence come last. None: rank by size, as the
+        published evaluation does.
     """
     pred, pred_voxels = _foreground(*table.sizes_a())
     truth, truth_voxels = _foreground(*table.sizes_b())
@@ -111,8 +114,8 @@ def match(
     inside = np.bincount(row, both.counts * ignored[column], len(pred))
     matched = np.zeros(len(pred), bool)
     matched[row[kept]] = True
-    unjudged = np.isin(pred, np.array(list(ignore_pred), np.uint64))
-    counts = matched | ((2 * inside < pred_voxels) & ~unjudged)
+    ignorable = np.isin(pred, np.array(list(ignore_pred), np.uint64))
+    counts = matched | ((2 * inside < pred_voxels) & ~ignorable)
     rank = pred_voxels.astype(np.float64)
     if confidence is not None:
         rank = np.array([confidence.get(int(i), -np.inf) for i in pred])
@@ -130,8 +133,8 @@ def match(
     )
 
 
-def pooled(matchings: Sequence[Matching]) -> Matching:
-    """One matching for several volumes; ids are those of each volume, so they occur more than once."""
+def pool_matchings(matchings: Sequence[Matching]) -> Matching:
+    """Concatenate the matchings of several volumes; ids of different volumes may coincide."""
     starts = np.cumsum([[0, 0], *([len(m.pred), len(m.truth)] for m in matchings)], axis=0)
     joined = {
         name: np.concatenate([getattr(m, name) for m in matchings])
@@ -144,43 +147,50 @@ def pooled(matchings: Sequence[Matching]) -> Matching:
 
 
 @dataclass(frozen=True)
-class Crowd:
-    """Objects of one segmentation that share one of the other: true ones in a prediction, or the reverse."""
+class Conflict:
+    """One object of a segmentation that corresponds to several objects of the other.
 
-    holder: int
-    held: tuple[int, ...]
+    Attributes:
+      single: id of the one object: a prediction in a merge, a true object in a split.
+      several: ids of the objects of the other segmentation.
+    """
+
+    single: int
+    several: tuple[int, ...]
 
     @property
-    def too_many(self) -> int:
-        return len(self.held) - 1
+    def excess(self) -> int:
+        return len(self.several) - 1
 
 
-def crowds(table: Contingency, matching: Matching, share: float) -> tuple[list[Crowd], list[Crowd]]:
-    """Merges (predictions that hold several true objects) and splits (true objects held by several predictions).
+def find_conflicts(
+    table: Contingency, matching: Matching, share: float
+) -> tuple[list[Conflict], list[Conflict]]:
+    """Find merges (a prediction covers several true objects) and splits (several predictions cover a true object).
 
-    A prediction holds a true object when it has at least `share` of the object's voxels.
+    A prediction covers a true object if it contains at least `share` of its voxels.
     """
     column = np.searchsorted(matching.truth, table.b)
     column = np.minimum(column, max(len(matching.truth) - 1, 0))
-    known = (table.a > 0) & np.isin(table.b, matching.truth)
-    row, column, counts = table.a[known], column[known], table.counts[known]
-    held = counts >= share * matching.truth_voxels[column]
-    preds, truths = row[held], matching.truth[column[held]]
-    return _crowds(preds, truths), _crowds(truths, preds)
+    counted = (table.a > 0) & np.isin(table.b, matching.truth)
+    row, column, counts = table.a[counted], column[counted], table.counts[counted]
+    covered = counts >= share * matching.truth_voxels[column]
+    preds, truths = row[covered], matching.truth[column[covered]]
+    return _conflicts(preds, truths), _conflicts(truths, preds)
 
 
-def _crowds(holders: np.ndarray, held: np.ndarray) -> list[Crowd]:
-    ids, counts = np.unique(holders, return_counts=True)
-    return [Crowd(int(i), tuple(held[holders == i].tolist())) for i in ids[counts > 1]]
+def _conflicts(singles: np.ndarray, partners: np.ndarray) -> list[Conflict]:
+    ids, counts = np.unique(singles, return_counts=True)
+    return [Conflict(int(i), tuple(partners[singles == i].tolist())) for i in ids[counts > 1]]
 
 
 def _one_to_one(row: np.ndarray, column: np.ndarray, iou: np.ndarray) -> np.ndarray:
-    """Positions of the pairs with IoU >= 0.5, each object in one of them at most."""
-    near = np.flatnonzero(iou >= 0.5 - _EPSILON)
-    near = near[np.argsort(-iou[near], kind="stable")]
-    near = near[np.sort(np.unique(row[near], return_index=True)[1])]
-    near = near[np.sort(np.unique(column[near], return_index=True)[1])]
-    return near
+    """Return the indices of pairs with IoU >= 0.5, such that each object occurs in at most one of them."""
+    pairs = np.flatnonzero(iou >= 0.5 - _EPSILON)
+    pairs = pairs[np.argsort(-iou[pairs], kind="stable")]
+    pairs = pairs[np.sort(np.unique(row[pairs], return_index=True)[1])]
+    pairs = pairs[np.sort(np.unique(column[pairs], return_index=True)[1])]
+    return pairs
 
 
 def _foreground(ids: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""How good a segmentation is: every score from one table of shared voxels, so that blocks can be added up."""
+"""Scores of a segmentation, all computed from one contingency table, which adds up over blocks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from .matching import IOU_THRESHOLDS, Matching, crowds
-from .overlap import Contingency
+from .contingency import Contingency, merge
+from .matching import IOU_THRESHOLDS, Matching, find_conflicts
 
-PUBLISHED_MIN_VOXELS = 2000  # Liu et al., CVPR 2023 drop truth that is smaller
-SIZE_BINS_UM3 = (14.0, 65.0)  # spheres of 3 and 5 um
-HELD_SHARE = 0.25  # of a true object's voxels: so much of it in a prediction counts as held
+PUBLISHED_MIN_VOXELS = 2000  # Liu et al., CVPR 2023, discard smaller true objects
+SIZE_BINS_UM3 = (14.0, 65.0)  # spheres of 3 and 5 um diameter
+COVERED_SHARE = 0.25  # a prediction covers a true object if it contains this share of its voxels
 
 
 @dataclass(frozen=True)
 class SizeScores:
-    """Scores of the somas of one size: how many there are, how many are found, average precision."""
+    """Scores of the somas in one size bin: number of true somas, number found, average precision."""
 
     truth: int
     found: int
@@ -29,22 +29,24 @@ class SizeScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of one evaluation; fractions are in 0..1, 1 is perfect unless said otherwise.
+    """All scores of an evaluation. Fractions range from 0 to 1; 1 is perfect unless stated otherwise.
 
     Attributes:
-      truth, predicted: objects that count; truth_ignored, predicted_ignored: objects that do not.
-      precision, recall, f1: objects that match at IoU >= 0.5.
-      centroid_precision, centroid_recall, centroid_f1: true objects that hold a prediction's centroid;
-        None when only a table was given.
-      ap50, ap75, map: average precision at IoU 0.50, 0.75 and its mean over 0.50:0.05:0.95.
-      ap: average precision for each of these IoUs.
-      mean_iou: of the matched pairs.
-      merges, splits: objects too many in one prediction, predictions too many in one object (0 is perfect).
-      dice, jaccard: of the foreground.
-      voi_split, voi_merge, arand: on the truth's foreground (0 is perfect).
-      by_size: of the somas of each bin, named by its limits in um3.
-      boundary_mean_nm, boundary_p95_nm: distance of the surfaces of a matched pair, mean and 95th percentile, each
-        averaged over the pairs; None when only a table was given, or nothing matched.
+      truth, predicted: numbers of objects that count.
+      truth_ignored, predicted_ignored: numbers of objects that do not count.
+      precision, recall, f1: detection of objects at IoU >= 0.5.
+      centroid_precision, centroid_recall, centroid_f1: detection if a true object is found when it contains the
+        centroid of a prediction; None if the centroids are not known.
+      ap50, ap75, map: average precision at IoU 0.50 and 0.75, and its mean over 0.50:0.05:0.95.
+      ap: average precision at each of these IoUs.
+      mean_iou: mean IoU of the matched pairs.
+      merges, splits: excess true objects in predictions, and excess predictions in true objects (0 is perfect).
+      dice, jaccard: overlap of the foregrounds.
+      voi_split, voi_merge, arand: variation of information and adapted Rand error in the true foreground (0 is
+        perfect).
+      by_size: scores of each size bin, named by its limits in um3.
+      boundary_mean_nm, boundary_p95_nm: mean and 95th percentile of the surface distance of a matched pair, averaged
+        over the pairs; None if it is not known or nothing matches.
     """
 
     truth: int
@@ -74,19 +76,19 @@ class Scores:
     boundary_p95_nm: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, ready for JSON."""
+        """Return the scores as numbers ready for JSON."""
         return asdict(self)
 
     def format(self) -> str:
-        """A text table, one score a line."""
+        """Return a text table with one score per line."""
         rows: list[tuple[str, str]] = [
-            ("objects in truth", _count(self.truth, self.truth_ignored)),
-            ("objects predicted", _count(self.predicted, self.predicted_ignored)),
+            ("true objects", _count(self.truth, self.truth_ignored)),
+            ("predicted objects", _count(self.predicted, self.predicted_ignored)),
             ("detection (IoU >= 0.5)", _triple(self.precision, self.recall, self.f1)),
         ]
         if self.centroid_f1 is not None:
-            three = self.centroid_precision, self.centroid_recall, self.centroid_f1
-            rows.append(("detection (centroid)", _triple(*three)))
+            scores = self.centroid_precision, self.centroid_recall, self.centroid_f1
+            rows.append(("detection (centroid)", _triple(*scores)))
         rows += [
             ("AP50, AP75, mAP", f"{self.ap50:.3f}  {self.ap75:.3f}  {self.map:.3f}"),
             ("mean IoU of matches", f"{self.mean_iou:.3f}"),
@@ -97,10 +99,10 @@ class Scores:
         ]
         if self.boundary_mean_nm is not None:
             distance = f"{self.boundary_mean_nm:.0f}  {self.boundary_p95_nm:.0f}"
-            rows.append(("boundary distance, mean, 95 % (nm)", distance))
+            rows.append(("boundary distance: mean, 95th percentile (nm)", distance))
         rows += [
             (
-                f"{name} um3: found, AP50, AP75, mAP",
+                f"{name} um3: found; AP50, AP75, mAP",
                 f"{s.found} of {s.truth}  {s.ap50:.3f}  {s.ap75:.3f}  {s.map:.3f}",
             )
             for name, s in self.by_size.items()
@@ -114,32 +116,30 @@ def score(
     table: Contingency,
     matching: Matching,
     voxel_um3: float,
-    under_centroids: Mapping[int, int] | None = None,
+    truth_at_centroids: Mapping[int, int] | None = None,
     boundaries_nm: np.ndarray | None = None,
 ) -> Scores:
-    """Score a table of shared voxels (`a` the prediction, `b` the truth), for instance a sum over blocks.
+    """Compute all scores from a contingency table, for instance a sum over blocks.
 
-    Foreground and information scores use all truth, ignored or not. Where there is nothing to find and
-    nothing is found, every fraction is 1.
+    Overlap and information scores use all of the truth, including ignored objects. If there is nothing to find and
+    nothing is predicted, every fraction is 1.
 
     Args:
-      matching: of the same table; it knows which true objects are ignored.
+      table: `a` is the prediction, `b` the truth.
+      matching: matching of the objects of this table; defines which true objects are ignored.
       voxel_um3: volume of a voxel.
-      under_centroids: for each predicted object the true label under its centroid.
-      boundaries_nm: n, 2: mean and 95th percentile of the distance of each matched pair's surfaces.
+      truth_at_centroids: true label at the centroid of each predicted object.
+      boundaries_nm: mean and 95th percentile of the surface distance of each matched pair, n, 2.
     """
     ids, _ = table.sizes_b()
     ignored = set(ids[ids > 0].tolist()) - set(matching.truth.tolist())
-    hits = int(matching.hits(0.5).sum())
+    hits = int(matching.matched_pred(0.5).sum())
     ap = {f"{t:.2f}": matching.average_precision(t) for t in IOU_THRESHOLDS}
-    merges, splits = (
-        sum(crowd.too_many for crowd in found) for found in crowds(table, matching, HELD_SHARE)
-    )
+    conflicts = find_conflicts(table, matching, COVERED_SHARE)
+    merges, splits = (sum(conflict.excess for conflict in kind) for kind in conflicts)
     dice, jaccard = foreground_overlap(table)
     voi_split, voi_merge = variation_of_information(table)
-    centroid: tuple[float | None, ...] = (None, None, None)
-    if under_centroids is not None:
-        centroid = _centroid_detection(matching, under_centroids, ignored)
+    centroid = _centroid_detection(matching, truth_at_centroids, ignored)
     boundary: tuple[float | None, ...] = (None, None)
     if boundaries_nm is not None and len(boundaries_nm):
         boundary = tuple(boundaries_nm.mean(axis=0).tolist())
@@ -175,7 +175,7 @@ def score(
 
 
 def foreground_overlap(table: Contingency) -> tuple[float, float]:
-    """Dice and Jaccard of the two foregrounds; 1 when both are empty."""
+    """Return the Dice and Jaccard coefficients of the two foregrounds; 1 if both are empty."""
     pred = int(table.counts[table.a > 0].sum())
     truth = int(table.counts[table.b > 0].sum())
     both = int(table.counts[(table.a > 0) & (table.b > 0)].sum())
@@ -185,10 +185,10 @@ def foreground_overlap(table: Contingency) -> tuple[float, float]:
 
 
 def variation_of_information(table: Contingency) -> tuple[float, float]:
-    """H(prediction | truth) and H(truth | prediction) in bits, over voxels that the truth calls foreground.
+    """Return H(prediction | truth) and H(truth | prediction) in bits, over the voxels of the true foreground.
 
-    The first grows with splits, the second with merges (Meila 2007). Prediction's background counts as one
-    label.
+    The first increases with splits, the second with merges (Meila 2007). The background of the prediction counts as
+    one label.
     """
     n, of_a, of_b, total = _in_truth(table)
     if total == 0:
@@ -199,8 +199,8 @@ def variation_of_information(table: Contingency) -> tuple[float, float]:
 
 
 def adapted_rand_error(table: Contingency) -> float:
-    """1 - F of pairs of voxels, over voxels that the truth calls foreground (SNEMI3D; Arganda-Carreras 2015)."""
-    n, of_a, of_b, total = _in_truth(table)
+    """Return 1 - F of voxel pairs over the true foreground (SNEMI3D; Arganda-Carreras et al., 2015)."""
+    n, of_a, of_b, _ = _in_truth(table)
     together = float((n * (n - 1)).sum())
     in_pred = float((n * (of_a - 1)).sum())
     in_truth = float((n * (of_b - 1)).sum())
@@ -210,7 +210,7 @@ def adapted_rand_error(table: Contingency) -> float:
 
 
 def _in_truth(table: Contingency) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Counts of the pairs in true foreground, the sizes there of both their labels, and the sum."""
+    """Return the pair counts in the true foreground, the sizes of both labels of each pair there, and the total."""
     inside = table.where(table.b > 0)
     ids_a, sizes_a = inside.sizes_a()
     ids_b, sizes_b = inside.sizes_b()
@@ -220,26 +220,28 @@ def _in_truth(table: Contingency) -> tuple[np.ndarray, np.ndarray, np.ndarray, i
 
 
 def drop_small(table: Contingency, min_voxels: int) -> Contingency:
-    """The table with true objects of fewer voxels made background."""
+    """Return the table with smaller true objects turned into background."""
     ids, voxels = table.sizes_b()
     small = np.isin(table.b, ids[voxels < min_voxels])
     dropped = Contingency(table.a, np.where(small, np.uint64(0), table.b), table.counts)
-    nothing = dropped.where(np.zeros(len(table.a), bool))
-    return dropped + nothing
+    return merge([dropped])  # adds up the pairs that coincide now
 
 
 def _centroid_detection(
-    matching: Matching, under: Mapping[int, int], ignored: set[int]
-) -> tuple[float, float, float]:
-    everyone = [*matching.pred.tolist(), *matching.ignored_pred.tolist()]
-    places = [under.get(int(i), 0) for i in everyone]
-    counted = [t for t in places if t not in ignored]
+    matching: Matching, truth_at_centroids: Mapping[int, int] | None, ignored: set[int]
+) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Return precision, recall and F1; predictions whose centroid lies in an ignored object do not count."""
+    if truth_at_centroids is None:
+        return None, None, None
+    predicted = [*matching.pred.tolist(), *matching.ignored_pred.tolist()]
+    labels = [truth_at_centroids.get(int(i), 0) for i in predicted]
+    counted = [t for t in labels if t not in ignored]
     hits = len(set(counted) & set(matching.truth.tolist()))
     return _detection(hits, len(counted), len(matching.truth))
 
 
 def _detection(hits: int, predicted: int, truth: int) -> tuple[float, float, float]:
-    """Precision, recall and F1; all 1 when there is nothing and nothing is predicted."""
+    """Return precision, recall and F1; all are 1 if there are neither true nor predicted objects."""
     if predicted + truth == 0:
         return 1.0, 1.0, 1.0
     return hits / max(predicted, 1), hits / max(truth, 1), 2 * hits / (predicted + truth)
@@ -249,13 +251,13 @@ def _by_size(matching: Matching, voxel_um3: float) -> dict[str, SizeScores]:
     small, large = SIZE_BINS_UM3
     names = (f"< {small:g}", f"{small:g} to {large:g}", f"> {large:g}")
     edges = np.array([0, small, large, np.inf]) / voxel_um3
-    found, scores = matching.found(0.5), {}
+    found, scores = matching.matched_truth(0.5), {}
     for name, low, high in zip(names, edges, edges[1:]):
-        own = (matching.truth_voxels >= low) & (matching.truth_voxels < high)
+        in_bin = (matching.truth_voxels >= low) & (matching.truth_voxels < high)
         ap = [matching.average_precision(t, (low, high)) for t in IOU_THRESHOLDS]
         at_75 = ap[IOU_THRESHOLDS.index(0.75)]
         scores[name] = SizeScores(
-            int(own.sum()), int(found[own].sum()), ap[0], at_75, float(np.mean(ap))
+            int(in_bin.sum()), int(found[in_bin].sum()), ap[0], at_75, float(np.mean(ap))
         )
     return scores
 

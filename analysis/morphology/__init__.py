@@ -1,1 +1,1 @@
-"""The shape of each soma."""
+"""Shape and position measures of somas."""

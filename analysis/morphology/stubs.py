@@ -1,4 +1,4 @@
-"""Where neurites leave a soma, however soon its label ends. Arrays are z, y, x."""
+"""Detect where neurites leave a soma, even if its label ends shortly after. Arrays are z, y, x."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import edt
 import numpy as np
 from scipy import ndimage
 
-from ...axes import Nm3
+from ...axes import Voxel
 
-Ends = Sequence[tuple[bool, bool]]
+Ends = Sequence[
+    tuple[bool, bool]
+]  # for each axis: whether the volume ends at its lower and upper side
 
-_BALL = 0.3  # of the radius of the largest ball inside: balls of that radius fill the body
-_CLEAR = (
-    0.5  # of that radius: so far from them begins what sticks out; the edge of a cube does to 0.41
-)
-_STUB = (
-    0.75  # of that radius: what sticks out so far is a neurite; the corner of a cube does to 0.73
-)
+# The body is the morphological opening of the soma with a ball; a stub is a part that protrudes from it.
+_BALL = 0.3  # radius of the ball, as a share of the radius of the largest inscribed ball
+# distances from the body, as shares of the radius of the ball
+_PROTRUDES = 0.5  # parts farther away are candidates; the edges of a cube reach 0.41
+_STUB = 0.75  # candidates that reach as far are stubs; the corners of a cube reach 0.73
 
 
 @dataclass(frozen=True)
 class Stub:
-    """A neurite as far as the label holds it.
+    """The part of a neurite that belongs to the label of its soma.
 
     Attributes:
-      tip: its voxel that is furthest from the body.
-      base: the middle of where it leaves the body, in voxels.
-      length_nm: from the balls that fill the body to the tip.
+      tip: voxel farthest from the body, z, y, x.
+      base: centre of the cross-section at which it leaves the body, in voxels, z, y, x.
+      length_nm: distance of the tip from the body.
     """
 
     tip: tuple[int, int, int]
@@ -38,36 +38,36 @@ class Stub:
     length_nm: float
 
 
-def stubs(
-    mask: np.ndarray, voxel_nm: Nm3, radius_nm: float, ends: Ends = ((False, False),) * 3
+def find_stubs(
+    mask: np.ndarray, voxel_nm: Voxel, radius_nm: float, ends: Ends = ((False, False),) * 3
 ) -> list[Stub]:
-    """What sticks out of an object too far to be a corner between neighbours, the furthest first.
+    """Find parts that protrude too far to be corners between neighbouring somas, the longest first.
 
     Args:
-      mask: bool, with a voxel of background around the object but where the volume ends.
-      voxel_nm: z, y, x.
-      radius_nm: of the largest ball inside.
-      ends: of each axis, whether the volume ends at its lower and its upper side: the object is taken to go on there.
+      mask: bool, with a margin of one background voxel around the object except where the volume ends.
+      voxel_nm: voxel size, z, y, x.
+      radius_nm: radius of the largest inscribed ball.
+      ends: sides at which the volume ends; the object is assumed to continue there.
     """
     ball = _BALL * radius_nm
-    room = [int(2 * radius_nm / v) + 1 for v in voxel_nm]
-    pads = [(n * low, n * high) for n, (low, high) in zip(room, ends)]
+    margin = [int(2 * radius_nm / v) + 1 for v in voxel_nm]
+    pads = [(n * low, n * high) for n, (low, high) in zip(margin, ends)]
     whole = cc3d.largest_k(np.pad(mask, pads, mode="edge"), k=1, connectivity=26) > 0
     body = edt.edt(whole, anisotropy=voxel_nm, black_border=True) > ball
     if not body.any():
         return []
     body = cc3d.largest_k(body, k=1, connectivity=26) > 0
     own = tuple(slice(a, a + n) for (a, _), n in zip(pads, mask.shape))
-    away = np.where(whole, edt.edt(~body, anisotropy=voxel_nm) - ball, 0)[own]
-    parts = cc3d.connected_components(away > _CLEAR * ball, connectivity=26)
-    found = []
+    distance = np.where(whole, edt.edt(~body, anisotropy=voxel_nm) - ball, 0)[own]
+    parts = cc3d.connected_components(distance > _PROTRUDES * ball, connectivity=26)
+    stubs = []
     for number, box in enumerate(ndimage.find_objects(parts), 1):
         part = parts[box] == number
-        far = np.where(part, away[box], 0)
-        if far.max() < _STUB * ball:
+        reach = np.where(part, distance[box], 0)
+        if reach.max() < _STUB * ball:
             continue
         first = [s.start for s in box]
-        z, y, x = np.unravel_index(int(far.argmax()), far.shape) + np.array(first)
-        base = np.argwhere(part & (away[box] <= ball)).mean(axis=0) + first
-        found.append(Stub((int(z), int(y), int(x)), tuple(base.tolist()), float(far.max())))
-    return sorted(found, key=lambda stub: (-stub.length_nm, stub.tip))
+        z, y, x = np.unravel_index(int(reach.argmax()), reach.shape) + np.array(first)
+        base = np.argwhere(part & (distance[box] <= ball)).mean(axis=0) + first
+        stubs.append(Stub((int(z), int(y), int(x)), tuple(base.tolist()), float(reach.max())))
+    return sorted(stubs, key=lambda stub: (-stub.length_nm, stub.tip))

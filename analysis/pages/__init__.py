@@ -1,1 +1,1 @@
-"""Reports and other pages, and the figures in them."""
+"""HTML pages (report, evaluation, comparison) and their figures."""

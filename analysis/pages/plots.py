@@ -1,4 +1,4 @@
-"""How a report's plots are drawn: in the page's colours, right on light and on dark, and as files for a paper."""
+"""Rendering of plots, as SVG in the colours of a page (light or dark) and as SVG and PDF files for publications."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarForm
 INK, GRID, ACCENT, WARN = (f"flysoma:{name}" for name in ("ink", "grid", "accent", "warn"))
 _SENTINELS = {INK: "#010203", GRID: "#040506", ACCENT: "#070809", WARN: "#0a0b0c"}
 _THEME = {INK: "currentColor", GRID: "var(--grid)", ACCENT: "var(--accent)", WARN: "var(--warn)"}
-_PAPER = {INK: "#000000", GRID: "#d9d6cf", ACCENT: "#2f7396", WARN: "#c2452d"}
+_PALE = "#4a8fb0"
+_PRINT = {INK: "#000000", GRID: "#d9d6cf", ACCENT: "#2f7396", WARN: "#c2452d"}
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -45,20 +46,20 @@ _STYLE: dict[str, Any] = {
     "savefig.facecolor": "none",
 }
 SMALL = (3.7, 2.6)  # inches
-MANY = 3000  # dots; more are drawn as pixels, to keep files small
+RASTERIZE_ABOVE = 3000  # dots; more are rasterized to keep files small
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure and what it shows.
+    """A plot and its data.
 
     Attributes:
-      name: also of its files.
-      caption: a sentence or two.
-      draw: fills a figure.
-      data: what is drawn.
-      size_in: width and height, inches.
-      laid_out: whether `draw` places its axes itself.
+      name: name of the plot and of its files.
+      caption: one or more sentences.
+      draw: draws the plot in a figure.
+      data: plotted data.
+      size_in: width and height in inches.
+      laid_out: whether `draw` positions its axes itself.
     """
 
     name: str
@@ -69,80 +70,97 @@ class Plot:
     laid_out: bool = False
 
 
-def inline(plot: Plot) -> str:
-    """An SVG element that takes the page's colours; the same plot gives the same text."""
+def inline_svg(plot: Plot) -> str:
+    """Return an SVG element that uses the colours of the page; equal plots give equal text."""
     text = _render(plot, _SENTINELS, "svg").decode()
     text = text[text.index("<svg") :]
     for name, drawn in _SENTINELS.items():
         text = text.replace(drawn, _THEME[name])
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # the page's own face; text is anchored, so other widths do no harm
+    # use the font of the page; text is anchored, so that a different width does not matter
     text = re.sub(r"'DejaVu Sans'(, [^;\"]*)?", "inherit-face", text)
     text = text.replace("inherit-face", "system-ui, sans-serif")
     return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg class="plot" \1>', text, count=1)
 
 
 def plot_files(plot: Plot) -> dict[str, bytes]:
-    """The plot for a paper, as SVG and PDF, and its data as CSV, by file name; the same plot gives the same bytes."""
+    """Return the plot as SVG and PDF and its data as CSV, by file name; equal plots give equal bytes."""
     return {
-        f"{plot.name}.svg": _render(plot, _PAPER, "svg"),
-        f"{plot.name}.pdf": _render(plot, _PAPER, "pdf"),
+        f"{plot.name}.svg": _render(plot, _PRINT, "svg"),
+        f"{plot.name}.pdf": _render(plot, _PRINT, "pdf"),
         f"{plot.name}.csv": plot.data.to_csv(index=False).encode(),
     }
 
 
 def _render(plot: Plot, colours: Mapping[str, str], form: str) -> bytes:
-    known = get_named_colors_mapping()
+    named_colours = get_named_colors_mapping()
     for name, colour in colours.items():
-        known[name] = colour  # one by one: what was resolved before is forgotten
+        named_colours[name] = colour  # item by item, which clears matplotlib's cache of colours
     style: Any = _STYLE | {"svg.hashsalt": plot.name}
     with mpl.rc_context(style):
         figure = Figure(figsize=plot.size_in, layout=None if plot.laid_out else "constrained")
         (FigureCanvasSVG if form == "svg" else FigureCanvasPdf)(figure)
         plot.draw(figure)
         buffer = io.BytesIO()
-        dated = {"Date": None} if form == "svg" else {"CreationDate": None}
-        figure.savefig(buffer, format=form, dpi=200, metadata=dated)
+        no_date = {"Date": None} if form == "svg" else {"CreationDate": None}
+        figure.savefig(buffer, format=form, dpi=200, metadata=no_date)
     return buffer.getvalue()
 
 
 def histogram(axes: Axes, values: np.ndarray, edges: np.ndarray, unit: str, label: str) -> None:
-    """Bars, with the median marked."""
+    """Draw a histogram and mark the median."""
     axes.grid(True, axis="y")
     axes.hist(values, bins=edges.tolist(), color=ACCENT, alpha=0.85, rwidth=0.92)
     axes.set_xlabel(label)
     axes.set_ylabel("somas")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    axes.set_ylim(0, 1.25 * axes.dataLim.ymax or 1)  # room for words above the bars
+    axes.set_ylim(0, 1.25 * axes.dataLim.ymax or 1)  # space for labels above the bars
     if len(values):
         median = float(np.median(values))
-        mark(axes, median, f"median {median:.3g} {unit}".rstrip(), WARN)
-    say_if_empty(axes, len(values))
+        mark_value(axes, median, f"median {median:.3g} {unit}".rstrip(), WARN)
+    note_if_empty(axes, len(values))
 
 
-def mark(axes: Axes, at: float, words: str, colour: str, other: bool = False) -> None:
-    """A vertical line with words at its top; that of another volume is dashed, its words one line lower."""
-    axes.axvline(at, ymax=0.9 if other else 1, color=colour, lw=1, ls=(0, (2, 2)) if other else "-")
+def mark_value(axes: Axes, at: float, text: str, colour: str, reference: bool = False) -> None:
+    """Draw a labelled vertical line; that of a reference value is dashed, with its label one line lower."""
+    style: Any = (0, (2, 2)) if reference else "-"
+    axes.axvline(at, ymax=0.9 if reference else 1, color=colour, lw=1, ls=style)
     axes.annotate(
-        words,
+        text,
         (at, 0.99),
         xycoords=("data", "axes fraction"),
-        xytext=(4, -10 if other else 0),
+        xytext=(4, -10 if reference else 0),
         textcoords="offset points",
         size=7.5,
         va="top",
     )
 
 
-def say_if_empty(axes: Axes, n: int) -> None:
-    """Words where there would be an empty plot."""
+def scatter(axes: Axes, x: pd.Series, y: pd.Series, colour: str, many: bool) -> None:
+    """Draw dots; if there are many, draw them small and pale and rasterize those in the accent colour."""
+    pale = many and colour == ACCENT
+    axes.plot(
+        x,
+        y,
+        ls="none",
+        marker=".",
+        ms=2 if many else 5,
+        mew=0,
+        alpha=0.35 if many else 0.75,
+        color=_PALE if pale else colour,
+        rasterized=pale,
+    )
+
+
+def note_if_empty(axes: Axes, n: int) -> None:
+    """Write a note in a plot without data."""
     if n == 0:
-        axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, ha="center", va="center")
+        axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", va="center")
         axes.set_yticks([])
 
 
-def log_axis(axes: Axes, low: float, high: float) -> None:
-    """A logarithmic x axis with round numbers."""
+def set_log_axis(axes: Axes, low: float, high: float) -> None:
+    """Make the x axis logarithmic, with ticks at round numbers."""
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if low <= t <= high]

@@ -1,1 +1,1 @@
-"""The table of somas and the checks made on it."""
+"""The table of somas, its plausibility checks, and the links from somas to neurons."""

@@ -1,4 +1,4 @@
-"""The table of somas: its columns and what they mean, and its forms (parquet, CSV, CAVE)."""
+"""The table of somas: its columns and their meaning, and its file formats (Parquet, CSV, CAVE)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table of somas."""
+    """A column of a table."""
 
     name: str
     dtype: str
@@ -22,66 +22,88 @@ class Column:
     meaning: str
 
 
-def _position(prefix: str, meaning: str) -> list[Column]:
-    return [Column(f"{prefix}{a}_nm", "float64", "nm", f"{meaning}, {a}") for a in "xyz"]
+def _xyz(prefix: str, suffix: str, dtype: str, unit: str, meaning: str) -> list[Column]:
+    """Return a column for each axis; `meaning` contains the placeholder {axis}."""
+    return [Column(f"{prefix}{a}{suffix}", dtype, unit, meaning.format(axis=a)) for a in "xyz"]
 
 
+def _position(prefix: str, point: str) -> list[Column]:
+    return _xyz(prefix, "_nm", "float64", "nm", f"{{axis}} coordinate of the {point}")
+
+
+def _direction(prefix: str, line: str) -> list[Column]:
+    return _xyz(prefix, "", "float64", "", f"{{axis}} component of the unit vector {line}")
+
+
+_ELLIPSOID = "of the ellipsoid with equal second moments"
 COLUMNS: tuple[Column, ...] = (
     Column("id", "uint64", "", "segment id in the somas layer"),
-    *_position("", "centre of mass"),
-    Column("volume_um3", "float64", "um3", "volume, counted in voxels"),
-    Column("surface_um2", "float64", "um2", "surface area (Cauchy-Crofton, 49 directions)"),
+    *_position("", "centroid"),
+    Column("volume_um3", "float64", "um3", "volume (voxel count times voxel volume)"),
     Column(
-        "sphericity", "float64", "", "surface of a sphere of this volume over the surface, 0..1"
+        "surface_um2",
+        "float64",
+        "um2",
+        "surface area, estimated with the Cauchy-Crofton formula in 49 directions",
     ),
-    Column("equivalent_diameter_um", "float64", "um", "diameter of a sphere of this volume"),
     Column(
-        "semi_axis_a_um", "float64", "um", "longest semi-axis of the ellipsoid of equal moments"
+        "sphericity",
+        "float64",
+        "",
+        "surface area of a sphere of equal volume divided by the surface area, 0 to 1",
     ),
-    Column("semi_axis_b_um", "float64", "um", "middle semi-axis of that ellipsoid"),
-    Column("semi_axis_c_um", "float64", "um", "shortest semi-axis of that ellipsoid"),
-    *(
-        Column(
-            f"axis_{name}_{a}", "float64", "", f"{which} axis of that ellipsoid, unit vector, {a}"
-        )
-        for name, which in (("a", "longest"), ("c", "shortest"))
-        for a in "xyz"
-    ),
-    Column("elongation", "float64", "", "longest over middle semi-axis, 1 or more"),
-    Column("flatness", "float64", "", "middle over shortest semi-axis, 1 or more"),
-    Column("convexity", "float64", "", "volume over that of the convex hull, 0..1"),
-    Column("inscribed_radius_um", "float64", "um", "radius of the largest ball inside"),
-    *_position("inscribed_", "centre of the largest ball inside"),
+    Column("equivalent_diameter_um", "float64", "um", "diameter of a sphere of equal volume"),
+    Column("semi_axis_a_um", "float64", "um", f"longest semi-axis {_ELLIPSOID}"),
+    Column("semi_axis_b_um", "float64", "um", f"middle semi-axis {_ELLIPSOID}"),
+    Column("semi_axis_c_um", "float64", "um", f"shortest semi-axis {_ELLIPSOID}"),
+    *_direction("axis_a_", f"along the longest axis {_ELLIPSOID}"),
+    *_direction("axis_c_", f"along the shortest axis {_ELLIPSOID}"),
+    Column("elongation", "float64", "", "longest semi-axis divided by the middle one, at least 1"),
+    Column("flatness", "float64", "", "middle semi-axis divided by the shortest one, at least 1"),
+    Column("convexity", "float64", "", "volume divided by the volume of the convex hull, 0 to 1"),
+    Column("inscribed_radius_um", "float64", "um", "radius of the largest inscribed ball"),
+    *_position("inscribed_", "centre of the largest inscribed ball"),
     *_position("bb_start_", "lower corner of the bounding box"),
-    *_position("bb_end_", "upper corner of the bounding box, exclusive"),
-    *(
-        Column(f"{a}_vx", "int64", "", f"centre of mass in voxels of the image's finest mip, {a}")
-        for a in "xyz"
+    *_position("bb_end_", "upper corner of the bounding box (exclusive)"),
+    *_xyz(
+        *("", "_vx", "int64", ""),
+        "{axis} coordinate of the centroid in voxels of the image's finest mip",
     ),
-    Column("grey_mean", "float64", "", "mean grey value of the image in it"),
-    Column("grey_spread", "float64", "", "standard deviation of those grey values"),
-    Column("voxels", "int64", "", "voxels of the somas layer's finest mip"),
-    Column("confidence", "float64", "", "mean probability that its voxels are soma, 0..1"),
-    Column("n_seeds", "int64", "", "seeds that the localization found in it; 1 is usual"),
+    Column("grey_mean", "float64", "", "mean grey value of the image within the soma"),
+    Column("grey_spread", "float64", "", "standard deviation of the grey values within the soma"),
+    Column("voxels", "int64", "", "number of voxels at the finest mip of the somas layer"),
+    Column("confidence", "float64", "", "mean predicted soma probability of its voxels, 0 to 1"),
+    Column("n_seeds", "int64", "", "number of localization seeds in the soma; usually 1"),
     Column(
-        "neurites", "int64", "", "neurites that leave it; 1 is usual in insects, -1: not counted"
+        *("neurites", "int64", ""),
+        "number of neurites that leave the soma; usually 1 in insects; -1: not counted",
     ),
-    *(
-        Column(
-            f"neurite_{a}", "float64", "", f"where the longest neurite leaves it, unit vector, {a}"
-        )
-        for a in "xyz"
+    *_direction(
+        "neurite_",
+        "from the centre of the largest inscribed ball to the base of the longest neurite",
     ),
-    Column("nearest_nm", "float64", "nm", "distance to the centre of the nearest other soma"),
-    Column("neighbours_10um", "int64", "", "other somas whose centre is within 10 um"),
-    Column("depth_nm", "float64", "nm", "distance to the surface of the mask, if the run has one"),
-    Column("side", "int64", "", "1 or -1: side of the midline, if the run has one"),
-    Column("touches_edge", "bool", "", "reaches the volume's edge, so it may be cut"),
-    Column("crosses_seam", "bool", "", "was joined from pieces of several blocks"),
-    Column("suspicious", "bool", "", "a guard kept stitching from joining it with something"),
+    Column("nearest_nm", "float64", "nm", "distance to the centroid of the nearest other soma"),
+    Column("neighbours_10um", "int64", "", "number of other somas with a centroid within 10 um"),
+    Column(
+        *("depth_nm", "float64", "nm"),
+        "depth below the surface of the tissue mask, if the run has a mask",
+    ),
+    Column(
+        *("side", "int64", ""),
+        "side of the midline, 1 or -1, if the run has a midline; 0: not known",
+    ),
+    Column(
+        *("touches_edge", "bool", ""),
+        "whether the soma touches the edge of the volume, so that it may be cut",
+    ),
+    Column("crosses_seam", "bool", "", "whether the soma was joined across seams between blocks"),
+    Column(
+        *("suspicious", "bool", ""),
+        "whether a guard refused to join the soma with another object",
+    ),
 )
 _UNKNOWN: dict[str, float | bool] = {"bool": False, "int64": -1, "float64": np.nan, "uint64": 0}
-_UNKNOWN["side"] = 0  # whose -1 says something
+_UNKNOWN["side"] = 0  # -1 is a side
 _DECIMALS = {"nm": 1, "um": 4, "um2": 4, "um3": 4, "": 4}
 CAVE_COLUMNS = (
     "id",
@@ -95,10 +117,16 @@ CAVE_COLUMNS = (
 )
 
 
-def soma_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with every column of COLUMNS, in order and of the right type, sorted by id; others follow.
+def column_description(name: str) -> str:
+    """Return the meaning and unit of a column of the table of somas."""
+    column = next(column for column in COLUMNS if column.name == name)
+    return f"{column.meaning}, {column.unit}" if column.unit else column.meaning
 
-    What was not measured becomes NaN, -1 for a count, False for a flag.
+
+def soma_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame sorted by id, with all of COLUMNS in order and of the right type, followed by its other columns.
+
+    Missing values become NaN, -1 in columns of counts, and False in columns of flags.
     """
     table = pd.DataFrame(index=frame.index)
     for column in COLUMNS:
@@ -117,7 +145,7 @@ def soma_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def table_files(frame: pd.DataFrame) -> dict[str, bytes]:
-    """File name to content of every form of the table; the same frame gives the same bytes."""
+    """Return the files of the table by name; equal frames give equal bytes."""
     table = soma_table(frame)
     return {
         "somas.parquet": parquet_bytes(table),
@@ -128,12 +156,14 @@ def table_files(frame: pd.DataFrame) -> dict[str, bytes]:
 
 
 def parquet_bytes(table: pd.DataFrame) -> bytes:
-    """Parquet whose fields carry their unit and meaning as metadata."""
+    """Return a Parquet file whose fields have their unit and meaning as metadata."""
     data = pa.Table.from_pandas(table, preserve_index=False)
-    known = {c.name: c for c in COLUMNS}
+    columns = {c.name: c for c in COLUMNS}
     fields = [
-        field.with_metadata({"unit": known[field.name].unit, "meaning": known[field.name].meaning})
-        if field.name in known
+        field.with_metadata(
+            {"unit": columns[field.name].unit, "meaning": columns[field.name].meaning}
+        )
+        if field.name in columns
         else field
         for field in data.schema
     ]
@@ -144,27 +174,27 @@ def parquet_bytes(table: pd.DataFrame) -> bytes:
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
-    """CSV, rounded to 0.1 nm and four decimals otherwise."""
+    """Return a CSV file in which lengths in nm have one decimal and other measures four."""
     decimals = {c.name: _DECIMALS[c.unit] for c in COLUMNS if c.dtype == "float64"}
     return table.round(decimals).to_csv(index=False).encode()
 
 
 def cave_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of CAVE's `nucleus_detection`: volume in um3, positions in whole nm as "[x, y, z]".
+    """Return a table in the schema `nucleus_detection` of CAVE: volumes in um3, positions "[x, y, z]" in whole nm.
 
-    The root id is the segment id in the somas layer; there are no supervoxels, so their id is 0.
+    The root id is the segment id in the somas layer. The supervoxel id is 0, because there are no supervoxels.
     """
     table = soma_table(frame)
     cave = pd.DataFrame({"id": table["id"], "valid": "t", "volume": table["volume_um3"].round(4)})
-    cave["pt_position"] = _bracketed(table, "")
-    cave["bb_start_position"] = _bracketed(table, "bb_start_")
-    cave["bb_end_position"] = _bracketed(table, "bb_end_")
+    cave["pt_position"] = _cave_positions(table, "")
+    cave["bb_start_position"] = _cave_positions(table, "bb_start_")
+    cave["bb_end_position"] = _cave_positions(table, "bb_end_")
     cave["pt_supervoxel_id"] = np.zeros(len(table), np.uint64)
     cave["pt_root_id"] = table["id"]
     return cave[list(CAVE_COLUMNS)]
 
 
-def _bracketed(table: pd.DataFrame, prefix: str) -> list[str]:
+def _cave_positions(table: pd.DataFrame, prefix: str) -> list[str]:
     names = [f"{prefix}{a}_nm" for a in "xyz"]
-    places = np.rint(table[names].fillna(0.0).to_numpy()).astype(np.int64)
-    return [f"[{x}, {y}, {z}]" for x, y, z in places]
+    positions = np.rint(table[names].fillna(0.0).to_numpy()).astype(np.int64)
+    return [f"[{x}, {y}, {z}]" for x, y, z in positions]

@@ -1,1 +1,1 @@
-"""Neuroglancer states, links and the local server of layers."""
+"""Neuroglancer: states and links, a local server of layers, and a headless browser for screenshots."""

@@ -1,7 +1,7 @@
-"""A small web server that gives layers on this machine's disk to neuroglancer in this machine's browser.
+"""A web server on the loopback interface for layers on the local disk.
 
-Files that were written compressed lie as NAME.gz or NAME.br; a request for NAME gets them with the right
-Content-Encoding. A range of a file that neuroglancer asks for (sharded and multi-resolution data) is served.
+Compressed files are stored as NAME.gz or NAME.br; a request for NAME returns them with the matching Content-Encoding.
+Range requests, which neuroglancer makes for sharded and multi-resolution data, are supported.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 
 class LayerServer:
-    """Serves a folder on 127.0.0.1 until `close`; also a context manager.
+    """Serves a folder on 127.0.0.1 until `close`; can be used as a context manager.
 
     Attributes:
-      url: such as http://127.0.0.1:40123, without a slash at the end.
+      url: URL of the folder without a trailing slash, such as http://127.0.0.1:40123.
     """
 
     def __init__(self, folder: str | Path, port: int = 0) -> None:
         root = Path(folder).resolve()
         if not root.is_dir():
-            raise UserError(f"cannot serve {folder}: there is no such folder")
+            raise UserError(f"cannot serve {folder}: no such folder")
 
         class Handler(_Handler):
             served = root
@@ -59,7 +59,7 @@ class LayerServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving; a second call does nothing."""
+        """Stop the server; has no effect if it is stopped already."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -76,9 +76,10 @@ class LayerServer:
 
 
 def serve(folder: str | Path, port: int = 0) -> LayerServer:
-    """Serve a folder of precomputed layers on the loopback interface; port 0 takes a free one.
+    """Serve a folder of precomputed layers on the loopback interface; port 0 selects a free port.
 
-    Raises UserError when the folder does not exist or the port is taken.
+    Raises:
+      UserError: the folder does not exist or the port is in use.
     """
     return LayerServer(folder, port)
 
@@ -90,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def handle(self) -> None:
-        with contextlib.suppress(ConnectionError):  # the browser closed while nothing was asked
+        with contextlib.suppress(ConnectionError):  # the browser closed an idle connection
             super().handle()
 
     def do_GET(self) -> None:
@@ -107,26 +108,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _answer(self, with_body: bool) -> None:
-        found = self._find()
-        if found is None:
+        file_and_encoding = self._find()
+        if file_and_encoding is None:
             self._refuse(HTTPStatus.NOT_FOUND)
             return
-        path, encoding = found
+        path, encoding = file_and_encoding
         try:
-            if encoding and "Range" in self.headers:  # positions are those of the plain bytes
+            if encoding and "Range" in self.headers:  # ranges refer to the decompressed file
                 data = _plain(path.read_bytes(), encoding)
                 self._send(io.BytesIO(data), len(data), None, with_body)
                 return
             with open(path, "rb") as file:
                 self._send(file, os.fstat(file.fileno()).st_size, encoding, with_body)
         except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the browser moved on
+            self.close_connection = True  # the browser cancelled the request
         except OSError as err:
             _log.warning("cannot serve %s: %s", path, err)
             self._refuse(HTTPStatus.NOT_FOUND)
 
     def _find(self) -> tuple[Path, str | None] | None:
-        """The file behind the request and how it is encoded; None when there is none inside the folder."""
+        """Return the requested file and its encoding; None if it does not exist inside of the folder."""
         name = unquote(urlsplit(self.path).path).lstrip("/")
         if "\0" in name:
             return None
@@ -135,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
                 path = (self.served / (name + suffix)).resolve()
                 if path.is_relative_to(self.served) and path.is_file():
                     return path, encoding
-            except OSError:  # a name too long for the disk
+            except OSError:  # the name is too long for the file system
                 return None
         return None
 
@@ -165,11 +166,11 @@ class _Handler(BaseHTTPRequestHandler):
             shutil.copyfileobj(file, self.wfile)
 
     def _range(self, size: int) -> tuple[int, int] | None:
-        """First byte and one past the last that are asked for; None when there are no such bytes."""
-        wanted = _RANGE.match(self.headers.get("Range", "").strip())
-        if wanted is None or not any(wanted.groups()):
+        """Return the first and the past-last requested byte; None if the range lies outside of the file."""
+        requested = _RANGE.match(self.headers.get("Range", "").strip())
+        if requested is None or not any(requested.groups()):
             return 0, size
-        first, last = wanted.groups()
+        first, last = requested.groups()
         if not first:
             return (max(0, size - int(last)), size) if int(last) else None
         stop = min(int(last) + 1, size) if last else size
@@ -193,12 +194,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Missing chunks are usual, so requests are only for who debugs."""
+        """Log requests at debug level, because missing chunks are expected."""
         _log.debug(format, *args)
 
 
 def _plain(data: bytes, encoding: str) -> bytes:
-    """Decompressed bytes; raises OSError when they are damaged or nothing here can decode them."""
+    """Return the decompressed bytes; raise OSError if they are damaged or no decoder is installed."""
     if encoding == "gzip":
         try:
             return gzip.decompress(data)
@@ -207,7 +208,9 @@ def _plain(data: bytes, encoding: str) -> bytes:
     try:
         import brotli
     except ImportError as err:
-        raise OSError("a range of a .br file needs the package brotli") from err
+        raise OSError(
+            "a range of a .br file needs the package brotli, which is not installed"
+        ) from err
     try:
         return bytes(brotli.decompress(data))
     except brotli.error as err:

@@ -1,18 +1,20 @@
-"""A volume cut into tiles, each in the middle of a window that a network sees.
+"""Cut a volume into tiles, each in the middle of a window that a network sees.
 
         window        |--margin--|====tile====|--margin--|
         next window                      |--margin--|====tile====|--margin--|
 
-A voxel's probability comes from the one window whose tile holds it. All windows are of one size; around a block of
-tiles they see no more than the margin, and at the volume's ends they reach `beyond` it, where they see its mirror
-image, so that what the end cuts is not the end of what is seen.
-All coordinates are voxels from the volume's first voxel, z, y, x.
+The probability of a voxel comes from the window whose tile holds the voxel. All windows have the same size. Around a
+block of tiles, windows see at most the margin. At the ends of the volume they reach `padding` voxels beyond it, where
+the image is mirrored, so that a soma at the end of the volume does not also lie at the end of the window.
+
+Coordinates are voxels from the volume's first voxel, z, y, x.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise, product
 from typing import Any
 
@@ -22,132 +24,147 @@ from ...axes import Zyx
 
 Part = tuple[slice, slice, slice]
 WHOLE: Part = (slice(None), slice(None), slice(None))
-Edges = tuple[int, ...]  # first voxels of the tiles along an axis, and the end of the last
+Edges = tuple[int, ...]  # first voxels of the tiles along an axis, and the end of the last tile
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """The tiles of a volume, and the windows that go around them.
+    """The tiles of a volume and their windows.
 
     Attributes:
-      edges: of the tiles along each axis.
-      window: its size.
-      margin: the least that a window sees on each side of its tile, and the most that it sees of other blocks, unless
-        it is larger than the block with its margins; then more at the upper side.
-      beyond: the same at the volume's ends.
-      block: tiles of a block along each axis.
+      edges: tile edges along each axis.
+      window: size of a window.
+      margin: voxels that a window sees at least on each side of its tile, and at most beyond its block. Only a window
+        that is larger than the block with its margins sees more, at the upper side.
+      padding: the same at the ends of the volume.
+      block: tiles per block along each axis.
     """
 
     edges: tuple[Edges, Edges, Edges]
     window: Zyx
     margin: Zyx
-    beyond: Zyx
+    padding: Zyx
     block: Zyx
 
     @property
     def shape(self) -> Zyx:
-        """Tiles along each axis."""
+        """Number of tiles along each axis."""
         return zyx(len(edges) - 1 for edges in self.edges)
 
     @property
     def volume(self) -> Zyx:
+        """Size of the volume."""
         return zyx(edges[-1] for edges in self.edges)
 
-    def start(self, tile: Zyx) -> Zyx:
-        """First voxel of a tile's window."""
-        axes = zip(tile, self.edges, self.window, self.margin, self.beyond, self.block)
-        found = []
-        for i, edges, window, margin, beyond, tiles in axes:
+    def window_start(self, tile: Zyx) -> Zyx:
+        """Return the first voxel of a tile's window; it can be negative."""
+        axes = zip(tile, self.edges, self.window, self.margin, self.padding, self.block)
+        start = []
+        for i, edges, window, margin, padding, tiles in axes:
             block = i - i % tiles
             first, past = edges[block], edges[min(block + tiles, len(edges) - 1)]
-            low = first - (margin if first else beyond)
-            high = past + (margin if past < edges[-1] else beyond)
+            low = first - (margin if first else padding)
+            high = past + (margin if past < edges[-1] else padding)
             middle = edges[i] - (window - edges[i + 1] + edges[i]) // 2
-            found.append(max(min(middle, high - window), low))
-        return zyx(found)
+            start.append(max(min(middle, high - window), low))
+        return zyx(start)
 
-    def owned(self, tile: Zyx) -> tuple[Zyx, Zyx]:
-        """First and past-last voxel of a tile."""
+    def tile_bounds(self, tile: Zyx) -> tuple[Zyx, Zyx]:
+        """Return the first and past-last voxel of a tile."""
         return (
             zyx(edges[i] for i, edges in zip(tile, self.edges)),
             zyx(edges[i + 1] for i, edges in zip(tile, self.edges)),
         )
 
-    def own_part(self, tile: Zyx) -> Part:
-        """Where in a tile's window the tile itself is."""
-        start, (lo, hi) = self.start(tile), self.owned(tile)
+    def tile_in_window(self, tile: Zyx) -> Part:
+        """Return the slices of a tile in its window."""
+        start, (lo, hi) = self.window_start(tile), self.tile_bounds(tile)
         z, y, x = (slice(a - s, b - s) for a, b, s in zip(lo, hi, start))
         return z, y, x
 
-    def meeting(self, lo: Sequence[int], hi: Sequence[int]) -> Iterator[Zyx]:
-        """Tiles that hold a voxel of a box."""
-        ranges = [
+    def tiles_in_box(self, lo: Sequence[int], hi: Sequence[int]) -> Iterator[Zyx]:
+        """Iterate over the tiles that intersect a box of voxels."""
+        z, y, x = (
             range(
                 max(0, int(np.searchsorted(edges, a, "right")) - 1),
                 min(len(edges) - 1, int(np.searchsorted(edges, b))),
             )
             for a, b, edges in zip(lo, hi, self.edges)
-        ]
-        return product(*ranges)  # type: ignore[return-value]
+        )
+        return product(z, y, x)
 
-    def within(self, first: Sequence[int], past: Sequence[int]) -> Iterator[Zyx]:
-        """Tiles of a box that is given in tiles."""
-        return product(*(range(a, b) for a, b in zip(first, past)))  # type: ignore[return-value]
+    @staticmethod
+    def tile_range(first: Zyx, past: Zyx) -> Iterator[Zyx]:
+        """Iterate over the tiles from `first` up to, but not including, `past` along each axis."""
+        z, y, x = (range(a, b) for a, b in zip(first, past))
+        return product(z, y, x)
 
     def number(self, tile: Zyx) -> int:
-        """A tile's place among all, x fastest."""
+        """Return the number of a tile; x varies fastest."""
         return int(np.ravel_multi_index(tile, self.shape))
 
     def tile(self, number: int) -> Zyx:
-        """The tile of a number."""
+        """Return the tile with a number."""
         return zyx(np.unravel_index(number, self.shape))
 
-    def fitted(self, multiple: Zyx) -> Lattice:
-        """With the window enlarged to whole multiples."""
+    def round_window(self, multiple: Zyx) -> Lattice:
+        """Return the lattice with its window size rounded up to whole multiples."""
         return replace(self, window=zyx(-(-w // m) * m for w, m in zip(self.window, multiple)))
 
 
-def cut(volume: Zyx, largest: Zyx, margin: Zyx, beyond: Zyx) -> Lattice:
-    """The fewest tiles whose windows are not too large, as equal as whole voxels allow, and all of them a block.
+def make_lattice(volume: Zyx, largest: Zyx, margin: Zyx, padding: Zyx) -> Lattice:
+    """Cut a volume into the fewest tiles of nearly equal size, as one block.
 
-    Raises ValueError where a window is no larger than its margins.
+    Args:
+      volume: its size.
+      largest: largest window.
+      margin, padding: as in `Lattice`.
+    Raises:
+      ValueError: a window is not larger than its margins.
     """
     axes = [
-        cut_axis(lambda count, n=n: even(n, count), *asked)  # type: ignore[misc]
-        for n, *asked in zip(volume, largest, margin, beyond)
+        split_axis(partial(split_evenly, size), *limits)
+        for size, *limits in zip(volume, largest, margin, padding)
     ]
-    edges: Any = tuple(edges for edges, _ in axes)
-    block = zyx(map(len, edges))
-    return Lattice(edges, zyx(window for _, window in axes), margin, beyond, block)
+    z, y, x = (edges for edges, _ in axes)
+    window = zyx(window for _, window in axes)
+    return Lattice((z, y, x), window, margin, padding, zyx(map(len, (z, y, x))))
 
 
-def cut_axis(
-    edges_of: Callable[[int], Edges], largest: int, margin: int, beyond: int
+def split_axis(
+    edges_of: Callable[[int], Edges], largest: int, margin: int, padding: int
 ) -> tuple[Edges, int]:
-    """Edges and window along an axis, of the fewest tiles; `edges_of` gives the edges of so many."""
+    """Return the edges of the fewest tiles along an axis whose windows are not too large, and the window size.
+
+    Args:
+      edges_of: returns the edges for a number of tiles.
+      largest: largest window.
+    Raises:
+      ValueError: a window is not larger than its margins.
+    """
     size = edges_of(1)[-1]
     for count in range(max(1, size // largest), size + 1):
         edges = edges_of(count)
-        window = window_over(edges, margin, beyond)
+        window = window_size(edges, margin, padding)
         if window <= largest:
             return edges, window
     raise ValueError(f"windows of {largest} voxels leave nothing between margins of {margin}")
 
 
-def window_over(edges: Edges, margin: int, beyond: int) -> int:
-    """What a window holds around the largest tile: a margin where there is another tile, or what lies beyond."""
+def window_size(edges: Edges, margin: int, padding: int) -> int:
+    """Return the size of the smallest window that fits each tile with its margins or the volume's padding."""
     return max(
-        past - first + (margin if first else beyond) + (margin if past < edges[-1] else beyond)
+        past - first + (margin if first else padding) + (margin if past < edges[-1] else padding)
         for first, past in pairwise(edges)
     )
 
 
-def even(size: int, count: int) -> Edges:
-    """A length cut into equal parts, as far as whole numbers allow."""
+def split_evenly(size: int, count: int) -> Edges:
+    """Return the edges of `count` parts of a length, which differ by at most one voxel."""
     return tuple(i * size // count for i in range(count + 1))
 
 
 def zyx(values: Iterable[Any]) -> Zyx:
-    """Three integers."""
+    """Convert three numbers to integers."""
     z, y, x = map(int, values)
     return z, y, x

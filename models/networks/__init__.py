@@ -1,1 +1,1 @@
-"""The networks, their weights files, and the engines that run them."""
+"""Architectures, their weights, and the engines that run them."""

@@ -1,4 +1,4 @@
-"""Ways to run a network: one answer, at several speeds. Tensors are n, c, z, y, x."""
+"""Engines: ways to run a network that give the same result at different speeds. Tensors are n, c, z, y, x."""
 
 from __future__ import annotations
 
@@ -14,72 +14,78 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .unet import SomaNet, UNet
-from .weights import Network
+from .network import Network, to_channels_last
+from .somanet import SomaNet
+from .unet import UNet
 
-BATCH = {"cpu": 1, "cuda": 4}  # windows at a time
-Run = Callable[[Tensor], Tensor]  # what `feed` gives (float32, on the device) to logits
+BATCH = {"cpu": 1, "cuda": 4}  # default windows per batch
+Run = Callable[[Tensor], Tensor]  # preprocessed images (float32, on the device) to logits
 
 
-def engines(device: str, lasting: bool = True) -> list[str]:
-    """Names of the engines that this machine has, the one that is taken first: the fastest where it was measured.
+def available_engines(device: str, allow_compile: bool = True) -> list[str]:
+    """Return the names of the engines of this machine, the default first.
 
     Args:
-      lasting: whether the network will see windows of one size for long; otherwise without engines that are made
-        ready for one size alone, which takes many seconds.
+      device: `cpu` or `cuda`.
+      allow_compile: whether to list engines that compile kernels for one input size. Compilation takes many seconds
+        per network, so it is worthwhile only for many windows of one size.
     """
     if device == "cuda":
-        makers = ["torch compiled", "torch"] if lasting and can_compile() else ["torch"]
+        makers = ["torch compiled", "torch"] if allow_compile and can_compile() else ["torch"]
         return [
-            *(f"{maker} {kind}" for maker in makers for kind in ("fp16", "bf16")),
+            *(f"{maker} {dtype}" for maker in makers for dtype in ("fp16", "bf16")),
             "torch float32",
         ]
     makers = ["torch"]
-    if importlib.util.find_spec("openvino") is not None:  # to compare with
+    if importlib.util.find_spec("openvino") is not None:  # a baseline for benchmarks
         makers.append("openvino")
-    kinds = ["bf16", "float32"] if has_bf16(device) else ["float32"]
-    return [f"{maker} {kind}" for kind in kinds for maker in makers]
+    dtypes = ["bf16", "float32"] if has_bf16(device) else ["float32"]
+    return [f"{maker} {dtype}" for dtype in dtypes for maker in makers]
 
 
 def start_engine(name: str, network: Network, device: str) -> Run:
-    """A network that is ready to run; `name` as in `engines`. What others wrote (Swin UNETR) is not compiled."""
+    """Return a function that runs a network. Only SomaNet and UNet are compiled.
+
+    Args:
+      name: one of `available_engines`.
+    """
     module = network.module.to(device).eval()
     if name.startswith("openvino"):
-        return _openvino(module, name.endswith("bf16"))
-    kind = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(name.split()[-1])
-    if "compiled" in name and kind and isinstance(module, (SomaNet, UNet)):
-        from .fused import compiled  # brings in Triton
+        return _start_openvino(module, name.endswith("bf16"))
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(name.split()[-1])
+    if "compiled" in name and dtype and isinstance(module, (SomaNet, UNet)):
+        from .fused import compile_network  # imports Triton
 
-        return compiled(module, kind)
-    module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        return compile_network(module, dtype)
+    module = to_channels_last(module)
 
     def run(images: Tensor) -> Tensor:
         images = images.to(memory_format=torch.channels_last_3d)
-        with torch.autocast(device, dtype=kind, enabled=kind is not None):
+        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
             return module(images)
 
     return run
 
 
-def _openvino(module: nn.Module, bf16: bool) -> Run:
+def _start_openvino(module: nn.Module, bf16: bool) -> Run:
     import openvino
 
     hint = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
 
     @lru_cache
-    def compiled(*size: int) -> Any:
+    def compile_for(*size: int) -> Any:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # sizes are traced: they are those of a window
+            warnings.simplefilter("ignore")  # tracing warns about sizes, which are constant here
             model = openvino.convert_model(
                 module, example_input=torch.zeros(1, 1, *size), input=[-1, 1, *size]
             )
         return openvino.compile_model(model, "CPU", hint)
 
-    return lambda images: torch.from_numpy(compiled(*images.shape[2:])(images.numpy())[0])
+    return lambda images: torch.from_numpy(compile_for(*images.shape[2:])(images.numpy())[0])
 
 
 def can_compile() -> bool:
-    """Whether torch.compile can make kernels for a GPU: it needs Triton, a C compiler and Python's headers."""
+    """Return whether torch.compile can build GPU kernels: it needs Triton, a C compiler and Python's headers."""
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     headers = os.path.join(sysconfig.get_path("include"), "Python.h")
     has_triton = importlib.util.find_spec("triton") is not None
@@ -87,8 +93,8 @@ def can_compile() -> bool:
 
 
 def has_bf16(device: str) -> bool:
-    """Whether bfloat16 is faster than float32; FLYSOMA_FLOAT32=1 says no on any processor."""
+    """Return whether bfloat16 is faster than float32 on a device; FLYSOMA_FLOAT32=1 disables it on CPUs."""
     if device == "cuda":
         return True
-    known = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
-    return not os.environ.get("FLYSOMA_FLOAT32") and bool(known())
+    is_supported = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
+    return not os.environ.get("FLYSOMA_FLOAT32") and bool(is_supported())

@@ -1,4 +1,4 @@
-"""Swin UNETR through MONAI, the published variant; needs `pip install flysoma[swin]`."""
+"""Swin UNETR from MONAI, in the published variant; needs `pip install flysoma[swin]`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from ...errors import UserError
 
 
 def swin_unetr(classes: int = 3, feature_size: int = 48, **options: Any) -> nn.Module:
-    """MONAI's SwinUNETR as published: one input channel, three classes, feature size 48.
+    """Build MONAI's SwinUNETR with one input channel.
 
-    Raises UserError when MONAI is not installed.
+    Args:
+      classes: channels of the output (logits); three as published.
+      feature_size: channels of the first level; 48 as published.
+      options: further arguments of SwinUNETR.
+    Raises:
+      UserError: MONAI is not installed.
     """
     try:
-        from monai.networks.nets import SwinUNETR
+        from monai.networks.nets import SwinUNETR  # type: ignore[attr-defined]
     except ImportError as err:
         raise UserError(
             "these weights are a Swin UNETR, which needs MONAI: pip install 'flysoma[swin]'"

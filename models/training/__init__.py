@@ -1,1 +1,1 @@
-"""Training data, augmentation, losses and the training loop."""
+"""Training: targets, augmented patches, losses, and the training loop."""

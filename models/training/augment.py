@@ -241,7 +241,7 @@ def _monai() -> Any:
         import monai.transforms
     except ImportError as err:
         raise UserError("training needs MONAI: pip install 'flysoma[train]'") from err
-    monai.data.set_track_meta(False)  # plain tensors
+    monai.data.set_track_meta(False)  # type: ignore[attr-defined]  # plain tensors
     return monai.transforms
 
 

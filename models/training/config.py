@@ -1,4 +1,4 @@
-"""What a training is: every setting, validated once. Lengths in nm are x, y, z; voxels of patches z, y, x."""
+"""The configuration of a training. Lengths in nm are x, y, z; patches are voxels, z, y, x."""
 
 from __future__ import annotations
 
@@ -23,16 +23,24 @@ class _Model(BaseModel):
 
 
 class _Data(_Model):
-    """A source of volumes; `share`: of the patches, as much as its volumes are by default."""
+    """A source of volumes.
+
+    Attributes:
+      share: proportion of the patches, relative to the other sources; by default each volume counts once.
+    """
 
     share: Positive | None = None
 
 
 class Phantoms(_Data):
-    """Phantoms made on the spot: `phantoms` of the seeds from `first_seed` on, `held_out` of others.
+    """Phantoms, made when they are needed.
 
-    flat: wide phantoms of a few sections, the same for both roles. They are made in a fraction of the time; each patch of them shows
-    one section for all, as a single micrograph does.
+    Attributes:
+      phantoms: number for training; their random seeds start at `first_seed`.
+      held_out: number for validation, with other random seeds.
+      first_seed: random seed of the first phantom.
+      flat: make wide phantoms of a few sections, the same for both roles. Each patch shows one section, repeated
+        along z, as a single micrograph does.
     """
 
     phantoms: Annotated[int, Field(ge=0)]
@@ -44,8 +52,11 @@ class Phantoms(_Data):
 class Emads(_Data):
     """A folder in the layout of EMADS.
 
-    held_out: names of the volumes to judge by; None: those below `validation`, or else every fifth.
-    ignore_label: marks voxels of which nothing is known.
+    Attributes:
+      emads: the folder.
+      resolution_nm: voxel size of its volumes, x, y, z.
+      held_out: names of the volumes for validation; by default those below `validation`, otherwise every fifth.
+      ignore_label: label of voxels without annotation.
     """
 
     emads: Path
@@ -55,9 +66,13 @@ class Emads(_Data):
 
 
 class Layers(_Data):
-    """Boxes of a precomputed image and its labels: x, y, z of the first corner and of the last, nm.
+    """Boxes of a precomputed image and its labels.
 
-    held_out: which boxes, counted from 0, are judged by.
+    Attributes:
+      image, labels: cloud paths.
+      boxes_nm: first and last corner of each box, x, y, z.
+      held_out: indices of the boxes for validation.
+      ignore_label: label of voxels without annotation.
     """
 
     image: str
@@ -67,7 +82,7 @@ class Layers(_Data):
     ignore_label: int | None = None
 
     @model_validator(mode="after")
-    def _boxes(self) -> Layers:
+    def _validate_boxes(self) -> Layers:
         for box in self.boxes_nm:
             if any(a >= b for a, b in zip(box[:3], box[3:])):
                 raise ValueError(f"box {box} is empty: first corner x, y, z, then the last")
@@ -92,23 +107,31 @@ Data = Annotated[
 
 
 class TrainConfig(_Model):
-    """One training.
+    """The settings of a training.
 
-    Args:
-      data: what is learned from, in any mixture.
-      init: weights to go on from.
-      patch: voxels; None: what suits the role.
-      steps: the learning rate falls to nothing over these; `minutes`, where given, ends it sooner.
-      ema: decay of the running mean of the weights, which is what is judged and saved.
-      mix: share of what was learned in the weights that are judged and saved, the rest those of `init`: less is
-        forgotten that way of what the new data do not show (Wortsman et al., CVPR 2022).
-      class_weights, dice: of the loss; None: what suits the role.
+    Attributes:
+      role: `locate` or `segment`.
+      data: sources of volumes, in any mixture.
+      arch: architecture of the network.
+      init: initial weights; by default random.
+      patch: patch size, voxels, z, y, x; the default depends on the role.
+      batch: patches per step and process.
+      steps: number of steps, over which the learning rate decays.
+      minutes: maximum time.
+      lr, warmup, weight_decay, clip: learning rate, warm-up steps, weight decay and gradient norm limit of AdamW.
+      ema: decay of the exponential moving average of the weights, which is validated and saved.
+      mix: proportion of the trained weights in the saved weights; the rest is `init`. A lower value forgets less of
+        what the new data lack (Wortsman et al., CVPR 2022).
+      class_weights: class weights of the cross-entropy; the default depends on the role.
+      dice: weight of the soft Dice loss.
       boundary_nm: width of the boundary class (segment).
-      judge_every: steps between judgements; `patience`: how many of them without a better score end it.
-      augmentation: how much patches are changed; 0: not at all.
-      bf16: bfloat16 where it is as good and the device has it.
-      processes: one a GPU by default.
-      cache: folder that keeps phantoms; None: beside the weights.
+      augmentation: strength of the augmentation, 0 (none) to 1.
+      judge_every: steps between validations.
+      patience: number of validations without a better score after which the training stops.
+      seed: random seed.
+      bf16: use bfloat16 where the device supports it.
+      processes: number of processes; by default one per GPU.
+      cache: folder for phantoms; by default beside the weights.
     """
 
     role: Role
@@ -137,26 +160,29 @@ class TrainConfig(_Model):
     cache: Path | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> TrainConfig:
-        if len(self.weights) != len(_CLASS_WEIGHTS[self.role]):
-            raise ValueError(f"{self.role} has {len(_CLASS_WEIGHTS[self.role])} class_weights")
+    def _validate_settings(self) -> TrainConfig:
+        classes = len(_CLASS_WEIGHTS[self.role])
+        if len(self.loss_weights) != classes:
+            raise ValueError(f"{self.role} has {classes} class_weights")
         if self.mix < 1 and self.init is None:
-            raise ValueError("mix needs the weights of an init to mix with")
+            raise ValueError("mix needs init, the weights to mix with")
         if not self.data:
-            raise ValueError("data names nothing to learn from")
+            raise ValueError("data is empty; name at least one source of volumes")
         if len({data.share is None for data in self.data}) > 1:
-            raise ValueError("give a share to all of the data or to none of it")
+            raise ValueError("give a share to all sources in data or to none")
         return self
 
     @property
     def patch_zyx(self) -> Zyx:
+        """Patch size, voxels, z, y, x."""
         return self.patch or _PATCH[self.role]
 
     @property
-    def weights(self) -> tuple[float, ...]:
+    def loss_weights(self) -> tuple[float, ...]:
         """Class weights of the cross-entropy."""
         return self.class_weights or _CLASS_WEIGHTS[self.role]
 
     @property
-    def change(self) -> Augmentation:
+    def patch_augmentation(self) -> Augmentation:
+        """The augmentation of patches, at the configured strength."""
         return Augmentation().times(self.augmentation)

@@ -1,4 +1,4 @@
-"""Volumes in the layout of EMADS (Liu et al., CVPR 2023). Everything is z, y, x."""
+"""Read volumes in the layout of EMADS (Liu et al., CVPR 2023). Arrays are z, y, x."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ from ...errors import UserError
 
 
 @dataclass(frozen=True)
-class Block:
-    """One annotated volume: image, labels of its somas, and their cores where these are annotated."""
+class EmadsVolume:
+    """An annotated volume.
+
+    Attributes:
+      name: its folder, relative to the EMADS folder.
+      image: z, y, x.
+      labels: soma labels; 0 is background.
+      cores: soma cores where they are annotated, otherwise None.
+    """
 
     name: str
     image: np.ndarray
@@ -23,14 +30,15 @@ class Block:
     cores: np.ndarray | None
 
 
-def emads_blocks(folder: Path) -> Iterator[Block]:
-    """Every volume in an EMADS folder.
+def read_emads(folder: Path) -> Iterator[EmadsVolume]:
+    """Read every volume in an EMADS folder.
 
-    Blocks are NAME/NAME_raw.nii.gz with NAME/NAME_mask.nii.gz and perhaps NAME/NAME_seed.nii.gz, patches are
-    NNN/data.nii.gz with NNN/label.nii.gz below `train` and `validation`; a mask of 0 and 255 is split into its parts.
+    Two layouts are supported: NAME/NAME_raw.nii.gz with NAME/NAME_mask.nii.gz and optionally NAME/NAME_seed.nii.gz;
+    and NNN/data.nii.gz with NNN/label.nii.gz below `train` and `validation`. A mask of 0 and 255 is split into its
+    connected components.
 
     Raises:
-      UserError: no folder, none of these in it, an image without its labels, or a file that cannot be read.
+      UserError: the folder does not exist or holds no volume, an image has no labels, or a file cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"no folder at {folder}")
@@ -40,22 +48,26 @@ def emads_blocks(folder: Path) -> Iterator[Block]:
             f"no NAME_raw.nii.gz and no data.nii.gz below {folder}; is it an EMADS folder?"
         )
     for path in images:
-        patch = path.name == "data.nii.gz"
-        name = "label.nii.gz" if patch else path.name.replace("_raw.", "_mask.")
+        is_patch = path.name == "data.nii.gz"
+        name = "label.nii.gz" if is_patch else path.name.replace("_raw.", "_mask.")
         labels, seeds = path.with_name(name), path.with_name(path.name.replace("_raw.", "_seed."))
         if not labels.exists():
             raise UserError(f"{path} has no labels: {labels.name} should lie beside it")
         mask = read_nifti(labels)
         if mask.dtype.kind in "ui" and mask.max(initial=0) == 255 and len(np.unique(mask)) <= 2:
             mask = cc3d.connected_components(mask > 0, connectivity=6)
-        cores = None if patch or not seeds.exists() else read_nifti(seeds)
+        cores = None if is_patch or not seeds.exists() else read_nifti(seeds)
         if cores is not None and cores.shape != mask.shape:
             raise UserError(f"{seeds} has shape {cores.shape} and {labels.name} {mask.shape}")
-        yield Block(str(path.parent.relative_to(folder)), read_nifti(path), mask, cores)
+        yield EmadsVolume(str(path.parent.relative_to(folder)), read_nifti(path), mask, cores)
 
 
 def read_nifti(path: Path) -> np.ndarray:
-    """The array of a NIfTI file as it is stored, z, y, x for EMADS; UserError when it is unreadable."""
+    """Read the array of a NIfTI file in its stored axis order, which is z, y, x for EMADS.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
     import nibabel
 
     try:
@@ -64,8 +76,8 @@ def read_nifti(path: Path) -> np.ndarray:
         raise UserError(f"{path} cannot be read as NIfTI: {err}") from err
 
 
-def shrink_image(image: np.ndarray, factor: Zyx) -> np.ndarray:
-    """Coarser voxels by whole factors: the mean."""
+def downsample_image(image: np.ndarray, factor: Zyx) -> np.ndarray:
+    """Downsample an image by whole factors (z, y, x): the rounded mean of each block of voxels."""
     whole = tuple(slice(0, n // f * f) for n, f in zip(image.shape, factor))
     z, y, x = (n // f for n, f in zip(image.shape, factor))
     a, b, c = factor
@@ -73,7 +85,7 @@ def shrink_image(image: np.ndarray, factor: Zyx) -> np.ndarray:
     return np.rint(mean).astype(image.dtype)
 
 
-def shrink_labels(labels: np.ndarray, factor: Zyx) -> np.ndarray:
-    """Coarser voxels by whole factors: the label in the middle of each."""
-    whole = tuple(slice(f // 2, n // f * f, f) for n, f in zip(labels.shape, factor))
-    return np.ascontiguousarray(labels[whole])
+def downsample_labels(labels: np.ndarray, factor: Zyx) -> np.ndarray:
+    """Downsample labels by whole factors (z, y, x): the label in the middle of each block of voxels."""
+    middles = tuple(slice(f // 2, n // f * f, f) for n, f in zip(labels.shape, factor))
+    return np.ascontiguousarray(labels[middles])

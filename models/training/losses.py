@@ -1,4 +1,4 @@
-"""What training minimises: weighted cross-entropy, and a soft Dice that keeps rare classes alive."""
+"""The loss: weighted cross-entropy, and soft Dice for rare classes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from torch import Tensor
 
 from .targets import IGNORE
 
+_SMOOTHING = 100  # voxels added to both sides of the Dice ratio, so that an empty class scores 1
+
 
 def soma_loss(logits: Tensor, target: Tensor, weights: Sequence[float], dice: float) -> Tensor:
-    """Cross-entropy of every voxel, plus `dice` times one minus the mean soft Dice of the somas' classes.
+    """Compute the cross-entropy plus `dice` times one minus the soft Dice.
 
     Args:
       logits: n, classes, z, y, x.
-      target: n, z, y, x, classes; IGNORE (255) counts for nothing.
-      weights: of the classes in the cross-entropy.
-      dice: weight of the Dice part; 0 leaves it out.
+      target: class of each voxel, n, z, y, x; IGNORE (255) is excluded.
+      weights: class weights of the cross-entropy.
+      dice: weight of the Dice term; 0 omits it.
     """
     logits, target = logits.float(), target.long()
     weight = torch.tensor(weights, dtype=logits.dtype, device=logits.device)
@@ -31,11 +33,11 @@ def soma_loss(logits: Tensor, target: Tensor, weights: Sequence[float], dice: fl
 
 
 def soft_dice(probability: Tensor, target: Tensor) -> Tensor:
-    """Mean over all classes but the background of 2 |p t| / (|p| + |t|); 1 where both are empty."""
+    """Compute the mean of 2 |p t| / (|p| + |t|) over all classes but the background; 1 where both are empty."""
     known = target != IGNORE
     scores = []
     for number in range(1, probability.shape[1]):
         p = probability[:, number] * known
         t = (target == number).to(p.dtype)
-        scores.append((2 * (p * t).sum() + 100) / (p.sum() + t.sum() + 100))
+        scores.append((2 * (p * t).sum() + _SMOOTHING) / (p.sum() + t.sum() + _SMOOTHING))
     return torch.stack(scores).mean()

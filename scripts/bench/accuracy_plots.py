@@ -1,4 +1,4 @@
-"""The accuracy benchmark as a picture."""
+"""The figure of the accuracy benchmark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COLOURS = ("#2f7396", "#c2452d", "#8a9aa5", "#b9a44c", "#6b5b95")
 
 
 def accuracy_figure(results: dict[str, Any]) -> bytes:
-    """SVG: F1 and AP50 of every way on every set; and how often a soma is right at each confidence."""
+    """Return an SVG: F1 and AP50 of each method on each set, and the share of correct somas by confidence."""
     with mpl.rc_context({"svg.hashsalt": "flysoma", "svg.fonttype": "none", "font.size": 10}):
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         FigureCanvasSVG(figure)
@@ -30,12 +30,12 @@ def accuracy_figure(results: dict[str, Any]) -> bytes:
 
 
 def _bars(axis: Any, results: dict[str, Any], score: str) -> None:
-    ways = list(next(iter(results.values()))["rivals"])
-    width = 0.85 / len(ways)
-    for number, way in enumerate(ways):
-        places = [i + (number - (len(ways) - 1) / 2) * width for i in range(len(results))]
-        heights = [result["rivals"][way][score] for result in results.values()]
-        axis.bar(places, heights, 0.94 * width, color=_COLOURS[number % 5], label=way)
+    methods = list(next(iter(results.values()))["methods"])
+    width = 0.85 / len(methods)
+    for number, method in enumerate(methods):
+        positions = [i + (number - (len(methods) - 1) / 2) * width for i in range(len(results))]
+        heights = [result["methods"][method][score] for result in results.values()]
+        axis.bar(positions, heights, 0.94 * width, color=_COLOURS[number % 5], label=method)
     axis.set_xticks(range(len(results)), list(results))
     axis.set_ylim(0, 1)
     axis.set_title(score.upper(), loc="left")
@@ -47,9 +47,9 @@ def _reliability(axis: Any, results: dict[str, Any]) -> None:
     for number, (name, result) in enumerate(results.items()):
         bins = result.get("confidence", {}).get("bins", [])
         if bins:
-            sure, right, _ = zip(*bins)
-            axis.plot(sure, right, "o-", ms=4, color=_COLOURS[number % 5])
-            axis.annotate(name, (sure[0], right[0]), fontsize=8)
+            confidence, correct, _ = zip(*bins)
+            axis.plot(confidence, correct, "o-", ms=4, color=_COLOURS[number % 5])
+            axis.annotate(name, (confidence[0], correct[0]), fontsize=8)
     axis.set_xlabel("confidence")
-    axis.set_title("share that is right", loc="left")
+    axis.set_title("share of correct somas", loc="left")
     axis.spines[["top", "right"]].set_visible(False)

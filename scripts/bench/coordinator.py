@@ -1,4 +1,4 @@
-"""`flysoma bench coordinator`: what a brain's worth of tasks costs the queue, the store and the coordinator."""
+"""`flysoma bench coordinator`: the load of many tasks on the coordinator, the queue and the store."""
 
 from __future__ import annotations
 
@@ -12,25 +12,36 @@ from typing import Any
 import click
 
 from ...tasks.config import RunConfig
-from ...tasks.fleet.coordinator import Orders, execute_run
-from ...tasks.fleet.memory import forget_peak, peak_gb, resident_gb
+from ...tasks.fleet.coordinator import RunOptions, execute_run
+from ...tasks.fleet.memory import peak_gb, reset_peak, resident_gb
 from ...tasks.fleet.queues import open_queue
 from ...tasks.run import Run
 from ...tasks.stages.stage import Stage
 from ...tasks.store import RunStore
 from ..progress import Bars
 
-_PAGE = 1000  # names that a store lists in one request
+_PAGE = 1000  # names listed in one request
 
 
 @click.command("coordinator")
-@click.option("--tasks", default=46_796, show_default=True, type=click.IntRange(1))
-@click.option("--queue", help="sqs://NAME or fq://PATH, emptied afterwards; default: a folder.")
 @click.option(
-    "--minutes", default=2.0, show_default=True, help="Over how long the receipts are spread."
+    "--tasks",
+    default=46_796,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of tasks.",
+)
+@click.option(
+    "--queue", help="sqs://NAME or fq://PATH, emptied afterwards; default: a temporary folder."
+)
+@click.option(
+    "--minutes", default=2.0, show_default=True, help="Time over which the receipts arrive."
 )
 def command(tasks: int, queue: str | None, minutes: float) -> None:
-    """Put TASKS messages into a queue and watch as many receipts come; tell what that took."""
+    """Measure what the coordinator asks of queue and store.
+
+    Enqueues tasks that no worker executes, while this process writes their receipts.
+    """
     with tempfile.TemporaryDirectory(prefix="flysoma-bench-") as folder, Bars() as bars:
         url = queue or f"fq://{folder}/queue"
         fleet = _Fleet(tasks, 60 * minutes, RunStore(f"{folder}/run"))
@@ -39,25 +50,26 @@ def command(tasks: int, queue: str | None, minutes: float) -> None:
         _Idle.tasks = tasks
 
         def progress(name: str, done: int, total: int) -> None:
-            fleet.begin()
+            fleet.start()
             bars(name, done, total)
 
-        forget_peak()
-        before, begin = resident_gb(), time.monotonic()
-        execute_run(run, Orders(url, workers=0), progress, bars.say, [_Idle])
+        reset_peak()
+        before, start = resident_gb(), time.monotonic()
+        stages: list[Any] = [_Idle]  # a class serves as a stage's entry in the catalog
+        execute_run(run, RunOptions(url, workers=0), progress, bars.say, stages)
         end = time.monotonic()
         if queue is not None:
             open_queue(queue).purge()
-    put, watched = fleet.begun - begin, end - fleet.begun
-    click.echo(f"{tasks} messages put in {put:.1f} s, {tasks / put:,.0f} a second")
-    click.echo(f"{tasks} receipts watched for {watched:.0f} s; requests to the store:")
-    for name, count in sorted(store.asked.items()):
-        click.echo(f"  {name:8} {count:10,d}  {count / watched:10.1f} a second")
-    click.echo(f"memory: {before:.2f} GB before, {peak_gb():.2f} GB at most")
+    put_s, watched_s = fleet.started - start, end - fleet.started
+    click.echo(f"{tasks} messages put in {put_s:.1f} s, {tasks / put_s:,.0f} per second")
+    click.echo(f"{tasks} receipts received in {watched_s:.0f} s; requests to the store:")
+    for name, count in sorted(store.requests.items()):
+        click.echo(f"  {name:8} {count:10,d}  {count / watched_s:10.1f} per second")
+    click.echo(f"memory: {before:.2f} GB before, {peak_gb():.2f} GB peak")
 
 
-class _Idle(Stage):
-    """A stage whose tasks nobody does."""
+class _Idle(Stage[None, None]):
+    """A stage whose tasks no worker executes."""
 
     name, gpu = "idle", False
     tasks = 0
@@ -67,50 +79,50 @@ class _Idle(Stage):
 
 
 class _Fleet:
-    """Leaves receipts at an even pace, as workers would, from when the messages are put."""
+    """Writes receipts at an even pace, as workers would, once the messages are in the queue."""
 
     def __init__(self, tasks: int, seconds: float, store: RunStore) -> None:
         self.tasks, self.seconds, self.store = tasks, seconds, store
-        self.begun = 0.0
+        self.started = 0.0
 
-    def begin(self) -> None:
-        if not self.begun:
-            self.begun = time.monotonic()
-            threading.Thread(target=self._leave_receipts, daemon=True).start()
+    def start(self) -> None:
+        if not self.started:
+            self.started = time.monotonic()
+            threading.Thread(target=self._write_receipts, daemon=True).start()
 
-    def _leave_receipts(self) -> None:
+    def _write_receipts(self) -> None:
         for index in range(self.tasks):
-            early = self.begun + self.seconds * index / self.tasks - time.monotonic()
-            time.sleep(max(0.0, early))
+            wait = self.started + self.seconds * index / self.tasks - time.monotonic()
+            time.sleep(max(0.0, wait))
             self.store.put_json(f"receipts/idle/{index}.json", {"seconds": 60.0, "peak_gb": 4.0})
 
 
 class _CountingStore(RunStore):
-    """Counts requests: a page of names, an object read, written or deleted is one."""
+    """Counts requests: one for each page of names, and for each object read, written or deleted."""
 
     def __init__(self, cloudpath: str) -> None:
         super().__init__(cloudpath)
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
 
     def put(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> None:
-        self.asked["writes"] += 1
+        self.requests["writes"] += 1
         super().put(path, data, content_type)
 
     def get(self, path: str) -> bytes | None:
-        self.asked["reads"] += 1
+        self.requests["reads"] += 1
         return super().get(path)
 
     def names(self, prefix: str) -> list[str]:
-        found = super().names(prefix)
-        self.asked["lists"] += 1 + len(found) // _PAGE
-        return found
+        names = super().names(prefix)
+        self.requests["lists"] += 1 + len(names) // _PAGE
+        return names
 
     def get_jsons(self, paths: Iterable[str]) -> dict[str, Any]:
         paths = list(paths)
-        self.asked["reads"] += len(paths)
+        self.requests["reads"] += len(paths)
         return super().get_jsons(paths)
 
     def delete(self, paths: Iterable[str]) -> None:
         paths = list(paths)
-        self.asked["deletes"] += len(paths)
+        self.requests["deletes"] += len(paths)
         super().delete(paths)

@@ -1,4 +1,4 @@
-"""`flysoma bench nuclei`: ours and its rivals on a real volume of which the nuclei are known."""
+"""`flysoma bench nuclei`: flysoma and baselines on a real volume with known nuclei."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import click
 import numpy as np
 import pandas as pd
 
-from ...analysis.metrics.points import score_points
-from ...analysis.pages.overview import Section, overview_figure
-from ...axes import Voxel
+from ...analysis.metrics.point_scores import score_points
+from ...analysis.pages.sections import Section, draw_sections
+from ...axes import Nm3, Voxel
 from ...errors import UserError
 from ...tasks.config import Segment
 from ...tasks.volumes.files import read_array
+from ...tasks.volumes.geometry import flip
 from ...tasks.volumes.image import ImageLayer
 from ...tasks.volumes.ingest import NewLayer, ingest_array
 from ..progress import Bars
-from .ways.rivals import RIVALS, Block, Weights, chosen, way_options
+from .methods.baselines import METHODS, Sample, Weights, method_options, parse_names
 
 _AXES = ("x_nm", "y_nm", "z_nm")
 _COLUMNS = ("points", "own", "shared", "missed", "objects", "without", "seconds")
@@ -30,29 +31,32 @@ _COLUMNS = ("points", "own", "shared", "missed", "objects", "without", "seconds"
 @click.command("nuclei")
 @click.argument("image")
 @click.argument("nuclei", type=click.Path(path_type=Path))
-@click.option("--resolution", nargs=3, type=float, help="Voxel size of a file in nm, X Y Z.")
-@way_options
-@click.option("--output", type=click.Path(path_type=Path), help="Picture (.png) to write.")
+@click.option(
+    "--resolution", nargs=3, type=float, help="Voxel size in nm, X Y Z; needed for a file."
+)
+@method_options
+@click.option("--output", type=click.Path(path_type=Path), help="PNG picture to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     image: str,
     nuclei: Path,
-    resolution: Voxel | None,
-    rivals: str,
+    resolution: Nm3 | None,
+    methods: str,
     locate_weights: str,
     segment_weights: str,
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Score flysoma and other ways on IMAGE by its NUCLEI: how many have an object of their own?
+    """Score flysoma and baselines on a volume with known nuclei.
 
-    IMAGE is a file (z, y, x) or a precomputed image, small enough for memory. NUCLEI is a table (.csv) of the middle
-    of every nucleus in it: x_nm, y_nm and z_nm, from where the coordinates of IMAGE are counted; it may be empty.
+    Counts the nuclei that have an object of their own. IMAGE is a file (z, y, x) or a precomputed image that fits in
+    memory. NUCLEI is a CSV table of the centres of all nuclei in it, with the columns x_nm, y_nm and z_nm in the
+    coordinates of IMAGE; it may have no rows.
     """
-    ways = chosen(rivals, RIVALS, "--rivals")
-    positions = _nuclei(nuclei)
-    voxel_nm: Voxel = Segment().resolution_nm[::-1]
-    array, first = _image(image, resolution)
+    chosen = parse_names(methods, METHODS, "--methods")
+    positions = _read_nuclei(nuclei)
+    voxel_nm: Voxel = flip(Segment().resolution_nm)
+    array, first = _read_image(image, resolution)
     points = positions / voxel_nm - 0.5 - first
     outside = ((points < -0.5) | (points > np.array(array.shape) - 0.5)).any(axis=1)
     if outside.any():
@@ -60,26 +64,26 @@ def command(
             f"{nuclei}: {outside.sum()} of {len(points)} nuclei lie outside {image}, the first at "
             f"{tuple(positions[outside][0][::-1])} nm (x, y, z)"
         )
-    block = Block(array, voxel_nm, Weights(locate_weights, segment_weights))
-    found: dict[str, dict[str, Any]] = {}
+    sample = Sample(array, voxel_nm, Weights(locate_weights, segment_weights))
+    rows: dict[str, dict[str, Any]] = {}
     pictures = []
     middle = round(float(np.median(points[:, 0]))) if len(points) else len(array) // 2
     with Bars() as bars:
-        for number, way in enumerate(ways):
-            bars("ways", number, len(ways))
-            answer = block.answer(way)
+        for number, method in enumerate(chosen):
+            bars("methods", number, len(chosen))
+            answer = sample.answer(method)
             scores = score_points(answer.labels, points, voxel_nm)
-            found[way] = asdict(scores) | {"seconds": answer.seconds}
-            pictures.append(Section(way, array[middle], answer.labels[middle], voxel_nm[1:]))
-        bars("ways", len(ways), len(ways))
+            rows[method] = asdict(scores) | {"seconds": answer.seconds}
+            pictures.append(Section(method, array[middle], answer.labels[middle], voxel_nm[1:]))
+        bars("methods", len(chosen), len(chosen))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(overview_figure(pictures, columns=3))
-    click.echo(json.dumps(found, indent=2) if as_json else _table(found))
+        output.write_bytes(draw_sections(pictures, columns=3))
+    click.echo(json.dumps(rows, indent=2) if as_json else _table(rows))
 
 
-def _nuclei(path: Path) -> np.ndarray:
-    """Positions in nm, z, y, x."""
+def _read_nuclei(path: Path) -> np.ndarray:
+    """Return positions in nm, z, y, x."""
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as err:
@@ -89,12 +93,12 @@ def _nuclei(path: Path) -> np.ndarray:
     positions = table[list(_AXES[::-1])].apply(pd.to_numeric, errors="coerce").to_numpy(float)
     bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
     if len(bad):
-        raise UserError(f"{path}: nucleus {bad[0] + 1} has a position that is no number")
+        raise UserError(f"{path}: nucleus {bad[0] + 1} has a position that is not a number")
     return positions
 
 
-def _image(source: str, resolution: Voxel | None) -> tuple[np.ndarray, np.ndarray]:
-    """An image with the voxels of the segmentation network, and its first voxel; both z, y, x."""
+def _read_image(source: str, resolution: Nm3 | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the image at the working resolution of segmentation, and its first voxel; both z, y, x."""
     with tempfile.TemporaryDirectory(prefix="flysoma-bench-") as folder:
         if Path(source).is_file():
             if resolution is None:
@@ -106,8 +110,8 @@ def _image(source: str, resolution: Voxel | None) -> tuple[np.ndarray, np.ndarra
         return layer.read(bounds, Segment().resolution_nm), np.array(bounds.lo[::-1])
 
 
-def _table(found: dict[str, dict[str, Any]]) -> str:
+def _table(rows: dict[str, dict[str, Any]]) -> str:
     lines = [" ".join([f"{'':20}", *(f"{column:>9}" for column in _COLUMNS)])]
-    for way, row in found.items():
-        lines.append(" ".join([f"{way:20}", *(f"{row[column]:9.0f}" for column in _COLUMNS)]))
+    for method, row in rows.items():
+        lines.append(" ".join([f"{method:20}", *(f"{row[column]:9.0f}" for column in _COLUMNS)]))
     return "\n".join(lines)

@@ -1,8 +1,8 @@
-"""Draw docs/images/phantom.jpg: a section of phantom brain, alone or beside a real section at the same scale.
+"""Draw docs/images/phantom.jpg: a section of a phantom, alone or beside a real section at the same scale.
 
-    python -m flysoma.scripts.phantom_picture docs/images/phantom.jpg [--real SECTION.png]
+    python -m flysoma.scripts.bench.phantom_picture docs/images/phantom.jpg [--real SECTION.png]
 
-The real section must have the same nm per pixel.
+The real section must have the same pixel size.
 """
 
 from __future__ import annotations
@@ -24,14 +24,28 @@ _BAR_UM = 5.0
 @click.option(
     "--real",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A real section, to the left.",
+    help="A real section to draw on the left.",
 )
-@click.option("--size", default=860, show_default=True, help="Pixels along an edge.")
-@click.option("--nm", default=40.0, show_default=True, help="nm per pixel, and per section.")
-@click.option("--seed", default=7, show_default=True)
-@click.option("--difficulty", default="clean", show_default=True, type=click.Choice(DIFFICULTIES))
-@click.option("--scene", default="brain", show_default=True, type=click.Choice(SCENES))
-@click.option("--outlines", is_flag=True, help="Add the same section with its somas outlined.")
+@click.option("--size", default=860, show_default=True, help="Pixels along each edge.")
+@click.option(
+    "--nm", default=40.0, show_default=True, help="Pixel size and section thickness, in nm."
+)
+@click.option("--seed", default=7, show_default=True, help="Seed of the phantom.")
+@click.option(
+    "--difficulty",
+    default="clean",
+    show_default=True,
+    type=click.Choice(DIFFICULTIES),
+    help="Image quality.",
+)
+@click.option(
+    "--scene",
+    default="brain",
+    show_default=True,
+    type=click.Choice(SCENES),
+    help="Tissue to paint.",
+)
+@click.option("--outlines", is_flag=True, help="Add the section with its somas outlined.")
 def main(
     output: Path,
     real: Path | None,
@@ -42,7 +56,7 @@ def main(
     scene: SceneKind,
     outlines: bool,
 ) -> None:
-    """Write OUTPUT, a picture of one phantom section."""
+    """Write a picture of one phantom section to OUTPUT."""
     phantom = make_phantom((_SECTIONS, size, size), (nm, nm, nm), seed, difficulty, scene)
     section, labels = phantom.image[_SECTIONS // 2], phantom.labels[_SECTIONS // 2]
     panels = [] if real is None else [_read(real, size)]
@@ -60,7 +74,7 @@ def _rgb(section: np.ndarray) -> np.ndarray:
 
 
 def _read(path: Path, size: int) -> np.ndarray:
-    """The upper left of a picture, grey, padded with white to a square."""
+    """Return the upper left part of a picture in grey, padded with white to a square."""
     picture = pictures.imread(path)
     if picture.dtype != np.uint8:
         picture = np.rint(picture * 255).astype(np.uint8)
@@ -72,10 +86,10 @@ def _read(path: Path, size: int) -> np.ndarray:
 
 
 def _with_bar(panel: np.ndarray, nm: float) -> np.ndarray:
-    """A white bar of 5 um, lower left."""
-    long = int(round(_BAR_UM * 1000 / nm))
-    if long + 16 < panel.shape[1]:
-        panel[-16:-9, 8 : 8 + long] = 255
+    """Draw a white scale bar of 5 um at the lower left."""
+    length = int(round(_BAR_UM * 1000 / nm))
+    if length + 16 < panel.shape[1]:
+        panel[-16:-9, 8 : 8 + length] = 255
     return panel
 
 

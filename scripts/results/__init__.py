@@ -1,1 +1,1 @@
-"""Commands that show, compare, evaluate and publish results."""
+"""Commands that show, publish, score and compare results."""

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from ...tasks.fleet.coordinator import Orders, execute_run
+from ...tasks.fleet.coordinator import RunOptions, execute_run
 from ...tasks.run import Run
 from ...tasks.stages.catalog import EXTRAS, state_path
 from ...tasks.stages.link import LinkStage, choose_segmentation
@@ -17,19 +17,33 @@ from ..progress import Bars
 @click.command("link")
 @click.argument("path", metavar="RUN")
 @click.option(
-    "--segmentation", required=True, metavar="CLOUDPATH", help="A precomputed segmentation."
+    "--segmentation",
+    required=True,
+    metavar="CLOUDPATH",
+    help="Precomputed segmentation of neurons.",
 )
-@click.option("--workers", type=click.IntRange(0), default=os.cpu_count(), show_default="cores")
-@click.option("--queue", help="sqs://NAME or fq://PATH; default: a queue of this run's own.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=os.cpu_count(),
+    show_default="number of cores",
+    help="Worker processes to start here; 0: use workers started elsewhere on --queue.",
+)
+@click.option("--queue", help="sqs://NAME or fq://PATH; default: a temporary queue.")
 def command(path: str, segmentation: str, workers: int, queue: str | None) -> None:
-    """Tell which segments of SEGMENTATION each soma of RUN belongs to, by overlap."""
+    """Link each soma to the segments of a neuron segmentation.
+
+    A soma of RUN is linked to the segments that it overlaps.
+    """
     run = Run.open(path)
     choose_segmentation(run, normalize_cloudpath(segmentation))
     with Bars() as bars:
-        execute_run(run, Orders(queue, None, workers), bars, bars.say, EXTRAS)
-    found = run.store.get_json(state_path(LinkStage.name))["result"]
+        execute_run(run, RunOptions(queue, None, workers), bars, bars.say, EXTRAS)
+    result = run.store.get_json(state_path(LinkStage.name))["result"]
     click.echo(
-        f"{found['linked']} of {found['somas']} somas have a neuron; {found['shared']} share theirs with another soma, "
-        f"{found['several_segments']} have several segments, {found['none']} none"
+        f"{result['linked']} of {result['somas']} somas have a neuron; {result['shared']} share theirs with another "
+        f"soma, {result['several_segments']} overlap several segments, {result['none']} none"
     )
-    click.echo(f"tables:  {run.path}/tables/neurons.csv (a row a soma), links.csv, cave_linked.csv")
+    click.echo(
+        f"tables: {run.path}/tables/neurons.csv (one row per soma), links.csv, cave_linked.csv"
+    )

@@ -1,56 +1,61 @@
-"""`flysoma publish`: a run, where others can read it."""
+"""`flysoma publish`: the results of a run for other people."""
 
 from __future__ import annotations
 
-import contextlib
-
 import click
 
-from ...analysis.viewer import state as viewer
-from ...errors import UserError
-from ...tasks.publishing import Terms, cors_commands, share
+from ...analysis.viewer.state import PUBLIC_VIEWER
+from ...tasks.publishing import PublishOptions, cors_commands, publish
+from ...tasks.results.viewing import copy_link
 from ...tasks.run import Run
 from ...tasks.store import normalize_cloudpath
 from ..progress import Bars
-from .view import view_state
 
 
 @click.command("publish")
 @click.argument("path", metavar="RUN")
 @click.argument("target", metavar="CLOUDPATH")
 @click.option(
-    "--licence", default="not stated", show_default=True, help="Of the data, as CC-BY-4.0."
+    "--licence",
+    default="not stated",
+    show_default=True,
+    help="Licence of the data, such as CC-BY-4.0.",
 )
-@click.option("--force", is_flag=True, help="Publish a run that is not finished.")
+@click.option("--force", is_flag=True, help="Publish an unfinished run too.")
 @click.option(
     "--sharded/--unsharded",
     default=None,
-    help="Pack chunks, meshes and annotations into few large objects; default: when there are over 100,000.",
+    help="Pack chunks, meshes and annotations into a few large objects; default: for more than 100,000 objects.",
 )
 @click.option(
-    "--viewer", "base", default=viewer.PUBLIC_VIEWER, show_default=True, help="A neuroglancer."
+    "--viewer",
+    "base",
+    default=PUBLIC_VIEWER,
+    show_default=True,
+    help="URL of the neuroglancer to link to.",
 )
 def command(
     path: str, target: str, licence: str, force: bool, sharded: bool | None, base: str
 ) -> None:
-    """Copy RUN's somas, tables and report to CLOUDPATH, with checksums and provenance; goes on where it stopped."""
+    """Copy the results of a run to a bucket or folder.
+
+    Copies the somas, tables and report of RUN to CLOUDPATH and adds checksums and provenance. An interrupted copy is
+    resumed.
+    """
     run = Run.open(path)
     place = normalize_cloudpath(target)
-    if f"{place}/".startswith(f"{run.path}/") or f"{run.path}/".startswith(f"{place}/"):
-        raise UserError(f"{target} and the run {run.path} lie in each other; choose another place")
-    copy = Run(run.config.model_copy(update={"output": place}))
-    link = None
-    with contextlib.suppress(UserError):  # a folder, or an image on this disk
-        link = viewer.link(view_state(copy, like=run), base)
+    link = copy_link(run, place, base)
+    options = PublishOptions(licence, force, link, sharded)
     with Bars() as bars:
-        terms = Terms(licence, force, link, sharded)
-        done = share(run, place, terms, lambda n, all_: bars("publishing", n, all_))
+        published = publish(
+            run, place, options, lambda done, total: bars("publishing", done, total)
+        )
     click.echo(
-        f"{done.objects} objects, {done.bytes / 1e9:.3f} GB at {place}, {done.copied} of them copied now"
+        f"{published.objects} objects, {published.bytes / 1e9:.3f} GB at {place}; {published.copied} of them copied now"
     )
-    for stage in done.unfinished:
+    for stage in published.unfinished:
         click.echo(f"not finished: {stage}", err=True)
-    command = cors_commands(place)
-    if command:
-        click.echo(f"let browsers read it:  {command}")
-    click.echo(f"open it:  {link or f'flysoma view {place}'}")
+    cors = cors_commands(place)
+    if cors:
+        click.echo(f"allow browsers to read it: {cors}")
+    click.echo(f"view: {link or f'flysoma view {place}'}")

@@ -1,1 +1,1 @@
-"""Commands that plan, execute and look after a run."""
+"""Commands that plan, execute and monitor a run."""

@@ -1,4 +1,4 @@
-"""`flysoma enqueue`: the tasks of a stage, put into a queue."""
+"""`flysoma enqueue`: the tasks of one stage."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from ...tasks.run import Run
 @click.argument("path", metavar="RUN")
 @click.argument("stage")
 @click.option("--queue", required=True, help="sqs://NAME or fq://PATH.")
-@click.option("--missing", is_flag=True, help="As without: a task that has a receipt is never put.")
+@click.option(
+    "--missing", is_flag=True, help="Has no effect: tasks with a receipt are never enqueued."
+)
 def command(path: str, stage: str, queue: str, missing: bool) -> None:
-    """Put the tasks of STAGE of RUN that have no receipt into a queue."""
+    """Enqueue the unfinished tasks of one stage.
+
+    A task of STAGE in RUN is unfinished while it has no receipt.
+    """
     count = coordinator.enqueue(Run.open(path), stage, queue)
-    click.echo(f"{count} tasks of {stage} put into {queue}")
+    click.echo(f"{count} tasks of {stage} enqueued in {queue}")

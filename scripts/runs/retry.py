@@ -1,4 +1,4 @@
-"""`flysoma retry`: failed tasks, tried again."""
+"""`flysoma retry`: failed tasks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from ...tasks.run import Run
 @click.command("retry")
 @click.argument("path", metavar="RUN")
 @click.option("--queue", required=True, help="sqs://NAME or fq://PATH.")
-@click.option("--cpu-queue", help="For stages that run no network; default: --queue.")
+@click.option("--cpu-queue", help="Queue of the stages that run no network; default: --queue.")
 @click.option(
-    "--failed", is_flag=True, help="As without: only what failed for good is tried again."
+    "--failed", is_flag=True, help="Has no effect: only permanently failed tasks are retried."
 )
 def command(path: str, queue: str, cpu_queue: str | None, failed: bool) -> None:
-    """Put the tasks of RUN that failed for good into a queue again, their failures forgotten."""
-    found = coordinator.retry(Run.open(path), queue, cpu_queue)
-    for stage, count in found.items():
-        click.echo(f"{count} tasks of {stage} put into the queue")
-    if not found:
-        click.echo("no task has failed for good")
+    """Enqueue the tasks that failed permanently.
+
+    Deletes the failure records of these tasks of RUN, so that each gets all its attempts again.
+    """
+    counts = coordinator.retry(Run.open(path), queue, cpu_queue)
+    for stage, count in counts.items():
+        click.echo(f"{count} tasks of {stage} enqueued")
+    if not counts:
+        click.echo("no task has failed permanently")

@@ -1,4 +1,4 @@
-"""`flysoma run`: a run, from its config to its last receipt."""
+"""`flysoma run`: a whole run."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ import click
 
 from ...errors import UserError
 from ...tasks.config import load_config
-from ...tasks.fleet.coordinator import Orders, execute_run
-from ...tasks.stages.catalog import check_stage
+from ...tasks.fleet.coordinator import RunOptions, execute_run
 from ...tasks.pipeline import begin
+from ...tasks.stages.catalog import check_stage
 from ..progress import Bars
 
 
 @click.command("run")
 @click.argument("config", type=click.Path())
-@click.option("--workers", type=click.IntRange(0), default=os.cpu_count(), show_default="cores")
-@click.option("--queue", help="sqs://NAME or fq://PATH; default: a queue of this run's own.")
-@click.option("--cpu-queue", help="Where the stages that run no network go; default: --queue.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=os.cpu_count(),
+    show_default="number of cores",
+    help="Worker processes to start here; 0: use workers started elsewhere on --queue.",
+)
+@click.option("--queue", help="sqs://NAME or fq://PATH; default: a temporary queue.")
+@click.option("--cpu-queue", help="Queue of the stages that run no network; default: --queue.")
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
 @click.option(
     "--max-failed",
     type=click.FloatRange(0, 1),
-    default=Orders.max_failed,
+    default=RunOptions.max_failed,
     show_default=True,
-    help="Share of a stage's tasks that may fail for good before the stage is stopped.",
+    help="Halt a stage when more than this share of its tasks has failed permanently.",
 )
 def command(
     config: str,
@@ -35,16 +41,19 @@ def command(
     until: str | None,
     max_failed: float,
 ) -> None:
-    """Do what CONFIG asks for; goes on where an earlier run of it stopped."""
-    asked = load_config(config)
-    url = queue or asked.queue
+    """Execute a run, or resume it.
+
+    CONFIG is a YAML file. A task that has left a receipt is not repeated.
+    """
+    settings = load_config(config)
+    url = queue or settings.queue
     check_stage(until)
     if workers == 0 and url is None:
-        raise UserError("--workers 0 leaves the work to workers elsewhere: name their --queue")
+        raise UserError("--workers 0 starts no worker here; name the --queue of workers elsewhere")
     if workers and cpu_queue is not None:
-        raise UserError("--cpu-queue is for workers elsewhere: add --workers 0")
-    begun = begin(asked)
+        raise UserError("--cpu-queue is for workers elsewhere; add --workers 0")
+    run = begin(settings)
     with Bars() as bars:
-        execute_run(begun, Orders(url, cpu_queue, workers, until, max_failed), bars, bars.say)
-    click.echo(f"done: {begun.path}")
-    click.echo(f"open it with: flysoma view {begun.path}")
+        execute_run(run, RunOptions(url, cpu_queue, workers, until, max_failed), bars, bars.say)
+    click.echo(f"done: {run.path}")
+    click.echo(f"view: flysoma view {run.path}")

@@ -1,4 +1,4 @@
-"""`flysoma status`: how far a run is."""
+"""`flysoma status`: the progress of a run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from ...tasks.run import Run
 from ..progress import print_table
 
 _WATCH_S = 5.0
-_HEAD = f"{'stage':12} {'done':>8} {'leased':>7} {'failed':>7} {'total':>8} {'per hour':>9} {'left':>8} {'peak GB':>8}"
+_COUNTS = (("done", 8), ("leased", 7), ("failed", 7), ("total", 8))  # key, width
+_HEAD = " ".join(
+    [
+        f"{'stage':12}",
+        *(f"{key:>{width}}" for key, width in _COUNTS),
+        f"{'per hour':>9} {'left':>8} {'peak GB':>8}",
+    ]
+)
 
 
 @click.command("status")
 @click.argument("path", metavar="RUN")
 @click.option(
-    "--watch", is_flag=True, help="Show it anew every few seconds, until the run is over."
+    "--watch", is_flag=True, help="Refresh every few seconds until the run finishes or halts."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(path: str, watch: bool, as_json: bool) -> None:
-    """Show how far RUN has come, stage by stage."""
+    """Show the progress of a run, stage by stage."""
     run = Run.open(path)
     while True:
         rows = status(run)
@@ -30,7 +37,7 @@ def command(path: str, watch: bool, as_json: bool) -> None:
             click.clear()
         print_table(rows, as_json, _HEAD, _line)
         if not as_json:
-            _remarks(rows)
+            _print_remarks(rows)
         if not watch or rows[-1]["finished"] or any(row["halted"] for row in rows):
             return
         time.sleep(_WATCH_S)
@@ -38,27 +45,24 @@ def command(path: str, watch: bool, as_json: bool) -> None:
 
 def _line(row: dict[str, Any]) -> str:
     known = row["total"] is not None
-    cells = [f"{row[key]:>{width}}" if known else f"{'-':>{width}}" for key, width in _COLUMNS]
+    counts = [f"{row[key]:>{width}}" if known else f"{'-':>{width}}" for key, width in _COUNTS]
     rate = "-" if row["rate"] is None else f"{row['rate']:,.0f}"
     peak = f"{row['peak_gb']:.1f}" if row["peak_gb"] else "-"
     state = "  finished" if row["finished"] else "  halted" if row["halted"] else ""
-    return f"{row['stage']:12} {' '.join(cells)} {rate:>9} {_duration(row['eta_s']):>8} {peak:>8}{state}"
+    return f"{row['stage']:12} {' '.join(counts)} {rate:>9} {_duration(row['eta_s']):>8} {peak:>8}{state}"
 
 
-_COLUMNS = (("done", 8), ("leased", 7), ("failed", 7), ("total", 8))
-
-
-def _remarks(rows: list[dict[str, Any]]) -> None:
+def _print_remarks(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["halted"]:
             click.echo(f"{row['stage']}: {row['halted']}")
         for late in row["stragglers"]:
             click.echo(
-                f"{row['stage']} {late['index']}: in hand for {late['minutes']:.0f} minutes on {late['host']}"
+                f"{row['stage']} {late['index']}: running for {late['minutes']:.0f} minutes on {late['host']}"
             )
     cost = sum(row["cost"] for row in rows)
-    hours = f"{sum(row['task_hours'] for row in rows):,.2f} hours of tasks so far"
-    click.echo(f"{hours}, {cost:,.2f} at the config's prices" if cost else hours)
+    hours = f"{sum(row['task_hours'] for row in rows):,.2f} task-hours so far"
+    click.echo(f"{hours}, cost {cost:,.2f} at the prices of the config" if cost else hours)
 
 
 def _duration(seconds: float | None) -> str:

@@ -1,37 +1,55 @@
-"""`flysoma work`: a worker."""
+"""`flysoma work`: one worker of a run."""
 
 from __future__ import annotations
 
 import click
 
-from ...tasks.fleet.worker import Habits, work
+from ...tasks.fleet.worker import WorkerOptions, work
 from ..logs import log_tasks
 
 
 @click.command("work")
 @click.argument("queue")
-@click.option("--until-empty", is_flag=True, help="Stop when the queue holds no task.")
+@click.option(
+    "--runs",
+    multiple=True,
+    metavar="CLOUDPATH",
+    help="A run to serve, or a folder of runs, such as gs://bucket/somas/; may be repeated. Whoever can write to "
+    "QUEUE can name any run, so an sqs:// queue requires this option. Without it, a worker of an fq:// queue serves "
+    "runs in local folders only, and only those owned by the owner of QUEUE or by the user of the worker.",
+)
+@click.option("--until-empty", is_flag=True, help="Exit when the queue is empty.")
 @click.option(
     "--lease-seconds",
     type=click.IntRange(3),
-    default=Habits.lease_s,
+    default=WorkerOptions.lease_s,
     show_default=True,
-    help="A dead worker's tasks come back after this; a live one renews its leases.",
+    help="Time after which the queue hands the tasks of a dead worker to others; a live worker renews its leases.",
 )
 @click.option(
     "--grace",
     type=click.FloatRange(0),
-    default=Habits.grace_s,
+    default=WorkerOptions.grace_s,
     show_default=True,
-    help="Seconds after SIGTERM until what is in hand is given back unfinished.",
+    help="Seconds after SIGTERM until unfinished tasks go back to the queue.",
 )
-@click.option("--max-memory", type=float, metavar="GB", help="Start anew between tasks above this.")
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="For Prometheus.")
-@click.option("--liveness", metavar="FILE", help="A file to touch while alive, for Kubernetes.")
-@click.option("--quiet", is_flag=True, help="Tell only what goes wrong.")
+@click.option(
+    "--max-memory",
+    type=float,
+    metavar="GB",
+    help="Restart the process between tasks if it holds more memory than this.",
+)
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="Port to serve Prometheus metrics on."
+)
+@click.option(
+    "--liveness", metavar="FILE", help="File to touch while alive, for Kubernetes liveness probes."
+)
+@click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
 @click.option("--parent", type=int, hidden=True)
 def command(
     queue: str,
+    runs: tuple[str, ...],
     until_empty: bool,
     lease_seconds: int,
     grace: float,
@@ -41,7 +59,12 @@ def command(
     max_memory: float | None,
     metrics_port: int | None,
 ) -> None:
-    """Do the tasks of QUEUE until stopped by SIGTERM or Ctrl-C; a line of JSON tells of each."""
+    """Execute tasks from a queue.
+
+    QUEUE is sqs://NAME or fq://PATH. Runs until SIGTERM or Ctrl-C and logs each task as a line of JSON.
+    """
     log_tasks(quiet)
-    habits = Habits(lease_seconds, grace, until_empty, liveness, parent, max_memory, metrics_port)
-    work(queue, habits)
+    options = WorkerOptions(
+        lease_seconds, grace, until_empty, liveness, parent, max_memory, metrics_port, runs
+    )
+    work(queue, options)

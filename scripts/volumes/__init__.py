@@ -1,1 +1,1 @@
-"""Commands that read files: ingest and predict."""
+"""Commands that read volumes from files."""

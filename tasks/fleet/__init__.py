@@ -1,1 +1,1 @@
-"""Who does the tasks of a run: queues, workers, the coordinator, and records of attempts."""
+"""Execution of a run's tasks: queues, workers, the coordinator, and the records of attempts."""

@@ -1,7 +1,8 @@
-"""How often a task was tried and why it failed: a record in the run, which outlives every worker.
+"""The attempts at a task and their failures, recorded in the run, where they outlive every worker.
 
-`running/STAGE/INDEX.json` says who has a task in hand; it goes with the receipt. One that is still there when the
-task is leased again tells of a worker that died. `failures/STAGE/INDEX.json` holds every attempt that failed.
+`running/STAGE/INDEX.json` names the worker that holds a task; the worker deletes it after it writes the receipt. A
+worker that leases a task and finds this record counts the death of the previous worker.
+`failures/STAGE/INDEX.json` counts the failed attempts and keeps the last ones.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import explain, is_transient, without_secrets
+from ...errors import explain, is_transient, redact_secrets
 from ..store import RunStore, index_of
 
-# How many attempts of each kind a task has. A death may be the machine's fault (a spot machine taken back, memory
-# that another process took), what is transient the store's.
+# Attempts per kind of failure. A death may be the machine's fault (a spot machine was reclaimed, another process used
+# up the memory), a transient failure the store's.
 LIMITS = {"user": 1, "error": 3, "death": 10, "transient": 20}
-_KEPT = 5  # tracebacks of the last attempts
+_KEPT_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What became of an attempt: its kind, what went wrong, and whether it was the last."""
+    """A failed attempt: its kind (a key of LIMITS), the error, and whether the task is not retried."""
 
     kind: str
     error: str
@@ -33,11 +34,13 @@ class Failure:
 
 
 def begin(store: RunStore, stage: str, index: int) -> Failure | None:
-    """Take a task in hand; returns the failure when it has been dropped too often to be tried again."""
-    there = store.get_json(running_path(stage, index))
-    if there is not None:
-        died = f"the worker on {there.get('host')} ended without a word: killed, out of memory, or its machine gone"
-        failure = _record(store, stage, index, "death", died, "")
+    """Record that this worker holds a task. Return a failure if workers died of the task too often to retry it."""
+    record = store.get_json(running_path(stage, index))
+    if record is not None:
+        error = (
+            f"the worker on {record.get('host')} died: killed, out of memory, or its machine gone"
+        )
+        failure = _record(store, stage, index, "death", error, "")
         if failure.last:
             store.delete([running_path(stage, index)])
             return failure
@@ -47,48 +50,57 @@ def begin(store: RunStore, stage: str, index: int) -> Failure | None:
 
 def fail(store: RunStore, stage: str, index: int, err: BaseException) -> Failure:
     """Record an attempt that raised."""
-    mistake = explain(err)
-    kind = "transient" if is_transient(err) else "error" if mistake is None else "user"
-    text = mistake or f"{type(err).__name__}: {err}"
-    failure = _record(store, stage, index, kind, text, "".join(traceback.format_exception(err)))
+    explanation = explain(err)
+    kind = "transient" if is_transient(err) else "error" if explanation is None else "user"
+    error = explanation or f"{type(err).__name__}: {err}"
+    failure = _record(store, stage, index, kind, error, "".join(traceback.format_exception(err)))
     store.delete([running_path(stage, index)])
     return failure
 
 
 def running_path(stage: str, index: int) -> str:
+    """Return the path, in the run, of the record of the worker that holds a task."""
     return f"running/{stage}/{index}.json"
 
 
 def failure_path(stage: str, index: int) -> str:
+    """Return the path, in the run, of a task's failure record."""
     return f"failures/{stage}/{index}.json"
 
 
 def failures(store: RunStore, stage: str) -> dict[int, dict[str, Any]]:
-    """The failure record of each task of a stage that has one."""
+    """Return the failure records of a stage by the index of the task."""
     records = store.get_jsons(store.names(f"failures/{stage}/"))
     return {index_of(path): record for path, record in records.items()}
 
 
-def pause_s(times: int) -> float:
-    """How long to wait after so many transient failures in a row: longer each time, and never two workers alike."""
-    return min(60.0, 2.0**times) * random.uniform(0.5, 1.0)
+def pause_s(failures_in_a_row: int) -> float:
+    """Return how long to wait after transient failures: exponential backoff with jitter, seconds."""
+    return min(60.0, 2.0**failures_in_a_row) * random.uniform(0.5, 1.0)
 
 
 def host() -> str:
+    """Return the name of this machine."""
     return os.uname().nodename
 
 
-def _record(store: RunStore, stage: str, index: int, kind: str, text: str, trace: str) -> Failure:
-    path, text = failure_path(stage, index), without_secrets(text)
+def _record(store: RunStore, stage: str, index: int, kind: str, error: str, trace: str) -> Failure:
+    path, error = failure_path(stage, index), redact_secrets(error)
     record: dict[str, Any] = store.get_json(path) or {"counts": {}, "attempts": []}
     counts = record["counts"]
     counts[kind] = counts.get(kind, 0) + 1
-    attempt = {"kind": kind, "error": text, "traceback": without_secrets(trace)}
-    attempt |= {"host": host(), "time": time.time(), "versions": _versions()}
-    record["attempts"] = [*record["attempts"], attempt][-_KEPT:]
-    record |= {"kind": kind, "error": text, "last": counts[kind] >= LIMITS[kind]}
+    attempt = {
+        "kind": kind,
+        "error": error,
+        "traceback": redact_secrets(trace),
+        "host": host(),
+        "time": time.time(),
+        "versions": _versions(),
+    }
+    record["attempts"] = [*record["attempts"], attempt][-_KEPT_ATTEMPTS:]
+    record |= {"kind": kind, "error": error, "last": counts[kind] >= LIMITS[kind]}
     store.put_json(path, record)
-    return Failure(kind, text, record["last"])
+    return Failure(kind, error, record["last"])
 
 
 def _versions() -> dict[str, str]:

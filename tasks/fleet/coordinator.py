@@ -1,6 +1,6 @@
-"""The coordinator: stage by stage it enqueues what has no receipt, waits for receipts, and does the reduce step.
+"""The coordinator: for each stage it enqueues the tasks without a receipt, waits for receipts, and reduces.
 
-All it knows lies in the run, so it can be killed at any moment and started again, here or elsewhere.
+Its state lies in the run, so it can be killed at any time and restarted on any machine.
 """
 
 from __future__ import annotations
@@ -29,27 +29,28 @@ from ..stages.catalog import (
 )
 from ..stages.stage import Stage
 from .attempts import failure_path, failures
+from .job import do_task
 from .lock import coordinator_lock
-from .queues import Queue, open_queue
-from .worker import do_task
+from .messages import Queue
+from .queues import open_queue
 
 Progress = Callable[[str, int, int], None]
-_LOOK_S = 0.5
-_KEEP_S = 5.0  # between two entries of a stage's history
-_HISTORY = 240  # entries
+_POLL_S = 0.5
+_HISTORY_S = 5.0  # between two entries of a stage's history
+_MAX_HISTORY = 240  # entries
 _RECORDS = ("receipts/", "running/", "failures/")
-_NAMES_A_SECOND = 2000  # receipts listed, at most
+_MAX_LISTED_PER_S = 2000  # receipts
 
 
 @dataclass(frozen=True)
-class Orders:
-    """How a run is to be done.
+class RunOptions:
+    """Options of a coordinator.
 
     Attributes:
-      gpu, cpu: URLs of the queues for stages that run a network, and for the rest; None: a queue of the run's own.
-      workers: processes started here; 0 leaves the work to workers elsewhere and needs a queue.
+      gpu, cpu: URLs of the queues for stages that run a network, and for the others; None: a temporary queue.
+      workers: worker processes to start on this machine; 0 leaves the tasks to other workers and needs a queue.
       until: name of the last stage to do.
-      max_failed: share of a stage's tasks that may fail for good before the stage is stopped.
+      max_failed: fraction of a stage's tasks that may fail permanently before the stage is halted.
     """
 
     gpu: str | None = None
@@ -61,64 +62,65 @@ class Orders:
 
 def execute_run(
     run: Run,
-    orders: Orders,
+    options: RunOptions,
     progress: Progress,
-    told: Callable[[str], None],
+    report: Callable[[str], None],
     stages: Sequence[StageKind] | None = None,
 ) -> None:
     """Do every stage that is not finished.
 
     Args:
-      progress: called with stage, tasks done, tasks in all.
-      told: called with what people should know meanwhile.
-      stages: in place of STAGES.
+      progress: called with the stage, the number of tasks done, and the total.
+      report: called with messages for the user.
+      stages: the stages in order; default STAGES.
     Raises:
-      TasksFailed, or UserError when a task failed by a user's mistake.
+      TasksFailed: too many tasks failed.
+      UserError: a task failed with an error that only the user can correct.
     """
     kinds = STAGES if stages is None else stages
-    if orders.until is not None:
-        kinds = kinds[: [kind.name for kind in kinds].index(orders.until) + 1]
-    with coordinator_lock(run.store, told), _url(orders.gpu) as url:
-        over = all(is_finished(run, kind.name) for kind in kinds)
-        queues = {True: open_queue(url), False: open_queue(orders.cpu or url)}
-        with _workers(url, 0 if over else orders.workers) as alive:
+    if options.until is not None:
+        kinds = kinds[: [kind.name for kind in kinds].index(options.until) + 1]
+    with coordinator_lock(run.store, report), _queue_url(options.gpu) as url:
+        finished = all(is_finished(run, kind.name) for kind in kinds)
+        queues = {True: open_queue(url), False: open_queue(options.cpu or url)}
+        with _workers(url, run.path, 0 if finished else options.workers) as check_workers:
             for kind in kinds:
-                watch = _Watch(run, kind(run))
-                _do_stage(watch, queues[kind.gpu], orders.max_failed, alive, progress)
+                stage = _StageProgress(run, kind(run))
+                _do_stage(stage, queues[kind.gpu], options.max_failed, check_workers, progress)
 
 
 def execute_here(run: Run, until: str, progress: Progress) -> None:
-    """Do the stages up to `until` in this process, task by task, without a queue."""
+    """Do the stages up to `until` in this process, without a queue."""
     for kind in STAGES:
-        watch = _Watch(run, kind(run))
-        if watch.open():
-            for done, index in enumerate(sorted(watch.plan), start=1):
-                do_task(watch.stage, index)
-                progress(kind.name, done, len(watch.plan))
-            watch.finish()
+        stage = _StageProgress(run, kind(run))
+        if stage.open():
+            for done, index in enumerate(sorted(stage.plan), start=1):
+                do_task(stage.stage, index)
+                progress(kind.name, done, len(stage.plan))
+            stage.finish()
         if kind.name == until:
             break
 
 
 def enqueue(run: Run, name: str, url: str) -> int:
-    """Put the tasks of a planned stage that have no receipt into a queue; returns how many."""
+    """Put the tasks of a planned stage that have no receipt into a queue; return how many."""
     check_stage(name)
     if run.store.get_json(state_path(name)) is None:
         raise UserError(
-            f"stage {name} of {run.path} is not planned yet: stages before it come first"
+            f"stage {name} of {run.path} is not planned yet: finish the stages before it"
         )
     _resume(run, name)
-    todo = set(make_stage(name, run).plan()) - run.store.indices(f"receipts/{name}")
-    return _put(run, name, open_queue(url), todo)
+    missing = set(make_stage(name, run).plan()) - run.store.indices(f"receipts/{name}")
+    return _put(run, name, open_queue(url), missing)
 
 
 def retry(run: Run, gpu: str, cpu: str | None = None) -> dict[str, int]:
-    """Put tasks that failed for good into a queue again, their failures forgotten; returns how many by stage.
+    """Put permanently failed tasks into a queue again and delete their failures; return how many, by stage.
 
     Args:
-      gpu, cpu: URLs as in Orders.
+      gpu, cpu: URLs as in RunOptions.
     """
-    queues, found = {True: open_queue(gpu), False: open_queue(cpu or gpu)}, {}
+    queues, counts = {True: open_queue(gpu), False: open_queue(cpu or gpu)}, {}
     for stage in STAGES:
         failed = {
             index for index, failure in failures(run.store, stage.name).items() if failure["last"]
@@ -126,29 +128,31 @@ def retry(run: Run, gpu: str, cpu: str | None = None) -> dict[str, int]:
         if failed:
             run.store.delete([failure_path(stage.name, index) for index in failed])
             _resume(run, stage.name)
-            found[stage.name] = _put(run, stage.name, queues[stage.gpu], failed)
-    return found
+            counts[stage.name] = _put(run, stage.name, queues[stage.gpu], failed)
+    return counts
 
 
 def clean(run: Run, dry_run: bool = False) -> dict[str, int]:
-    """Delete what nobody reads once a run is finished; returns how many objects by folder.
+    """Delete intermediate objects of a finished run; return how many, by folder.
 
-    Raises UserError when it is not finished: what is there is needed to go on.
+    Raises UserError if the run is not finished, because it needs them to resume.
     """
     last = STAGES[-1].name
     if not is_finished(run, last):
-        raise UserError(f"{run.path} is not finished (stage {last} is not): it needs what is there")
-    gone = {}
+        raise UserError(
+            f"{run.path} is not finished (stage {last} is not): it needs its intermediate objects"
+        )
+    counts = {}
     for folder in (*(path for kind in (*STAGES, *EXTRAS) for path in kind(run).scratch), *_RECORDS):
         names = run.store.names(folder)
-        gone[folder] = len(names)
+        counts[folder] = len(names)
         if not dry_run:
             run.store.delete(names)
-    return gone
+    return counts
 
 
 def _resume(run: Run, stage: str) -> None:
-    """Let workers do the tasks of a stage that was halted."""
+    """Let workers do the tasks of a halted stage again."""
     state = run.store.get_json(state_path(stage))
     if state.get("halted"):
         run.store.put_json(state_path(stage), state | {"halted": None})
@@ -160,11 +164,11 @@ def _put(run: Run, stage: str, queue: Queue, indices: set[int]) -> int:
 
 
 @dataclass
-class _Watch:
-    """A stage under way, as `stages/STAGE.json` tells it: what is done, how fast, and what it took."""
+class _StageProgress:
+    """The progress of a stage, which `stages/STAGE.json` holds: tasks done, rate, time and memory."""
 
     run: Run
-    stage: Stage
+    stage: Stage[Any, Any]
     plan: set[int] = field(default_factory=set)
     done: set[int] = field(default_factory=set)
     state: dict[str, Any] = field(default_factory=dict)
@@ -174,7 +178,7 @@ class _Watch:
         return self.plan - self.done
 
     def open(self) -> bool:
-        """Plan the stage, or go on with it; False when it is finished."""
+        """Plan the stage, or resume it; return False if it is finished."""
         self.state = self.run.store.get_json(state_path(self.stage.name)) or {}
         if self.state.get("finished"):
             self.plan = self.done = set(range(self.state["total"]))
@@ -186,14 +190,13 @@ class _Watch:
         self.state |= {"peak_gb": 0.0, "halted": None}
         self.state.setdefault("started", time.time())
         self.state["history"] = []
-        self.look()
+        self.update()
         self.save()
         return True
 
-    def look(self) -> None:
-        """Count the receipts that came since the last look."""
-        there = self.plan & self.run.store.indices(f"receipts/{self.stage.name}")
-        new = there - self.done
+    def update(self) -> None:
+        """Count the receipts that were written since the last update."""
+        new = (self.plan & self.run.store.indices(f"receipts/{self.stage.name}")) - self.done
         receipts = self.run.store.get_jsons(
             f"receipts/{self.stage.name}/{index}.json" for index in sorted(new)
         )
@@ -203,81 +206,99 @@ class _Watch:
         peaks = [receipt["peak_gb"] for receipt in receipts.values()]
         self.state["peak_gb"] = max(self.state["peak_gb"], *peaks, 0.0)
         history = self.state["history"]
-        if not history or time.time() - history[-1][0] >= _KEEP_S:
+        if not history or time.time() - history[-1][0] >= _HISTORY_S:
             history.append([round(time.time(), 1), len(self.done)])
-            del history[:-_HISTORY]
+            del history[:-_MAX_HISTORY]
             self.save()
 
     def save(self) -> None:
         self.run.store.put_json(state_path(self.stage.name), self.state)
 
     def finish(self) -> None:
-        self.look()
+        """Reduce the stage, once all receipts are there."""
+        self.update()
         self.state |= {"result": self.stage.finish(), "ended": time.time(), "finished": True}
         self.save()
 
     def halt(self, reason: str) -> None:
-        """Tell the workers that nobody waits for this stage's tasks any more."""
-        self.state |= {"halted": reason, "queue": None}  # workers drop its messages
+        """Let workers drop the messages of this stage."""
+        self.state |= {"halted": reason, "queue": None}
         self.save()
 
 
 def _do_stage(
-    watch: _Watch, queue: Queue, max_failed: float, alive: Callable[[], None], progress: Progress
+    stage: _StageProgress,
+    queue: Queue,
+    max_failed: float,
+    check_workers: Callable[[], None],
+    progress: Progress,
 ) -> None:
-    run, name = watch.run, watch.stage.name
-    if not watch.open():
-        progress(name, len(watch.plan), len(watch.plan))
+    run, name = stage.run, stage.stage.name
+    if not stage.open():
+        progress(name, len(stage.plan), len(stage.plan))
         return
-    failed = failures(run.store, name)
-    run.store.delete([failure_path(name, index) for index in failed])
-    if watch.state.get("queue") == queue.url:  # those that failed are no longer in it
-        _put(run, name, queue, {i for i, f in failed.items() if f["last"]} & watch.missing)
-    else:
-        _put(run, name, queue, watch.missing)
-        watch.state["queue"] = queue.url
-        watch.save()
+    _enqueue_missing(stage, queue)
     empty_since: float | None = None
     while True:
         empty = queue.is_empty()
-        watch.look()
-        progress(name, len(watch.done), len(watch.plan))
-        if not watch.missing:
+        stage.update()
+        progress(name, len(stage.done), len(stage.plan))
+        if not stage.missing:
             break
         failed = failures(run.store, name)
-        over = {index for index, failure in failed.items() if failure["last"]} & watch.missing
-        _raise_if_over(watch, [failed[index] for index in sorted(over)], max_failed)
+        permanent = {i for i, failure in failed.items() if failure["last"]} & stage.missing
+        _raise_if_failed(stage, [failed[index] for index in sorted(permanent)], max_failed)
         if not empty:
             empty_since = None
         elif empty_since is None:
             empty_since = time.monotonic()
         elif time.monotonic() - empty_since > queue.settles_s:  # messages were lost
-            _put(run, name, queue, watch.missing - over)
+            _put(run, name, queue, stage.missing - permanent)
             empty_since = None
-        alive()
-        time.sleep(max(_LOOK_S, len(watch.plan) / _NAMES_A_SECOND))
-    watch.finish()
+        check_workers()
+        time.sleep(max(_POLL_S, len(stage.plan) / _MAX_LISTED_PER_S))
+    stage.finish()
 
 
-def _raise_if_over(watch: _Watch, over: list[dict[str, Any]], max_failed: float) -> None:
-    """Stop the stage when too many tasks, or all that are left, failed for good."""
-    for failure in over:
+def _enqueue_missing(stage: _StageProgress, queue: Queue) -> None:
+    """Put the missing tasks into the queue, and delete the failures of an earlier coordinator."""
+    run, name = stage.run, stage.stage.name
+    failed = failures(run.store, name)
+    run.store.delete([failure_path(name, index) for index in failed])
+    if (
+        stage.state.get("queue") == queue.url
+    ):  # which still holds all but those that failed permanently
+        permanent = {index for index, failure in failed.items() if failure["last"]}
+        _put(run, name, queue, permanent & stage.missing)
+    else:
+        _put(run, name, queue, stage.missing)
+        stage.state["queue"] = queue.url
+        stage.save()
+
+
+def _raise_if_failed(
+    stage: _StageProgress, permanent: list[dict[str, Any]], max_failed: float
+) -> None:
+    """Halt the stage if too many tasks, or all that are missing, failed permanently."""
+    for failure in permanent:
         if failure["kind"] == "user":
-            watch.halt(failure["error"])
+            stage.halt(failure["error"])
             raise UserError(failure["error"])
-    if not over or (
-        len(over) < len(watch.missing) and len(over) <= max(2, max_failed * len(watch.plan))
-    ):
+    tolerated = max(2, max_failed * len(stage.plan))
+    if not permanent or (len(permanent) < len(stage.missing) and len(permanent) <= tolerated):
         return
-    name, path = watch.stage.name, watch.run.path
-    text = f"{len(over)} of {len(watch.plan)} tasks of {name} failed for good, the first with {over[0]['error']}"
-    watch.halt(text)
-    raise TasksFailed(f"{text}; see {path}/failures/{name}, then 'flysoma run' tries them again")
+    name, path = stage.stage.name, stage.run.path
+    text = (
+        f"{len(permanent)} of {len(stage.plan)} tasks of {name} failed permanently, "
+        f"the first with {permanent[0]['error']}"
+    )
+    stage.halt(text)
+    raise TasksFailed(f"{text}; see {path}/failures/{name}, then retry with 'flysoma run'")
 
 
 @contextmanager
-def _url(url: str | None) -> Iterator[str]:
-    """The queue asked for, or one in a temporary folder."""
+def _queue_url(url: str | None) -> Iterator[str]:
+    """Yield a queue's URL, or that of a queue in a temporary folder."""
     if url is not None:
         yield url
         return
@@ -286,19 +307,20 @@ def _url(url: str | None) -> Iterator[str]:
 
 
 @contextmanager
-def _workers(url: str, count: int) -> Iterator[Callable[[], None]]:
-    """Worker processes that share this machine's cores; yields a function that starts those anew that were killed.
+def _workers(url: str, run: str, count: int) -> Iterator[Callable[[], None]]:
+    """Start worker processes of a run, which share this machine's cores, and stop them at the end.
 
-    One that ended by itself would end so again, and has said why: the function exits with its code.
+    Yields a function that restarts workers that were killed by a signal. If a worker exited by itself, it would do so
+    again, and has said why: the function exits with its code.
     """
     command = [sys.executable, "-P", "-m", "flysoma.scripts.cli", "work", url, "--quiet"]
-    command += ["--parent", str(os.getpid())]
-    share = max(1, len(os.sched_getaffinity(0)) // max(1, count))
-    environment = {"OMP_NUM_THREADS": str(share)} | os.environ
+    command += ["--runs", run, "--parent", str(os.getpid())]
+    threads = max(1, len(os.sched_getaffinity(0)) // max(1, count))
+    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
     start = partial(subprocess.Popen, command, env=environment)
     running = [start() for _ in range(count)]
 
-    def alive() -> None:
+    def check() -> None:
         for number, process in enumerate(running):
             if (process.poll() or 0) > 0:
                 sys.exit(process.returncode)
@@ -306,7 +328,7 @@ def _workers(url: str, count: int) -> Iterator[Callable[[], None]]:
                 running[number] = start()
 
     try:
-        yield alive
+        yield check
     finally:
         for process in running:
             process.terminate()

@@ -1,6 +1,6 @@
-"""One coordinator a run: a lock that expires, so that the next takes over from one that was killed.
+"""A lock that admits one coordinator per run, and that expires, so that a killed coordinator can be replaced.
 
-Two at once would do no harm, every step gives the same bytes twice; they would only do it twice.
+Two coordinators at once would write the same bytes twice: the lock saves work, correctness does not depend on it.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ from .attempts import host
 
 _PATH = "coordinator.json"
 _EXPIRES_S = 60.0
-_SETTLE_S = 0.2  # between writing the lock and looking who has it
+_SETTLE_S = 0.2  # between writing the lock and reading who holds it
 
 
 @contextmanager
-def coordinator_lock(store: RunStore, told: Callable[[str], None]) -> Iterator[None]:
-    """Hold a run's lock; while another holds it, say so and wait until it lets go or is gone."""
+def coordinator_lock(store: RunStore, report: Callable[[str], None]) -> Iterator[None]:
+    """Hold a run's lock. While another coordinator holds it, report that once and wait until the lock is free."""
     own = {"owner": uuid.uuid4().hex, "host": host(), "pid": os.getpid()}
-    said = False
-    while not _take(store, own):
-        if not said:
+    reported = False
+    while not _acquire(store, own):
+        if not reported:
             other = store.get_json(_PATH) or {}
-            told(
+            report(
                 f"waiting: another coordinator (process {other.get('pid')} on {other.get('host')}) "
-                "has this run in hand; this one goes on when that one ends"
+                "holds this run; this one continues when that one ends"
             )
-            said = True
+            reported = True
         time.sleep(1)
-    over = threading.Event()
-    heart = threading.Thread(target=_hold, args=(store, own, over), daemon=True)
-    heart.start()
+    stop = threading.Event()
+    heartbeat = threading.Thread(target=_renew_until, args=(store, own, stop), daemon=True)
+    heartbeat.start()
     try:
         yield
     finally:
-        over.set()
-        heart.join()
+        stop.set()
+        heartbeat.join()
         if _owner(store) == own["owner"]:
             store.delete([_PATH])
 
 
-def _take(store: RunStore, own: dict[str, Any]) -> bool:
-    there = store.get_json(_PATH)
-    if there is not None and there["expires"] > time.time() and not _is_dead(there):
+def _acquire(store: RunStore, own: dict[str, Any]) -> bool:
+    lock = store.get_json(_PATH)
+    if lock is not None and lock["expires"] > time.time() and not _is_dead(lock):
         return False
     _write(store, own)
     time.sleep(_SETTLE_S)
     return _owner(store) == own["owner"]
 
 
-def _hold(store: RunStore, own: dict[str, Any], over: threading.Event) -> None:
-    while not over.wait(_EXPIRES_S / 4):
+def _renew_until(store: RunStore, own: dict[str, Any], stop: threading.Event) -> None:
+    while not stop.wait(_EXPIRES_S / 4):
         _write(store, own)
 
 
@@ -69,12 +69,12 @@ def _owner(store: RunStore) -> str | None:
     return (store.get_json(_PATH) or {}).get("owner")
 
 
-def _is_dead(there: dict[str, Any]) -> bool:
-    """Whether a lock's owner was a process of this machine that is gone."""
-    if there["host"] != host():
+def _is_dead(lock: dict[str, Any]) -> bool:
+    """Return whether the owner of a lock was a process of this machine that no longer exists."""
+    if lock["host"] != host():
         return False
     try:
-        os.kill(there["pid"], 0)
+        os.kill(lock["pid"], 0)
     except ProcessLookupError:
         return True
     except PermissionError:

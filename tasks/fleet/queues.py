@@ -1,53 +1,42 @@
-"""Messages of a queue: every one names a run, a stage and an index. Any other is put aside, never executed.
-
-taskqueue carries them, on disk (`fq://FOLDER`) or in SQS (`sqs://NAME`).
-"""
+"""The two kinds of queue: files in a folder (`fq://FOLDER`), and Amazon's SQS (`sqs://NAME`)."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import os
+import random
 import re
+import stat
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import partial
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
-from taskqueue import TaskQueue, queueable
+from taskqueue import TaskQueue
 
 from ...errors import UserError
+from .messages import MAX_BYTES, BadMessage, Lease, Queue, Task, decode, encode, queue_folder, shown
 
-_FILE = re.compile(r"\d+--([0-9a-f-]{36})\.json")
-_WRITTEN_S = 10  # a file that is older than this is not being written any more
 _POLL_S = 5
-_THREADS = 10  # that put messages: as many as boto keeps connections
+_THREADS = 10  # that put messages: boto keeps as many connections
+_BATCH = 10  # messages in one request to SQS
+_CANDIDATES = 250  # free messages of which a worker leases a random one: workers rarely collide
+_MAX_LEASE_S = 30 * 86_400
+_UNREADABLE = {errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM}  # links, sockets, permissions
 logger = logging.getLogger(__name__)
 
 
-@queueable
-def execute(run: str, stage: str, index: int) -> None:
-    """The one function that a message can name. Workers take its arguments and never call it."""
-    raise RuntimeError("a task of flysoma is executed by 'flysoma work QUEUE', not by taskqueue")
-
-
-@dataclass(frozen=True)
-class Lease:
-    """A message that nobody else gets until the lease runs out."""
-
-    ticket: str  # what the queue knows it by
-    run: str
-    stage: str
-    index: int
-
-
 def open_queue(url: str) -> Queue:
-    """The queue at a URL; raises UserError when there is none."""
+    """Open the queue at a URL. Raises UserError if there is none."""
     protocol = url.partition("://")[0]
-    kinds = {"fq": FileQueue, "sqs": SqsQueue}
+    kinds: dict[str, type[Queue]] = {"fq": FileQueue, "sqs": SqsQueue}
     if protocol not in kinds:
-        raise UserError(f"{url} is no queue that can be used; give fq://FOLDER or sqs://NAME")
+        raise UserError(f"{url} is not a queue; give fq://FOLDER or sqs://NAME")
     try:
         return kinds[protocol](url)
     except OSError:
@@ -56,172 +45,210 @@ def open_queue(url: str) -> Queue:
         raise UserError(f"the queue {url} cannot be opened: {err}") from err
 
 
-class Queue:
-    """What both kinds share.
+class FileQueue(Queue):
+    """Messages as files `TIME--ID.json` in FOLDER/queue, each free from TIME (Unix seconds) on.
 
-    Attributes:
-      settles_s: when it has looked empty for so long, it is.
+    A worker leases a message by renaming its file to a later TIME: if several workers try, one succeeds. Names come
+    from the listing of the folder alone, never from the content of a message, and no link is followed below FOLDER. A
+    file that is not a message, a link, a subfolder or a pipe is moved to FOLDER/quarantine unread.
     """
 
-    settles_s = 2.0
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._queue = TaskQueue(url, n_threads=_THREADS, progress=False)
-
-    def put(self, tasks: Iterable[tuple[str, str, int]]) -> None:
-        """Add a message for each run, stage and index."""
-        self._queue.insert([partial(execute, *task) for task in tasks])
-
-    def lease(self, seconds: int) -> Lease | None:
-        """Any message that is free; None when there is none now."""
-        found = self._receive(seconds)
-        if found is None:
-            return None
-        ticket, body = found
-        task = parse(body)
-        if task is None:
-            self.put_aside(ticket, body)
-            return None
-        return Lease(ticket, *task)
-
-    def renew(self, lease: Lease, seconds: int) -> None:
-        """Keep a lease for that long from now on; 0 gives it back."""
-        self._queue.api.renew_lease(_Ticket(lease.ticket), seconds)
-
-    def delete(self, lease: Lease) -> None:
-        """The task is over."""
-        self._queue.api.delete(lease.ticket)
-
-    def is_empty(self) -> bool:
-        """Whether no message is there, leased ones counted."""
-        return self._queue.is_empty()
-
-    def purge(self) -> None:
-        """Drop all messages."""
-        self._queue.api.purge(native=True)
-
-    def put_aside(self, ticket: str, body: Any) -> None:
-        """Take a message out of the queue and keep it where people can look at it."""
-        raise NotImplementedError
-
-    def _receive(self, seconds: int) -> tuple[str, Any] | None:
-        """Ticket and body of a message, or None."""
-        raise NotImplementedError
-
-
-class FileQueue(Queue):
-    """Files in a folder; what is no message of ours goes to its subfolder `quarantine`."""
+    _NAME = re.compile(r"([0-9]{1,15})--([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json")
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._folder = self._queue.api.queue_path
+        folder = queue_folder(url)
+        self._folder, self._incoming = f"{folder}/queue", f"{folder}/incoming"
+        self._quarantine = f"{folder}/quarantine"
+        os.makedirs(self._folder, exist_ok=True)
+        with _open_folder(self._folder):  # raises if it is a link
+            pass
+        self._names: dict[str, str] = {}  # current file name of each leased message, by its ID
+        self._stuck: set[str] = set()  # names that this process may not move
 
-    def _receive(self, seconds: int) -> tuple[str, Any] | None:
-        try:
-            found = self._queue.api.lease(seconds, 1)
-        except (ValueError, TypeError):  # a file with another name, or of no JSON
-            self.sweep()
-            return None
-        if not found:
-            self.sweep(idle=True)
-            return None
-        body = found[0]
-        ticket = body.get("id") if isinstance(body, dict) else None
-        if not isinstance(ticket, str):
-            self.sweep()
-            return None
-        return ticket, body
+    def put(self, tasks: Iterable[Task]) -> None:
+        os.makedirs(self._incoming, exist_ok=True)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for _ in pool.map(self._put, tasks):
+                pass
 
-    def put_aside(self, ticket: str, body: Any) -> None:
-        for entry in list(os.scandir(self._folder)):
-            if entry.name.endswith(f"--{ticket}.json"):
-                self._quarantine(entry)
-
-    def sweep(self, idle: bool = False) -> None:
-        """Put every file aside that is no message; when idle, only where few are left to look at."""
-        entries = list(os.scandir(self._folder))
-        if idle and len(entries) > 100:
-            return
-        for entry in entries:
-            name = _FILE.fullmatch(entry.name)
+    def lease(self, seconds: int) -> Lease | None:
+        for name, ident in self._free():
+            leased = f"{int(time.time()) + seconds}--{ident}.json"
             try:
-                if name is None or (
-                    time.time() - entry.stat().st_mtime > _WRITTEN_S
-                    and not _is_message(entry.path, name.group(1))
-                ):
-                    self._quarantine(entry)
-            except FileNotFoundError:
-                continue  # done meanwhile
+                os.rename(f"{self._folder}/{name}", f"{self._folder}/{leased}")
+                body = _read_file(f"{self._folder}/{leased}")
+                lease = Lease(ident, *decode(body), body)
+            except FileNotFoundError:  # another worker leased it
+                continue
+            except PermissionError as err:
+                self._skip(name, err)
+                continue
+            except BadMessage as err:
+                self._move_aside(leased, str(err))
+                continue
+            self._names[ident] = leased
+            return lease
+        return None
 
-    def _quarantine(self, entry: Any) -> None:
-        folder = os.path.join(os.path.dirname(self._folder), "quarantine")
-        os.makedirs(folder, exist_ok=True)
+    def renew(self, lease: Lease, seconds: int) -> None:
+        renewed = f"{int(time.time()) + seconds}--{lease.ticket}.json"
+        os.rename(f"{self._folder}/{self._names[lease.ticket]}", f"{self._folder}/{renewed}")
+        self._names[lease.ticket] = renewed
+
+    def delete(self, lease: Lease) -> None:
+        with contextlib.suppress(FileNotFoundError):  # the lease expired, and another worker has it
+            os.unlink(f"{self._folder}/{self._names.pop(lease.ticket)}")
+
+    def put_aside(self, lease: Lease, reason: str) -> None:
+        self._move_aside(self._names.pop(lease.ticket), reason)
+
+    def is_empty(self) -> bool:
+        with os.scandir(self._folder) as entries:
+            return all(entry.name in self._stuck for entry in entries)
+
+    def purge(self) -> None:
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                    os.unlink(entry.path)
+
+    def _put(self, task: Task) -> None:
+        """Write a message beside the queue and move it in, so that no worker reads a part of it."""
+        ident = str(uuid.uuid4())
+        with open(f"{self._incoming}/{ident}", "x") as file:
+            json.dump(encode(task) | {"id": ident}, file)
+        os.rename(file.name, f"{self._folder}/0--{ident}.json")
+
+    def _free(self) -> Iterator[tuple[str, str]]:
+        """Yield names and IDs of free messages in random order; put aside what has no name of a message."""
+        free, now = [], time.time()
+        with _open_folder(self._folder) as folder, os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name in self._stuck:
+                    continue
+                match = self._NAME.fullmatch(entry.name)
+                if match is None:
+                    self._move_aside(entry.name, "its name is not one of a message")
+                elif int(match[1]) > now + _MAX_LEASE_S:
+                    self._move_aside(entry.name, "its lease ends in more than a month")
+                elif int(match[1]) <= now:
+                    free.append((entry.name, match[2]))
+                if len(free) == _CANDIDATES:
+                    yield from random.sample(free, len(free))
+                    free = []
+        yield from random.sample(free, len(free))
+
+    def _move_aside(self, name: str, reason: str) -> None:
+        aside = f"{name}.{uuid.uuid4()}" if os.path.lexists(f"{self._quarantine}/{name}") else name
         try:
-            os.rename(entry.path, os.path.join(folder, entry.name))
+            os.makedirs(self._quarantine, exist_ok=True)
+            with _open_folder(self._folder) as source, _open_folder(self._quarantine) as target:
+                os.rename(name, aside, src_dir_fd=source, dst_dir_fd=target)
         except FileNotFoundError:
             return
-        logger.error("%s: no task of flysoma; it was moved to %s", entry.name, folder)
+        except OSError as err:
+            self._skip(name, err)
+            return
+        logger.error("%s moved to %s: %s", shown(name), self._quarantine, reason)
+
+    def _skip(self, name: str, err: OSError) -> None:
+        self._stuck.add(name)
+        logger.error("%s of %s is skipped: %s", shown(name), self._folder, err.strerror)
 
 
 class SqsQueue(Queue):
-    """What is no message of ours goes to the queue's dead-letter queue; where it has none, into the log."""
+    """A queue of SQS. What is put aside goes to its dead-letter queue; without one, only to the log."""
 
     settles_s = 60.0
 
-    def _receive(self, seconds: int) -> tuple[str, Any] | None:
-        api = self._queue.api
-        found = api.sqs.receive_message(
-            QueueUrl=api.qurl,
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._api: Any = TaskQueue(url, progress=False).api
+        self._sqs, self._url = self._api.sqs, self._api.qurl
+
+    def put(self, tasks: Iterable[Task]) -> None:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for _ in pool.map(self._api.insert, _batches(tasks)):
+                pass
+
+    def lease(self, seconds: int) -> Lease | None:
+        messages = self._sqs.receive_message(
+            QueueUrl=self._url,
             MaxNumberOfMessages=1,
             VisibilityTimeout=seconds,
             WaitTimeSeconds=_POLL_S,
         ).get("Messages")
-        if not found:
+        if not messages:
             return None
+        ticket, body = messages[0]["ReceiptHandle"], messages[0]["Body"]
         try:
-            return found[0]["ReceiptHandle"], json.loads(found[0]["Body"])
-        except ValueError:
-            return found[0]["ReceiptHandle"], found[0]["Body"]
+            return Lease(ticket, *decode(body), body)
+        except BadMessage as err:
+            self._put_aside(ticket, body, str(err))
+            return None
 
-    def put_aside(self, ticket: str, body: Any) -> None:
-        api = self._queue.api
-        text = body if isinstance(body, str) else json.dumps(body)
-        found = api.sqs.get_queue_attributes(
-            QueueUrl=api.qurl, AttributeNames=["RedrivePolicy"]
+    def renew(self, lease: Lease, seconds: int) -> None:
+        self._sqs.change_message_visibility(
+            QueueUrl=self._url, ReceiptHandle=lease.ticket, VisibilityTimeout=seconds
+        )
+
+    def delete(self, lease: Lease) -> None:
+        self._api.delete(lease.ticket)
+
+    def put_aside(self, lease: Lease, reason: str) -> None:
+        self._put_aside(lease.ticket, lease.body, reason)
+
+    def is_empty(self) -> bool:
+        return bool(self._api.is_empty())
+
+    def purge(self) -> None:
+        self._api.purge(native=True)
+
+    def _put_aside(self, ticket: str, body: str, reason: str) -> None:
+        attributes = self._sqs.get_queue_attributes(
+            QueueUrl=self._url, AttributeNames=["RedrivePolicy"]
         ).get("Attributes")
-        if found:
-            name = json.loads(found["RedrivePolicy"])["deadLetterTargetArn"].rsplit(":", 1)[-1]
-            target = api.sqs.get_queue_url(QueueName=name)["QueueUrl"]
-            api.sqs.send_message(QueueUrl=target, MessageBody=text)
-        api.sqs.delete_message(QueueUrl=api.qurl, ReceiptHandle=ticket)
-        logger.error("no task of flysoma was taken out of %s: %s", self.url, text[:500])
+        if attributes:
+            arn = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]
+            target = self._sqs.get_queue_url(QueueName=arn.rsplit(":", 1)[-1])["QueueUrl"]
+            self._sqs.send_message(QueueUrl=target, MessageBody=body)
+        self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=ticket)
+        logger.error("%s taken out of %s: %s", shown(body), self.url, reason)
 
 
-def parse(body: Any) -> tuple[str, str, int] | None:
-    """run, stage and index of a message; None for one that is not ours."""
+@contextlib.contextmanager
+def _open_folder(path: str) -> Iterator[int]:
+    """Open a folder that is not a link; yields its descriptor."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        key, args, kwargs = body["payload"][:3]
-        run, stage, index = args
-    except (TypeError, ValueError, KeyError):
-        return None
-    ours = key == [execute.__module__, execute.__name__] and not kwargs
-    typed = isinstance(run, str) and isinstance(stage, str) and type(index) is int
-    return (run, stage, index) if ours and typed else None
+        yield handle
+    finally:
+        os.close(handle)
 
 
-def _is_message(path: str, ticket: str) -> bool:
+def _batches(tasks: Iterable[Task]) -> Iterator[list[dict[str, Any]]]:
+    bodies = map(encode, tasks)
+    while batch := list(islice(bodies, _BATCH)):
+        yield batch
+
+
+def _read_file(path: str) -> str:
+    """Return the text of a small regular file. Raises BadMessage for anything else, without reading it."""
     try:
-        with open(path) as file:
-            body = json.load(file)
-    except (ValueError, UnicodeDecodeError):
-        return False
-    return parse(body) is not None and body.get("id") == ticket
-
-
-class _Ticket(str):
-    """A ticket as both kinds of taskqueue's API want it."""
-
-    @property
-    def id(self) -> str:
-        return str(self)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as err:
+        if err.errno in _UNREADABLE:
+            raise BadMessage(f"it cannot be opened: {err.strerror}") from None
+        raise
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise BadMessage("it is not a file")
+    with open(handle, "rb") as file:
+        if status.st_size > MAX_BYTES:
+            raise BadMessage(f"it has more than {MAX_BYTES} bytes")
+        try:
+            return file.read(MAX_BYTES).decode()
+        except UnicodeDecodeError:
+            raise BadMessage("it is not UTF-8") from None

@@ -1,4 +1,4 @@
-"""How far each stage of a run is."""
+"""The progress of each stage of a run."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from ..stages.catalog import STAGES, state_path
 from ..store import index_of
 from .attempts import failures
 
-_RECENT_S = 600.0  # the time over which a stage's rate is averaged
-_STRAGGLERS = 10
+_RATE_WINDOW_S = 600.0
+_MAX_STRAGGLERS = 10
 
 
 def status(run: Run) -> list[dict[str, Any]]:
-    """How far each stage is: a row each.
+    """Return one row per stage.
 
-    `total` is None until the stage is planned. `leased`: tasks that a worker has in hand, or had when it died;
-    `failed`: for good; `retrying`: failed and in the queue again; `rate`: tasks an hour, of the last minutes;
-    `eta_s`: seconds left at that rate; `task_hours`: what all tasks took; `cost`: at the config's prices;
-    `peak_gb`: the most memory that a worker held;
-    `stragglers`: index, host and minutes of those that have been in hand longest, when that is three times what a
-    task takes.
+    Keys of a row:
+      stage, finished, halted: name, whether it is finished, and why it was halted, if it was.
+      total, done: tasks in the plan (None until the stage is planned) and tasks with a receipt.
+      leased: tasks held by a worker, or by one that died.
+      failed, retrying: tasks that failed permanently, and failed tasks that are in the queue again.
+      rate, eta_s: tasks per hour over the last minutes, and the remaining seconds at this rate.
+      task_hours, cost: time of all tasks so far, and its price by the config.
+      peak_gb: the largest memory of a worker.
+      stragglers: index, host and minutes of the tasks that are held longest, if over three times the usual time.
     """
     prices = run.config.prices
     rows = []
@@ -47,26 +50,37 @@ def _stage_status(run: Run, name: str) -> dict[str, Any]:
     done = store.indices(f"receipts/{name}")
     open_failures = [f for index, f in failures(store, name).items() if index not in done]
     running = {
-        index_of(path): there
-        for path, there in store.get_jsons(store.names(f"running/{name}/")).items()
+        index_of(path): record
+        for path, record in store.get_jsons(store.names(f"running/{name}/")).items()
         if index_of(path) not in done
     }
     failed = sum(failure["last"] for failure in open_failures)
     row |= {"done": len(done), "leased": len(running), "failed": failed}
     row["retrying"] = len(open_failures) - failed
-    history = [entry for entry in state.get("history", []) if entry[0] > time.time() - _RECENT_S]
-    if len(history) > 1 and history[-1][1] > history[0][1]:
-        rate = (history[-1][1] - history[0][1]) / (history[-1][0] - history[0][0])
+    rate = _tasks_per_second(state.get("history", []))
+    if rate is not None:
         row |= {"rate": round(3600 * rate, 1), "eta_s": round((total - len(done) - failed) / rate)}
-    usual = seconds / max(1, state.get("done", 0))
+    row["stragglers"] = _stragglers(running, seconds / max(1, state.get("done", 0)))
+    return row
+
+
+def _tasks_per_second(history: list[tuple[float, int]]) -> float | None:
+    """Return the recent rate from pairs of time and tasks done; None if it is unknown or zero."""
+    recent = [entry for entry in history if entry[0] > time.time() - _RATE_WINDOW_S]
+    if len(recent) < 2 or recent[-1][1] <= recent[0][1]:
+        return None
+    return (recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0])
+
+
+def _stragglers(running: dict[int, dict[str, Any]], usual_s: float) -> list[dict[str, Any]]:
+    held_s = {index: time.time() - record["started"] for index, record in running.items()}
     late = [
         {
             "index": index,
-            "host": there["host"],
-            "minutes": round((time.time() - there["started"]) / 60, 1),
+            "host": running[index]["host"],
+            "minutes": round(seconds / 60, 1),
         }
-        for index, there in running.items()
-        if usual and time.time() - there["started"] > 3 * usual + 60
+        for index, seconds in held_s.items()
+        if usual_s and seconds > 3 * usual_s + 60
     ]
-    row["stragglers"] = sorted(late, key=lambda entry: -entry["minutes"])[:_STRAGGLERS]
-    return row
+    return sorted(late, key=lambda entry: -entry["minutes"])[:_MAX_STRAGGLERS]

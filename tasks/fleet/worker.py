@@ -1,7 +1,7 @@
-"""What a worker does: lease a task, read, work, write, leave a receipt, delete the message.
+"""A worker: it leases tasks from a queue, does them, leaves a receipt for each, and deletes the message.
 
-Three tasks are in hand at a time: one is written, one is worked on, one is read ahead. A heartbeat keeps their
-leases. Whatever happens to a worker, its messages come back to the queue and its tasks can be done again.
+A worker holds up to three tasks at a time: it writes one, works on one, and reads one ahead. Whatever happens to it,
+its leases expire, and other workers do its tasks.
 """
 
 from __future__ import annotations
@@ -11,124 +11,70 @@ import os
 import signal
 import sys
 import threading
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
-from ...errors import UserError
-from ..run import Run
-from ..stages.catalog import check_stage, make_stage, state_path
-from ..stages.stage import Stage
-from ..store import RunStore
 from . import attempts
-from .memory import forget_peak, peak_gb, resident_gb
+from .job import Job
+from .leases import Leases
+from .memory import reset_peak, resident_gb
+from .messages import Lease, Queue
 from .metrics import Metrics
-from .queues import Lease, Queue, open_queue
+from .queues import open_queue
+from .served import NotATask, ServedRuns, open_stage, open_store
 
 _IDLE_S = 0.3
-_STATE_S = 5.0  # for so long a worker believes that a stage is still going on
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Habits:
-    """How a worker works.
+class WorkerOptions:
+    """Options of a worker.
 
     Attributes:
-      lease_s: after a worker's death its tasks come back in so many seconds.
-      grace_s: how long it may go on after SIGTERM before it gives its tasks back.
-      until_empty: stop when the queue holds no task.
-      liveness: a file that is touched while the worker lives, for Kubernetes to look at.
-      parent: process that started this one; the worker stops when that one is gone, killed ones too.
-      max_memory_gb: above this the worker starts itself anew after a task.
-      metrics_port: where Prometheus finds the worker's counters.
+      lease_s: seconds after which the tasks of a dead worker return to the queue.
+      grace_s: seconds after SIGTERM in which the worker may finish its tasks before it gives them back.
+      until_empty: stop when the queue is empty.
+      liveness: a file that the worker touches while it lives, for a liveness probe of Kubernetes.
+      parent: process ID of the coordinator that started the worker; the worker stops when that process ends.
+      max_memory_gb: resident memory above which the worker restarts itself after a task.
+      metrics_port: port of the counters for Prometheus.
+      runs: paths of runs, or of folders that contain runs, that the worker serves; see `ServedRuns`.
     """
 
     lease_s: int = 120
-    grace_s: float = 20.0  # a spot machine is given 25
+    grace_s: float = 20.0  # a spot machine gets 25
     until_empty: bool = False
     liveness: str | None = None
     parent: int | None = None
     max_memory_gb: float | None = None
     metrics_port: int | None = None
+    runs: tuple[str, ...] = ()
 
 
-def do_task(stage: Stage, index: int) -> dict[str, Any]:
-    """Do one task here and write its receipt."""
-    job = _Job(Lease("", stage.run.path, stage.name, index), stage)
-    with job.phase("read"):
-        data = job.stage.read(index)
-    with job.phase("work"):
-        found = job.stage.work(index, data)
-    return _write(job, found)
+def work(queue_url: str, options: WorkerOptions = WorkerOptions()) -> int:
+    """Do the tasks of a queue until SIGTERM or SIGINT; return how many were done.
 
-
-def work(queue_url: str, habits: Habits = Habits()) -> int:
-    """Do the tasks of a queue until told to stop; returns how many were done.
-
-    SIGTERM and SIGINT: what is in hand is finished, or given back when the time of grace is over.
+    On a signal the worker finishes the tasks that it holds, or gives them back when `grace_s` is over.
     """
-    worker = _Worker(open_queue(queue_url), habits)
+    served = ServedRuns(queue_url, options.runs)
+    worker = _Worker(open_queue(queue_url), served, options)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: worker.stop())
     return worker.run()
 
 
-@dataclass
-class _Job:
-    """A task in hand."""
-
-    lease: Lease
-    stage: Stage
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def phase(self, name: str) -> _Phase:
-        return _Phase(self.seconds, name)
-
-
-class _Phase:
-    """Measures a phase of a job: read, work or write."""
-
-    def __init__(self, seconds: dict[str, float], name: str) -> None:
-        self.seconds, self.name = seconds, name
-
-    def __enter__(self) -> None:
-        self.start = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds[self.name] = round(time.monotonic() - self.start, 3)
-
-
-def _write(job: _Job, found: Any) -> dict[str, Any]:
-    """Write what was found, and then the receipt."""
-    lease = job.lease
-    with job.phase("write"):
-        counters = job.stage.write(lease.index, found)
-    receipt = {
-        "counters": counters,
-        "seconds": round(sum(job.seconds.values()), 3),
-        "phases": job.seconds,
-        "peak_gb": round(peak_gb(), 3),
-        "finished": round(time.time(), 3),
-        "host": attempts.host(),
-    }
-    job.stage.run.store.put_json(f"receipts/{lease.stage}/{lease.index}.json", receipt)
-    return receipt
-
-
 class _Worker:
-    def __init__(self, queue: Queue, habits: Habits) -> None:
-        self.queue, self.habits = queue, habits
-        self.metrics = Metrics(habits.metrics_port)
+    def __init__(self, queue: Queue, served: ServedRuns, options: WorkerOptions) -> None:
+        self.queue, self.served, self.options = queue, served, options
+        self.leases = Leases(queue, options.lease_s, options.liveness)
+        self.metrics = Metrics(options.metrics_port)
         self.stopping = threading.Event()
-        self.hungry = threading.Event()  # the task in work is over, or soon will be
-        self.lock = threading.RLock()
-        self.held: dict[str, Lease] = {}
+        self.hungry = threading.Event()  # the current task is finished, or will be soon
         self.done = 0
         self.tried = 0
-        self.misfortunes = 0  # transient failures in a row
+        self.transient_failures = 0  # in a row
         self.typical: dict[str, dict[str, float]] = {}  # seconds by phase, by stage
         self.reader = ThreadPoolExecutor(1, "read")
         self.writer = ThreadPoolExecutor(1, "write")
@@ -137,55 +83,54 @@ class _Worker:
         if not self.stopping.is_set():
             self.stopping.set()
             self.hungry.set()
-            timer = threading.Timer(self.habits.grace_s, self._give_all_back)
+            timer = threading.Timer(self.options.grace_s, self._give_up)
             timer.daemon = True
             timer.start()
 
     def run(self) -> int:
-        over = threading.Event()
-        heart = threading.Thread(target=self._beat, args=(over,), daemon=True)
-        heart.start()
-        writing: Future[None] | None = None
-        coming = self.reader.submit(self._take, 0.0)
-        while not self._must_end():
-            job, data = coming.result() or (None, None)
-            if job is None:
-                if self._is_over(writing):
-                    break
-                coming = self.reader.submit(self._take, 0.0)
-                continue
-            if self.stopping.is_set():
-                self._give_back(job.lease)
-                break
-            self.tried += 1
-            if job.stage.name not in self.typical:
-                forget_peak()  # it is another stage's
-            self.hungry.clear()
-            coming = self.reader.submit(self._take, self._read_ahead_after(job.stage.name))
-            found = self._attempt(job, data)
-            self.hungry.set()
-            if writing is not None:
-                writing.result()
-            writing = None if found is None else self.writer.submit(self._finish, job, found[0])
-            del data, found
-        self.hungry.set()
-        ahead = coming.result()
-        if ahead is not None:
-            self._give_back(ahead[0].lease)
-        self.writer.shutdown()
-        over.set()
-        heart.join()
-        if self._too_large() and not self.stopping.is_set():
+        with self.leases.heartbeat():
+            self._loop()
+        if self._is_too_large() and not self.stopping.is_set():
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         return self.done
 
-    def _must_end(self) -> bool:
-        orphaned = self.habits.parent not in (None, os.getppid())
-        return self.stopping.is_set() or orphaned or self._too_large()
+    def _loop(self) -> None:
+        writing: Future[None] | None = None
+        ahead = self.reader.submit(self._take, 0.0)
+        while not self._must_end():
+            job, data = ahead.result() or (None, None)
+            if job is None:
+                if self._is_finished(writing):
+                    break
+                ahead = self.reader.submit(self._take, 0.0)
+                continue
+            if self.stopping.is_set():
+                self.leases.retry(job.lease, running=True)
+                break
+            self.tried += 1
+            if job.stage.name not in self.typical:
+                reset_peak()  # the peak was another stage's
+            self.hungry.clear()
+            ahead = self.reader.submit(self._take, self._delay_of_next_read(job.stage.name))
+            result = self._attempt(job, data)
+            self.hungry.set()
+            if writing is not None:
+                writing.result()
+            writing = None if result is None else self.writer.submit(self._finish, job, result[0])
+            del data, result
+        self.hungry.set()
+        unused = ahead.result()
+        if unused is not None:
+            self.leases.retry(unused[0].lease, running=True)
+        self.writer.shutdown()
 
-    def _is_over(self, writing: Future[None] | None) -> bool:
-        """When no task came: wait a little, or end."""
-        if self.habits.until_empty:
+    def _must_end(self) -> bool:
+        orphaned = self.options.parent not in (None, os.getppid())
+        return self.stopping.is_set() or orphaned or self._is_too_large()
+
+    def _is_finished(self, writing: Future[None] | None) -> bool:
+        """Return whether to stop when no task came; wait a little otherwise."""
+        if self.options.until_empty:
             if writing is not None:
                 writing.result()
             if self.queue.is_empty():
@@ -193,146 +138,100 @@ class _Worker:
         self.stopping.wait(_IDLE_S)
         return False
 
-    def _too_large(self) -> bool:
-        limit = self.habits.max_memory_gb
+    def _is_too_large(self) -> bool:
+        limit = self.options.max_memory_gb
         return limit is not None and self.tried > 0 and resident_gb() > limit
 
-    def _read_ahead_after(self, stage: str) -> float:
-        """Seconds into a task after which the next is read: as late as it can be, other workers may be idle."""
+    def _delay_of_next_read(self, stage: str) -> float:
+        """Return after how many seconds of a task to read the next: late, so that idle workers can take it."""
         typical = self.typical.get(stage)
         if typical is None:
             return float("inf")
         return max(0.0, typical["work"] - 2 * typical["read"] - 1.0)
 
-    def _take(self, after: float) -> tuple[_Job, Any] | None:
-        """Lease a task and read what it needs; None when there is none, or it failed."""
-        if after:
-            self.hungry.wait(min(after, threading.TIMEOUT_MAX))
+    def _take(self, delay_s: float) -> tuple[Job, Any] | None:
+        """Lease a task and read its input; None if there is no task, or reading failed."""
+        if delay_s:
+            self.hungry.wait(min(delay_s, threading.TIMEOUT_MAX))
         if self.stopping.is_set():
             return None
         try:
-            lease = self.queue.lease(self.habits.lease_s)
-        except Exception as err:  # noqa: BLE001  the queue's own trouble; it is asked again
-            logger.warning("the queue %s did not answer: %s; trying again", self.queue.url, err)
-            self._misfortune()
+            lease = self.leases.take()
+        except Exception as err:  # noqa: BLE001  a failure of the queue, which the loop retries
+            logger.warning("the queue %s failed: %s; retrying", self.queue.url, err)
+            self._pause()
             return None
         if lease is None:
             return None
-        with self.lock:
-            self.held[lease.ticket] = lease
-        job = None
         try:
             job = self._open(lease)
-            if job is None:
-                return None
-            with job.phase("read"):
-                return job, job.stage.read(lease.index)
+            return None if job is None else (job, job.read())
         except Exception as err:  # noqa: BLE001  recorded with its cause, and counted
             self._fail(lease, err)
             return None
 
-    def _open(self, lease: Lease) -> _Job | None:
-        """A job for a lease whose task is still to be done; any other message is taken out of the queue."""
+    def _open(self, lease: Lease) -> Job | None:
+        """Return the job of a leased task; None, and no message, if nobody needs the task or it does not exist."""
         name, index = lease.stage, lease.index
         try:
-            check_stage(name, extras=True)
-            store = _store(lease.run)
-            state = _state(lease.run, name, int(time.monotonic() / _STATE_S))
-            if state is None:
-                raise UserError(f"{lease.run}: stage {name} has not begun, and tasks are there")
-            stage, planned = _stage(lease.run, name, state.get("started"))
-            if index not in planned:
-                raise UserError(f"{lease.run}: stage {name} has no task {index}")
-        except UserError as err:
-            logger.error("%s", err)
-            body = {"run": lease.run, "stage": name, "index": index}
-            self._let_go(lease, lambda: self.queue.put_aside(lease.ticket, body))
+            self.served.check(lease.run)
+            stage, needed = open_stage(lease.run, name, index)
+        except NotATask as err:
+            self.leases.put_aside(lease, str(err))
             return None
-        if not _is_wanted(state):  # what was said some seconds ago may be said no more
-            _state.cache_clear()
-            state = _state(lease.run, name, 0) or {}
-        if _is_wanted(state) and not store.get(f"receipts/{name}/{index}.json"):
+        store = open_store(lease.run)
+        if needed and not store.get(f"receipts/{name}/{index}.json"):
             failure = attempts.begin(store, name, index)
             if failure is None:
-                return _Job(lease, stage)
+                return Job(lease, stage)
             self._log(lease, "failed", failure.error, kind=failure.kind)
-        self._let_go(lease, lambda: self.queue.delete(lease))
+        self.leases.finish(lease)
         return None
 
-    def _attempt(self, job: _Job, data: Any) -> tuple[Any] | None:
-        """What a task found; None when it failed."""
+    def _attempt(self, job: Job, data: Any) -> tuple[Any] | None:
+        """Return the result of a task; None if it failed."""
         try:
-            with job.phase("work"):
-                return (job.stage.work(job.lease.index, data),)
+            return (job.work(data),)
         except Exception as err:  # noqa: BLE001  recorded with its cause, and counted
             self._fail(job.lease, err)
             return None
 
-    def _finish(self, job: _Job, found: Any) -> None:
+    def _finish(self, job: Job, result: Any) -> None:
         lease = job.lease
         try:
-            receipt = _write(job, found)
+            receipt = job.write(result)
         except Exception as err:  # noqa: BLE001  recorded with its cause, and counted
             self._fail(lease, err)
             return
-        self._let_go(lease, lambda: self.queue.delete(lease), put_down=True)
+        self.leases.finish(lease, running=True)
         self.done += 1
-        self.misfortunes = 0
+        self.transient_failures = 0
         self.typical[lease.stage] = job.seconds
         self.metrics.done(lease.stage, receipt)
         self._log(lease, "done", **receipt)
 
     def _fail(self, lease: Lease, err: Exception) -> None:
         try:
-            failure = attempts.fail(_store(lease.run), lease.stage, lease.index, err)
-        except Exception as worse:  # noqa: BLE001  where the store fails, nothing can be recorded
+            failure = attempts.fail(open_store(lease.run), lease.stage, lease.index, err)
+        except Exception as worse:  # noqa: BLE001  the store failed too, so nothing can be recorded
             failure = attempts.Failure("transient", f"{err}, and then {worse}", last=False)
         self.metrics.failed(lease.stage, failure.kind)
         self._log(lease, "failed", failure.error, kind=failure.kind, last=failure.last)
         if failure.last:
-            self._let_go(lease, lambda: self.queue.delete(lease))
+            self.leases.finish(lease)
         else:
-            self._let_go(lease, lambda: self.queue.renew(lease, 0))
+            self.leases.retry(lease)
         if failure.kind == "transient":
-            self._misfortune()
+            self._pause()
 
-    def _misfortune(self) -> None:
-        """Wait, the longer the more often in a row."""
-        self.misfortunes += 1
-        self.stopping.wait(attempts.pause_s(self.misfortunes))
+    def _pause(self) -> None:
+        """Wait after a transient failure, longer the more there were in a row."""
+        self.transient_failures += 1
+        self.stopping.wait(attempts.pause_s(self.transient_failures))
 
-    def _let_go(self, lease: Lease, how: Any, put_down: bool = False) -> None:
-        """Be done with a lease; put_down: and take back the record that the task is in hand."""
-        with self.lock:
-            self.held.pop(lease.ticket, None)
-            try:
-                if put_down:
-                    _store(lease.run).delete([attempts.running_path(lease.stage, lease.index)])
-                how()
-            except Exception as err:  # noqa: BLE001  the message comes back when its lease is over
-                logger.warning("%s %d: not let go: %s", lease.stage, lease.index, err)
-
-    def _give_back(self, lease: Lease) -> None:
-        self._let_go(lease, lambda: self.queue.renew(lease, 0), put_down=True)
-
-    def _give_all_back(self) -> None:
-        for lease in list(self.held.values()):
-            self._give_back(lease)
+    def _give_up(self) -> None:
+        self.leases.retry_all()
         os._exit(0)
-
-    def _beat(self, over: threading.Event) -> None:
-        """Renew the leases at a third of their length."""
-        while True:
-            _touch(self.habits.liveness)
-            if over.wait(min(self.habits.lease_s / 3, 20)):
-                return
-            for lease in list(self.held.values()):
-                with self.lock:
-                    if lease.ticket in self.held:
-                        try:
-                            self.queue.renew(lease, self.habits.lease_s)
-                        except Exception as err:  # noqa: BLE001  the next beat tries again
-                            logger.warning("lease not renewed: %s", err)
 
     def _log(self, lease: Lease, event: str, error: str = "", **more: Any) -> None:
         fields = {"event": event, "run": lease.run, "stage": lease.stage, "index": lease.index}
@@ -344,31 +243,3 @@ class _Worker:
             f"{event}: {error}" if error else event,
             extra={"fields": fields | more},
         )
-
-
-@lru_cache(maxsize=8)
-def _store(run: str) -> RunStore:
-    return RunStore(run)
-
-
-@lru_cache(maxsize=8)
-def _state(run: str, stage: str, now: int) -> dict[str, Any] | None:
-    """What the coordinator says of a stage; `now` makes the answer that of a few seconds."""
-    return _store(run).get_json(state_path(stage))
-
-
-def _is_wanted(state: dict[str, Any]) -> bool:
-    return not (state.get("finished") or state.get("halted"))
-
-
-@lru_cache(maxsize=8)
-def _stage(run: str, name: str, started: float | None) -> tuple[Stage, frozenset[int]]:
-    """A stage and the tasks it has; made anew when a run of the same place begins it again."""
-    stage = make_stage(name, Run.open(run))
-    return stage, frozenset(stage.plan())
-
-
-def _touch(file: str | None) -> None:
-    if file is not None:
-        with open(file, "a"):
-            os.utime(file)

@@ -1,12 +1,13 @@
 """The ordered list of stages.
 
-A stage is complete when its receipts equal its plan, never because a queue looks empty.
+A stage is complete when its receipts equal its plan, not when a queue is empty.
 """
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from typing import Any
 
 from ...errors import UserError
 from ..run import Run
@@ -15,11 +16,11 @@ from .stage import Stage
 
 @dataclass(frozen=True)
 class StageKind:
-    """A stage by its name. Its class is imported when it is made: some bring in much.
+    """A stage by name. Calling it imports the module of its class, which can be slow, and makes the stage of a run.
 
     Attributes:
-      module: of this folder.
-      gpu: whether its tasks run a network.
+      module, kind: the class `kind` in a module of this folder.
+      gpu: whether the tasks run a network.
     """
 
     name: str
@@ -27,9 +28,10 @@ class StageKind:
     kind: str
     gpu: bool = False
 
-    def __call__(self, run: Run) -> Stage:
+    def __call__(self, run: Run) -> Stage[Any, Any]:
         module = importlib.import_module(f".{self.module}", __package__)
-        return getattr(module, self.kind)(run)  # type: ignore[no-any-return]
+        stage: Stage[Any, Any] = getattr(module, self.kind)(run)
+        return stage
 
 
 STAGES = [
@@ -47,27 +49,32 @@ STAGES = [
     StageKind("skeleton", "skeleton", "SkeletonStage"),
     StageKind("report", "report", "ReportStage"),
 ]
-EXTRAS = [StageKind("link", "link", "LinkStage")]  # with a command of their own
+EXTRAS = [StageKind("link", "link", "LinkStage")]  # stages with their own command
 
 
-def make_stage(name: str, run: Run) -> Stage:
-    """A stage of a run, by its name."""
+def make_stage(name: str, run: Run) -> Stage[Any, Any]:
+    """Make a stage of a run by its name."""
     check_stage(name, extras=True)
     return next(stage for stage in (*STAGES, *EXTRAS) if stage.name == name)(run)
 
 
 def state_path(stage: str) -> str:
-    """Where a stage's state lies in its run."""
+    """Return the path of a stage's state in its run."""
     return f"stages/{stage}.json"
 
 
 def is_finished(run: Run, stage: str) -> bool:
-    """Whether a stage of a run is over."""
+    """Return whether a stage of a run is finished."""
     return bool((run.store.get_json(state_path(stage)) or {}).get("finished"))
 
 
 def check_stage(name: str | None, extras: bool = False) -> None:
-    """Raise UserError when there is no stage of that name, one of EXTRAS if asked for; None is fine."""
+    """Raise UserError if no stage has this name.
+
+    Args:
+      name: None is accepted.
+      extras: whether the stages of EXTRAS count too.
+    """
     names = [stage.name for stage in (*STAGES, *(EXTRAS if extras else ()))]
     if name is not None and name not in names:
         raise UserError(f"no stage '{name}'; there are: {', '.join(names)}")

@@ -1,66 +1,61 @@
-"""link: which segments of another segmentation each soma belongs to. A stage of its own, once there are somas."""
+"""link: the segments of another segmentation to which each soma belongs; an extra stage, after the report."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ...analysis.layers.links import LINK_COLUMNS, NEURON_COLUMNS, neurons, votes
+from ...analysis.tables.links import LINK_COLUMNS, NEURON_COLUMNS, neuron_table, vote
 from ...analysis.tables.somas import cave_table, parquet_bytes
 from ...errors import UserError
 from ..run import Run
-from ..volumes.geometry import voxels
+from ..volumes.geometry import to_voxels
 from ..volumes.labels import LabelLayer
-from .measure import SHAPES, batch, batches, crop, get_frame, put_frame
-from .stage import Stage
+from .measure import SomaStage, crop, get_frame, put_frame
+from .stage import Counters, Forecast
 
 _SOURCE = "link/source.json"
-_AROUND_NM = 1000.0  # by which a soma's box is grown
+_MARGIN_NM = 1000.0  # around a soma
 
 
-class LinkStage(Stage):
-    """One task a batch of somas: the votes of the segments around each."""
+class LinkStage(SomaStage):
+    """The votes of the segments around each soma."""
 
     name = "link"
     scratch = ("link/batches/",)
 
     @cached_property
-    def frame(self) -> pd.DataFrame:
-        return get_frame(self.run.store, SHAPES)
-
-    @cached_property
     def segmentation(self) -> LabelLayer:
         return LabelLayer(self.run.store.get_json(_SOURCE))
 
-    def plan(self) -> Sequence[int]:
-        return batches(self.frame)
+    def forecast(self) -> Forecast:
+        return Forecast(tasks=len(self.plan()), exact=True)
 
-    def work(self, index: int, data: Any) -> dict[str, Any]:
+    def work(self, index: int, data: None) -> Counters:
         resolution = self.run.somas.resolution_nm
-        rows = []
-        for _, soma in batch(self.frame, index):
-            box, mask = crop(self.run, soma, voxels(_AROUND_NM, resolution))
-            found = votes(mask, self.segmentation.sample(box, resolution))
-            found.insert(0, "id", np.uint64(soma["id"]))
-            rows.append(found)
-        links = _together(rows)
+        tables = []
+        for soma in self.batch(index):
+            box, mask = crop(self.run, soma, to_voxels(_MARGIN_NM, resolution))
+            table = vote(mask, self.segmentation.sample(box, resolution))
+            table.insert(0, "id", np.uint64(soma["id"]))
+            tables.append(table)
+        links = _concatenate(tables)
         put_frame(self.run.store, f"link/batches/{index}.npz", links)
-        return {"somas": len(rows), "joins": int(links["joins"].sum())}
+        return {"somas": len(tables), "joins": int(links["joins"].sum())}
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> Counters:
         store = self.run.store
-        links = _together(get_frame(store, f"link/batches/{index}.npz") for index in self.plan())
-        of_soma = neurons(links, self.frame["id"].to_numpy())
-        written = store.get("tables/somas.parquet")
-        assert written is not None, "link planned before the run was published"
-        somas = pd.read_parquet(io.BytesIO(written))
+        links = _concatenate(get_frame(store, f"link/batches/{index}.npz") for index in self.plan())
+        of_soma = neuron_table(links, self.frame["id"].to_numpy())
+        parquet = store.get("tables/somas.parquet")
+        assert parquet is not None, "link planned before report finished"
+        somas = pd.read_parquet(io.BytesIO(parquet))
         cave = cave_table(somas)
         cave["pt_root_id"] = of_soma["segment_id"].to_numpy()
         about = {
@@ -82,17 +77,19 @@ class LinkStage(Stage):
         }
 
 
-def _together(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Tables with LINK_COLUMNS as one, of their types even when there is no row."""
-    none = pd.DataFrame({column.name: np.zeros(0, column.dtype) for column in LINK_COLUMNS})
+def _concatenate(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Concatenate tables with LINK_COLUMNS; the columns keep their types even if there is no row."""
+    empty = pd.DataFrame({column.name: np.zeros(0, column.dtype) for column in LINK_COLUMNS})
     filled = [part for part in parts if len(part)]
-    return pd.concat(filled, ignore_index=True)[list(none)].astype(none.dtypes) if filled else none
+    return (
+        pd.concat(filled, ignore_index=True)[list(empty)].astype(empty.dtypes) if filled else empty
+    )
 
 
 def choose_segmentation(run: Run, cloudpath: str) -> None:
-    """Note which segmentation the somas are linked to; what was found with another is forgotten.
+    """Set the segmentation to which the somas are linked, and delete the links to another one.
 
-    Raises UserError when the run has no table of somas yet, or there is no such segmentation.
+    Raises UserError if the run has no table of somas yet, or there is no such segmentation.
     """
     LabelLayer(cloudpath)
     store = run.store

@@ -1,62 +1,76 @@
-"""Stage 2, locate: probabilities > seeds, one point in each soma."""
+"""locate: one seed, a point, in each soma, from the probabilities of the localization network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...models.inference.seeds import drop_duplicates, find_seeds
-from ..volumes.geometry import Box, flip
-from ..volumes.tiles import CORES, read_tiles
-from .stage import Stage
+from ..volumes.geometry import flip
+from ..volumes.tiles import CORES, blocks_near, count_tiles, read_tiles
+from .stage import Counters, Forecast, Stage
 
 SEEDS = "seeds/seeds.npz"
 
 
-class LocateStage(Stage):
-    """Finds seeds block by block; each block keeps those whose centroid lies in its core."""
+@dataclass(frozen=True)
+class BlockSeeds:
+    """The seeds of a block: columns of its table by name; and how many voxels were searched."""
+
+    table: dict[str, np.ndarray]
+    voxels: int
+
+
+class LocateStage(Stage[np.ndarray, BlockSeeds]):
+    """Finds seeds block by block; each block keeps the seeds whose centroid lies in its core."""
 
     name = "locate"
     scratch = ("seeds/blocks/",)
 
     def plan(self) -> Sequence[int]:
+        lattice = self.run.tiles.coarse
+        with_core = np.zeros(lattice.shape, bool)
+        with_core.flat[sorted(self.run.store.indices(CORES))] = True
+        return blocks_near(with_core, lattice, self.run.locate_grid)
+
+    def forecast(self) -> Forecast:
         grid, lattice = self.run.locate_grid, self.run.tiles.coarse
-        found: set[int] = set()
-        for number in self.run.store.indices(CORES):
-            tile = Box.from_zyx(*lattice.owned(lattice.tile(number)), grid.bounds.lo)
-            found.update(grid.reaching(tile.grow(grid.halo)))
-        return sorted(found)
+        blocks = blocks_near(self.run.tissue_tiles, lattice, grid)
+        reads = [grid[index].read for index in blocks]
+        voxels = sum(box.voxels for box in reads)
+        return Forecast(
+            tasks=len(blocks),
+            voxels=voxels,
+            bytes_in=voxels,
+            reads=sum(count_tiles(lattice, *box.corners_zyx(grid.bounds.lo)) for box in reads),
+            writes=len(blocks),
+        )
 
-    @cached_property
-    def resolution_nm(self) -> np.ndarray:
-        return np.array(self.run.config.locate.resolution_nm)
-
-    def read(self, index: int) -> Any:
+    def read(self, index: int) -> np.ndarray:
+        """Read p(core) of a block's read box: uint8, z, y, x."""
         grid = self.run.locate_grid
         corners = grid[index].read.corners_zyx(grid.bounds.lo)
         return read_tiles(self.run.store, CORES, self.run.tiles.coarse, *corners)
 
-    def work(self, index: int, data: Any) -> dict[str, Any]:
-        config = self.run.config.locate
-        block = self.run.locate_grid[index]
+    def work(self, index: int, data: np.ndarray) -> BlockSeeds:
+        config, block = self.run.config.locate, self.run.locate_grid[index]
         seeds = find_seeds(data, flip(config.resolution_nm), config.threshold, config.min_core_um3)
         positions = seeds.positions[:, ::-1] + np.array(block.read.lo)
-        own = [block.core.holds(np.floor(p + 0.5)) for p in positions]
-        keep = np.array(own, bool)
-        self.run.store.put_arrays(
-            f"seeds/blocks/{index}.npz",
-            {
-                "xyz_nm": ((positions + 0.5) * self.resolution_nm)[keep],
-                "score": seeds.scores[keep],
-                "core_um3": seeds.volumes_um3[keep],
-            },
-        )
-        return {"seeds": int(keep.sum()), "voxels": block.read.voxels}
+        keep = np.array([block.core.holds(np.floor(p + 0.5)) for p in positions], bool)
+        table = {
+            "xyz_nm": ((positions + 0.5) * np.array(config.resolution_nm))[keep],
+            "score": seeds.scores[keep],
+            "core_um3": seeds.volumes_um3[keep],
+        }
+        return BlockSeeds(table, block.read.voxels)
 
-    def finish(self) -> dict[str, Any]:
+    def write(self, index: int, result: BlockSeeds) -> Counters:
+        self.run.store.put_arrays(f"seeds/blocks/{index}.npz", result.table)
+        return {"seeds": len(result.table["score"]), "voxels": result.voxels}
+
+    def finish(self) -> Counters:
         store = self.run.store
         parts = list(store.get_many_arrays(f"seeds/blocks/{index}.npz" for index in self.plan()))
         xyz = np.concatenate([np.zeros((0, 3)), *(p["xyz_nm"] for p in parts)])

@@ -1,8 +1,8 @@
-"""Stage 4, stitch: which labels of neighbouring blocks are one soma, and the volume with final ids.
+"""match: which labels of neighbouring blocks are one soma.
 
-match compares, at each face, what its two blocks say about the slab that both have read. resolve joins labels
-into somas: strongest evidence first, at most one body's seeds a soma, none beyond a size.
-relabel writes `somas/`.
+`match_slab` compares, at each face, the labels of two blocks in the slab that both have read. `resolve` joins labels
+into somas, largest overlap first. Its guards refuse a join of the seeds of two bodies, and a join that makes a soma
+too large.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import crackle
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from ...analysis.metrics.overlap import overlap_table
+from ...analysis.metrics.contingency import overlap_table
 from ..config import Stitch
 from ..run import ID_BITS
-from .stage import Stage
+from .stage import LABEL_BYTES, Counters, Forecast, SimpleStage
 
 RESOLVED = "stitch/somas.npz"
 REMAP = "stitch/remap.npz"
@@ -31,14 +30,17 @@ LOW = (1 << ID_BITS) - 1
 def match_slab(
     lower: np.ndarray, upper: np.ndarray, voxel_um3: float, rule: Stitch
 ) -> dict[str, np.ndarray]:
-    """Label pairs of one slab that two blocks both labelled.
+    """Find the pairs of labels that overlap in a slab, and decide which pairs join.
 
-    A pair joins when the two overlap by more than `min_overlap_um3` and by more than `single_ratio` of either
-    or `dual_ratio` of both (ratios of Liu et al., CVPR 2023), and each is the other's largest overlap or the
-    ratio holds for both.
+    A pair joins if it overlaps by more than `min_overlap_um3` and either by more than `single_ratio` of one label,
+    each being the other's largest overlap, or by more than `dual_ratio` of both labels. The ratios are those of
+    Liu et al., CVPR 2023.
+
+    Args:
+      lower, upper: labels of the slab, z, y, x, by the lower and by the upper block.
 
     Returns:
-      a, b: labels of the lower and the upper block; overlap_um3; ratio: the larger share; joins: bool.
+      a, b: labels of the lower and the upper block; overlap_um3; ratio: the larger of the two shares; joins: bool.
     """
     a, b, counts = overlap_table(lower, upper)
     sizes_a = np.bincount(lower.ravel(), minlength=int(a.max(initial=0)) + 1)
@@ -56,8 +58,8 @@ def match_slab(
     }
 
 
-class MatchStage(Stage):
-    """One task a block: its three upper faces. Reduce: resolve."""
+class MatchStage(SimpleStage):
+    """One task per block compares the slabs at its upper faces; `finish` resolves all pairs."""
 
     name = "match"
     scratch = ("stitch/pairs/",)
@@ -69,12 +71,29 @@ class MatchStage(Stage):
     def _segmented(self) -> set[int]:
         return set(self.plan())
 
+    def forecast(self) -> Forecast:
+        run, grid = self.run, self.run.segment_grid
+        blocks = {block.index for block in run.blocks_near_tissue}
+        slabs = [
+            grid.face_slab(index, axis, run.overlap_vx[axis]).voxels
+            for index in blocks
+            for axis, other in grid.upper_neighbours(index)
+            if other in blocks
+        ]
+        return Forecast(
+            tasks=len(blocks),
+            voxels=2 * sum(slabs),
+            bytes_in=2 * sum(slabs) * LABEL_BYTES,
+            reads=2 * len(slabs) + 2 * len(blocks),
+            writes=len(blocks),
+        )
+
     @property
     def voxel_um3(self) -> float:
         return math.prod(self.run.config.segment.resolution_nm) * 1e-9
 
-    def work(self, index: int, data: Any) -> dict[str, Any]:
-        found: list[dict[str, np.ndarray]] = []
+    def work(self, index: int, data: None) -> Counters:
+        faces: list[dict[str, np.ndarray]] = []
         for axis, other in self.run.segment_grid.upper_neighbours(index):
             if other not in self._segmented:
                 continue
@@ -83,9 +102,9 @@ class MatchStage(Stage):
             pairs = match_slab(lower, upper, self.voxel_um3, self.run.config.stitch)
             pairs["a"] = label_ids(index, pairs["a"])
             pairs["b"] = label_ids(other, pairs["b"])
-            found.append(pairs)
+            faces.append(pairs)
         names = ("a", "b", "overlap_um3", "ratio", "joins")
-        merged = {n: np.concatenate([p[n] for p in found]) for n in names} if found else {}
+        merged = {n: np.concatenate([p[n] for p in faces]) for n in names} if faces else {}
         self.run.store.put_arrays(f"stitch/pairs/{index}.npz", merged)
         joins = merged.get("joins", np.zeros(0, bool))
         large = merged.get("overlap_um3", np.zeros(0)) > self.run.config.stitch.min_overlap_um3
@@ -97,10 +116,10 @@ class MatchStage(Stage):
 
     def _slab(self, path: str) -> np.ndarray:
         data = self.run.store.get(path)
-        assert data is not None, f"{path} is gone though its block has a receipt"
+        assert data is not None, f"{path} is missing and its block has a receipt"
         return crackle.decompress(data)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> Counters:
         store, config = self.run.store, self.run.config
         planned = self.plan()
         blocks = list(zip(planned, store.get_many_arrays(f"blocks/{i}.npz" for i in planned)))
@@ -114,7 +133,7 @@ class MatchStage(Stage):
         )
         cap_um3 = math.pi / 6 * (config.soma.max_diameter_nm * 1e-3) ** 3
         group, apart = resolve(labels, pair, one_body, self.voxel_um3, cap_um3)
-        somas, final = _finallabel_ids(
+        somas, final = _number_somas(
             labels, group, apart, self.voxel_um3, config.soma.min_volume_um3
         )
         store.put_arrays(REMAP, {"id": labels.ids, "soma": final})
@@ -129,7 +148,12 @@ class MatchStage(Stage):
 
 @dataclass(frozen=True)
 class Labels:
-    """All labels of all blocks: one row each, sorted by id."""
+    """All labels of all blocks: one row per label, sorted by id.
+
+    Attributes:
+      seed: number of the seed, from 1; 0: none.
+      certainty: sum over the label's voxels of the probability that they are soma.
+    """
 
     ids: np.ndarray
     seed: np.ndarray
@@ -144,17 +168,18 @@ def resolve(
     voxel_um3: float,
     cap_um3: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Union-find over all pairs, with guards.
+    """Join labels into somas: a union-find over all pairs, with guards.
 
-    Labels that grew from the same seed are one soma, and so are those of seeds in one body. Then come the pairs
-    that the ratios join, largest overlap first; one that would put seeds of two bodies into one soma is refused.
-    So is whatever would make a soma larger than `cap_um3`.
+    Labels that grew from the same seed are one soma, and so are labels of seeds in one body. Then the pairs that
+    join are taken, largest overlap first. A join is refused if it puts seeds of two bodies into one soma, or if it
+    makes a soma larger than `cap_um3`.
 
     Args:
-      one_body: k, 2, pairs of seeds.
+      pair: columns a, b (ids), overlap_um3, joins; see `match_slab`.
+      one_body: pairs of seeds that lie in one body, (k, 2).
 
     Returns:
-      group: for each label the row of its soma's first label; apart: rows of labels whose join was refused.
+      group: for each label the row of its soma's first label; apart: rows of the labels whose join was refused.
     """
     joins = pair["joins"].astype(bool)
     a, b = (np.searchsorted(labels.ids, pair[name][joins]) for name in ("a", "b"))
@@ -202,9 +227,10 @@ def _join_unguarded(
     labels: Labels,
     cap: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Join at once what no guard can keep apart: all that hangs together, where it is of one body and not too large.
+    """Join at once the connected components in which no guard can refuse a join: of one body and not too large.
 
-    Returns the new parents, and for each row whether it is left to be joined in order.
+    Returns:
+      The new parents, and for each row whether its joins are left to be made in order.
     """
     count = len(parent)
     certain = [(np.arange(count), parent), (bodies[:, 0], bodies[:, 1])]
@@ -219,27 +245,28 @@ def _join_unguarded(
 
 
 def _connected(edges: list[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
-    """A number for each row: the same for rows between which there is a way."""
+    """Return the number of each row's connected component."""
     start, end = (np.concatenate(side) for side in zip(*edges))
     graph = sparse.coo_matrix((np.ones(len(start), bool), (start, end)), (count, count))
     return connected_components(graph, directed=False)[1]
 
 
 def label_ids(block: int, labels: np.ndarray) -> np.ndarray:
+    """Return the ids, unique in a run, of a block's labels."""
     return (np.uint64(block) << np.uint64(ID_BITS)) | labels.astype(np.uint64)
 
 
 def _is_best(label: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Whether each row is its label's largest overlap."""
+    """Return whether each row is the largest overlap of its label."""
     largest = np.zeros(int(label.max(initial=0)) + 1, counts.dtype)
     np.maximum.at(largest, label, counts)
     return counts == largest[label]
 
 
 def _distinct(group: np.ndarray, value: np.ndarray, count: int) -> np.ndarray:
-    """How many different values each group has; negative ones do not count."""
-    found = np.unique(np.stack([group, value])[:, value >= 0], axis=1)
-    return np.bincount(found[0], minlength=count)
+    """Count the distinct values of each group, without the negative ones."""
+    pairs = np.unique(np.stack([group, value])[:, value >= 0], axis=1)
+    return np.bincount(pairs[0], minlength=count)
 
 
 def _gather(blocks: list[tuple[int, dict[str, np.ndarray]]]) -> Labels:
@@ -256,10 +283,16 @@ def _gather(blocks: list[tuple[int, dict[str, np.ndarray]]]) -> Labels:
     )
 
 
-def _finallabel_ids(
+def _number_somas(
     labels: Labels, group: np.ndarray, apart: np.ndarray, voxel_um3: float, min_um3: float
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Dense ids in the order of seeds, which is by position; groups without a seed or too small become 0."""
+    """Number the somas from 1 in the order of their seeds, which is by position; others become 0.
+
+    A group of labels is a soma if it has a seed and at least `min_um3`.
+
+    Returns:
+      The table of somas, and for each label the id of its soma.
+    """
     count = len(group)
     voxels = np.bincount(group, labels.voxels, count)
     certainty = np.bincount(group, labels.certainty, count)

@@ -1,121 +1,170 @@
-"""Stage 5, measure: sums per block that add up to each soma's shape, then what needs the whole soma at once."""
+"""measure and shape: moments per block, which add up to a soma's, then what needs a whole soma at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ...analysis.morphology.moments import block_moments, merge_moments
 from ...analysis.morphology.shapes import (
-    block_moments,
     convexity,
+    largest_inscribed_ball,
+    shapes_from_moments,
+)
+from ...analysis.morphology.spatial import (
+    count_neighbours,
     depths_below_surface,
-    inscribed,
-    merge_moments,
-    nearest_neighbours,
-    neighbours_within,
-    shapes,
+    nearest_distances,
     sides_of_plane,
 )
-from ...analysis.morphology.surface import REACH
+from ...analysis.morphology.surface_area import REACH
 from ...axes import Vec3
 from ..run import Run
 from ..store import RunStore
-from ..volumes.geometry import Box, flip, vec3
-from ..volumes.tissue import Tissue
+from ..volumes.geometry import Block, BlockGrid, Box, flip, vec3
+from ..volumes.precomputed import CHUNK
 from .match import RESOLVED
-from .stage import Stage
+from .stage import ID_BYTES, Counters, Forecast, SimpleStage, Stage
 
 SHAPES = "measure/shapes.npz"
-_BATCH = 64  # somas a task
+_BATCH = 64  # somas per task
 _NEAR_NM = 10_000.0
 
 
-class MeasureStage(Stage):
-    """One task a block: the additive moments of the somas in its core, of their surfaces and their grey values."""
+@dataclass(frozen=True)
+class BlockVoxels:
+    """The somas in a block's core and one voxel around it; the image of the core, if it holds any."""
+
+    labels: np.ndarray
+    image: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class BlockMoments:
+    """The moments of the somas in a block, one row per soma; the share of black voxels, -1 if not read."""
+
+    table: pd.DataFrame
+    missing: float
+
+
+class MeasureStage(Stage[BlockVoxels, BlockMoments]):
+    """One task per block: the additive moments of the somas in its core, of their surfaces and grey values."""
 
     name = "measure"
     scratch = ("measure/blocks/",)
 
     def plan(self) -> Sequence[int]:
-        """Blocks that were segmented and those beside them, which own part of the surface."""
+        """Return the segmented blocks and their neighbours, which own part of the surface."""
         grid = self.run.segment_grid
-        beside: set[int] = set()
-        for index in self.run.store.indices("receipts/segment"):
-            beside.update(grid.reaching(grid[index].core.grow((REACH,) * 3)))
-        return sorted(beside)
+        return self._with_neighbours(grid[i] for i in self.run.store.indices("receipts/segment"))
 
-    def read(self, index: int) -> Any:
+    def forecast(self) -> Forecast:
+        run, resolution_nm = self.run, self.run.config.segment.resolution_nm
+        planned = self._with_neighbours(run.blocks_near_tissue)
+        cores, reads = zip(*map(self._boxes, planned)) if planned else ((), ())
+        chunks = BlockGrid(run.segment_grid.bounds, CHUNK, (0, 0, 0))
+        voxels = sum(box.voxels for box in reads)
+        fetched = [run.image.fetched(core, resolution_nm) for core in cores]
+        return Forecast(
+            tasks=len(planned),
+            voxels=voxels,
+            bytes_in=voxels * ID_BYTES + sum(count for _, count in fetched),
+            reads=sum(map(chunks.count, reads)) + sum(count for count, _ in fetched),
+            writes=len(planned),
+        )
+
+    def _with_neighbours(self, blocks: Iterable[Block]) -> list[int]:
+        return self.run.segment_grid.reaching_any(b.core.grow((REACH,) * 3) for b in blocks)
+
+    def read(self, index: int) -> BlockVoxels:
         core, around = self._boxes(index)
         labels = self.run.somas.read(around)
-        there = labels[core.slices_zyx(around.lo)].any()
-        resolution = self.run.config.segment.resolution_nm
-        return labels, self.run.image.read(core, resolution) if there else None
+        has_soma = labels[core.slices_zyx(around.lo)].any()
+        resolution_nm = self.run.config.segment.resolution_nm
+        return BlockVoxels(labels, self.run.image.read(core, resolution_nm) if has_soma else None)
 
-    def work(self, index: int, data: Any) -> dict[str, Any]:
+    def work(self, index: int, data: BlockVoxels) -> BlockMoments:
         bounds = self.run.segment_grid.bounds
         core, around = self._boxes(index)
-        labels, image = data
         moments = block_moments(
-            labels,
+            data.labels,
             core.slices_zyx(around.lo),
             flip(around.lo),
             (flip(bounds.lo), flip(bounds.hi)),
             flip(self.run.config.segment.resolution_nm),
-            image,
+            data.image,
         )
-        put_frame(self.run.store, f"measure/blocks/{index}.npz", moments)
-        missing = -1.0 if image is None else round(float((image == 0).mean()), 6)
-        return {"somas": len(moments), "missing": missing}
+        missing = -1.0 if data.image is None else round(float((data.image == 0).mean()), 6)
+        return BlockMoments(moments, missing)
 
-    def finish(self) -> dict[str, Any]:
+    def write(self, index: int, result: BlockMoments) -> Counters:
+        put_frame(self.run.store, f"measure/blocks/{index}.npz", result.table)
+        return {"somas": len(result.table), "missing": result.missing}
+
+    def finish(self) -> Counters:
         store = self.run.store
         paths = (f"measure/blocks/{index}.npz" for index in self.plan())
         parts = [pd.DataFrame(arrays) for arrays in store.get_many_arrays(paths)]
-        frame = shapes(merge_moments(parts), flip(self.run.config.segment.resolution_nm))
+        frame = shapes_from_moments(
+            merge_moments(parts), flip(self.run.config.segment.resolution_nm)
+        )
         put_frame(store, SHAPES, frame)
         return {"somas": len(frame)}
 
     def _boxes(self, index: int) -> tuple[Box, Box]:
-        """A block's core, and what is read around it."""
+        """Return a block's core, and the box that is read."""
         core = self.run.segment_grid[index].core
         return core, core.grow((REACH,) * 3).intersect(self.run.segment_grid.bounds)
 
 
-class ShapeStage(Stage):
-    """One task a batch of somas: the largest ball inside each, and the convex hull around it."""
+class SomaStage(SimpleStage):
+    """A stage with one task per batch of somas."""
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The table of somas, one row per soma."""
+        return get_frame(self.run.store, SHAPES)
+
+    def plan(self) -> Sequence[int]:
+        return plan_batches(self.frame)
+
+    def forecast(self) -> Forecast:
+        return Forecast()
+
+    def batch(self, index: int) -> Iterator[pd.Series]:
+        """Yield the rows of a task's somas."""
+        return (row for _, row in self.frame.iloc[index * _BATCH : (index + 1) * _BATCH].iterrows())
+
+
+class ShapeStage(SomaStage):
+    """The largest ball inside each soma, and its share of its convex hull."""
 
     name = "shape"
     scratch = ("measure/batches/",)
 
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        return get_frame(self.run.store, SHAPES)
-
-    def plan(self) -> Sequence[int]:
-        return batches(self.frame)
-
-    def work(self, index: int, data: Any) -> dict[str, Any]:
+    def work(self, index: int, data: None) -> Counters:
         resolution = np.array(self.run.config.segment.resolution_nm)
+        voxel_nm = flip(self.run.config.segment.resolution_nm)
         rows = []
-        for _, soma in batch(self.frame, index):
+        for soma in self.batch(index):
             box, mask = crop(self.run, soma)
-            radius, centre = inscribed(mask, flip(resolution))
-            at = (np.array(flip(centre)) + box.lo + 0.5) * resolution
-            rows.append([radius, *at, convexity(mask, flip(resolution))])
+            radius, centre = largest_inscribed_ball(mask, voxel_nm)
+            centre_nm = (np.array(flip(centre)) + box.lo + 0.5) * resolution
+            rows.append([radius, *centre_nm, convexity(mask, voxel_nm)])
         columns = ["inscribed_radius_um", *(f"inscribed_{a}_nm" for a in "xyz"), "convexity"]
         frame = pd.DataFrame(np.array(rows).reshape(-1, len(columns)), columns=columns)
         put_frame(self.run.store, f"measure/batches/{index}.npz", frame)
         return {"somas": len(frame)}
 
 
-def measured(run: Run) -> pd.DataFrame:
-    """All that has been measured so far, one row a soma."""
+def load_measurements(run: Run) -> pd.DataFrame:
+    """Return all that has been measured so far, one row per soma."""
     frame = get_frame(run.store, SHAPES)
-    numbers = batches(frame)
+    numbers = plan_batches(frame)
     for folder in ("batches", "neurites"):
         if numbers and run.store.indices(f"measure/{folder}") >= set(numbers):
             parts = [get_frame(run.store, f"measure/{folder}/{i}.npz") for i in numbers]
@@ -125,12 +174,12 @@ def measured(run: Run) -> pd.DataFrame:
     return frame.merge(resolved, on="id", how="left", validate="one_to_one")
 
 
-def placed(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
-    """A table of somas, with how each lies among the others and in the brain."""
+def add_surroundings(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of somas with columns for the place of each among the others and in the brain."""
     frame = frame.copy()
     xyz_nm = frame[["x_nm", "y_nm", "z_nm"]].to_numpy()
-    frame["nearest_nm"] = nearest_neighbours(xyz_nm)
-    frame["neighbours_10um"] = neighbours_within(xyz_nm, _NEAR_NM)
+    frame["nearest_nm"] = nearest_distances(xyz_nm)
+    frame["neighbours_10um"] = count_neighbours(xyz_nm, _NEAR_NM)
     voxel = np.floor(xyz_nm / np.array(run.image.resolutions_nm[0])).astype(np.int64)
     for axis, a in enumerate("xyz"):
         frame[f"{a}_vx"] = voxel[:, axis]
@@ -138,46 +187,38 @@ def placed(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
         plane = run.config.midline
         frame["side"] = sides_of_plane(xyz_nm, plane.point_nm, plane.normal)
     if run.config.mask is not None:
-        frame["depth_nm"] = depths_below_surface(
-            xyz_nm, *Tissue(run.config.image, run.config.mask).mask
-        )
+        frame["depth_nm"] = depths_below_surface(xyz_nm, *run.tissue.mask)
     return frame
 
 
-def batches(frame: pd.DataFrame) -> range:
-    """Numbers of the tasks that share out the rows of a table of somas."""
+def plan_batches(frame: pd.DataFrame) -> range:
+    """Return the numbers of the tasks that share the rows of a table of somas."""
     return range(-(-len(frame) // _BATCH))
 
 
-def batch(frame: pd.DataFrame, index: int) -> Iterator[tuple[Any, pd.Series]]:
-    """The rows of task `index`."""
-    return frame.iloc[index * _BATCH : (index + 1) * _BATCH].iterrows()
-
-
-def soma_box(run: Run, soma: pd.Series, more: Vec3) -> Box:
-    """The box of a soma with so many voxels around it."""
-    lo, hi = (
-        vec3(
-            np.rint(
-                [soma[f"bb_{end}_{a}_nm"] / r for a, r in zip("xyz", run.somas.resolution_nm)]
-            ).tolist()
-        )
+def soma_box(run: Run, soma: pd.Series, margin: Vec3) -> Box:
+    """Return the bounding box of a soma, grown by `margin` voxels."""
+    corners = [
+        [soma[f"bb_{end}_{a}_nm"] / r for a, r in zip("xyz", run.somas.resolution_nm)]
         for end in ("start", "end")
-    )
-    return Box(lo, hi).grow(more).intersect(run.segment_grid.bounds)
+    ]
+    lo, hi = (vec3(np.rint(corner).tolist()) for corner in corners)
+    return Box(lo, hi).grow(margin).intersect(run.segment_grid.bounds)
 
 
-def crop(run: Run, soma: pd.Series, more: Vec3 = (1, 1, 1)) -> tuple[Box, np.ndarray]:
-    """The box of a soma with so many voxels around it, and where in it the soma is (bool z, y, x)."""
-    box = soma_box(run, soma, more)
+def crop(run: Run, soma: pd.Series, margin: Vec3 = (1, 1, 1)) -> tuple[Box, np.ndarray]:
+    """Return the bounding box of a soma, grown by `margin` voxels, and its mask (bool, z, y, x)."""
+    box = soma_box(run, soma, margin)
     return box, run.somas.read(box) == np.uint64(soma["id"])
 
 
 def put_frame(store: RunStore, path: str, frame: pd.DataFrame) -> None:
+    """Store a table as arrays."""
     store.put_arrays(path, {str(name): frame[name].to_numpy() for name in frame})
 
 
 def get_frame(store: RunStore, path: str) -> pd.DataFrame:
+    """Return a table that `put_frame` stored."""
     arrays = store.get_arrays(path)
-    assert arrays is not None, f"{path} is gone"
+    assert arrays is not None, f"{path} is missing"
     return pd.DataFrame(arrays)

@@ -1,45 +1,71 @@
-"""Stage 4: igneous meshes the somas, inside stages of ours.
+"""mesh and mesh_merge: igneous meshes the somas, as stages of ours.
 
-igneous makes the list of tasks once, when the stage is prepared; it is kept beside the run, and our task
-number N executes entry N of it.
+igneous divides the work once, when the stage is prepared. The run stores the parameter of each task: an offset, or the
+first digit of ids. Everything else comes from the config, and the function from this file, so that nobody who can
+write to the run can name code. igneous is imported where it is used, because that takes seconds and a forecast does
+without.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
+import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Generic, TypeVar
 
-import igneous.tasks  # noqa: F401  registers the functions that a plan names
-from igneous import task_creation
-from taskqueue.queueables import totask
+from pydantic import Field, TypeAdapter, ValidationError
 
-from .mips import MESH_TASK_VX, mesh_mip
-from .stage import Stage
+from ...axes import Vec3
+from ...errors import UserError
+from ..run import Run
+from ..volumes.geometry import BlockGrid, vec3
+from ..volumes.precomputed import CHUNK
+from .mips import somas_mips
+from .stage import ID_BYTES, Counters, Forecast, SimpleStage
 
 MESH_FOLDER = "mesh"
+_TASK_VX = 256  # edge of the region that a task meshes
+_MAX_VOXEL_NM = 128.0  # longest edge of a meshed voxel; a soma of 3 um is 24 such voxels wide
+_MAGNITUDE = 1  # decimal digits of an id by which igneous shares out the merging
+_MESHING: dict[str, Any] = {
+    "max_simplification_error": 60,
+    "fill_missing": True,
+    "spatial_index": True,
+}
+_MERGING: dict[str, Any] = {"num_lod": 2, "min_chunk_size": (256, 256, 256)}
+_Coordinate = Annotated[int, Field(ge=-(2**62), le=2**62)]
+Parameter = TypeVar("Parameter")
 
 
-class IgneousStage(Stage):
-    """A stage whose tasks are igneous's."""
+class IgneousStage(SimpleStage, Generic[Parameter]):
+    """A stage whose tasks are tasks of igneous, each with one parameter.
 
-    def create(self) -> Iterable[Any]:
-        """igneous's tasks; may write the infos that they need."""
+    Attributes:
+      parameters: validates the plan, a list of parameters.
+    """
+
+    parameters: TypeAdapter[list[Parameter]]
+
+    def divide(self) -> Iterable[Parameter]:
+        """Return the parameter of each task; may write the infos that the tasks need."""
+        raise NotImplementedError
+
+    def execute(self, parameter: Parameter) -> None:
+        """Execute the task with this parameter."""
         raise NotImplementedError
 
     def prepare(self) -> None:
-        with contextlib.redirect_stdout(io.StringIO()):  # igneous reports bounds with print
-            plan = [_to_json(task) for task in self.create()]
+        with contextlib.redirect_stdout(io.StringIO()):  # igneous prints bounds
+            plan = list(self.divide())
         self.run.store.put_json(self._path, plan)
 
     def plan(self) -> Sequence[int]:
-        return range(len(self._tasks))
+        return range(len(self._plan))
 
-    def work(self, index: int, data: Any) -> dict[str, Any]:
-        totask(json.dumps(self._tasks[index])).execute()
+    def work(self, index: int, data: None) -> Counters:
+        self.execute(self._plan[index])
         return {}
 
     @property
@@ -47,45 +73,98 @@ class IgneousStage(Stage):
         return f"plans/{self.name}.json"
 
     @cached_property
-    def _tasks(self) -> list[Any]:
-        return self.run.store.get_json(self._path)
+    def _plan(self) -> list[Parameter]:
+        try:
+            return self.parameters.validate_json(self.run.store.get(self._path) or b"", strict=True)
+        except ValidationError as err:
+            raise UserError(
+                f"{self.run.path}/{self._path} is not a plan of this flysoma ({err.errors()[0]['msg']}): "
+                "start the run again at another output"
+            ) from None
 
 
-class MeshStage(IgneousStage):
-    """Fragments of meshes, one task a piece of volume."""
+class MeshStage(IgneousStage[Vec3]):
+    """Fragments of meshes, one task per region of the volume."""
 
     name = "mesh"
 
-    def create(self) -> Iterable[Any]:
-        return task_creation.create_meshing_tasks(
+    parameters = TypeAdapter(list[tuple[_Coordinate, _Coordinate, _Coordinate]])  # offsets x, y, z
+
+    def divide(self) -> Iterable[Vec3]:
+        from igneous import task_creation
+
+        tasks = task_creation.create_meshing_tasks(
             self.run.somas_path,
             mip=mesh_mip(self.run),
             mesh_dir=MESH_FOLDER,
-            fill_missing=True,
-            spatial_index=True,
-            max_simplification_error=60,
-            shape=(MESH_TASK_VX,) * 3,
+            shape=(_TASK_VX,) * 3,
+            **_MESHING,
+        )
+        return [vec3(task.offset.tolist()) for task in tasks]
+
+    def execute(self, parameter: Vec3) -> None:
+        from igneous.tasks import MeshTask
+
+        MeshTask(
+            shape=(_TASK_VX,) * 3,
+            offset=parameter,
+            layer_path=self.run.somas_path,
+            mip=mesh_mip(self.run),
+            mesh_dir=MESH_FOLDER,
+            cache_control="no-cache",
+            **_MESHING,
+        ).execute()
+
+    def forecast(self) -> Forecast:
+        """Count the regions that igneous makes: all of the mip's bounds, whether or not a region holds a soma.
+
+        Each reads one more voxel at its upper faces, where there is another region.
+        """
+        bounds = somas_mips(self.run)[mesh_mip(self.run)].box
+        regions = BlockGrid(bounds, (_TASK_VX,) * 3, (0, 0, 0)).shape
+        chunks = BlockGrid(bounds, CHUNK, (0, 0, 0)).shape
+        voxels = math.prod(size + n - 1 for size, n in zip(bounds.size, regions))
+        return Forecast(
+            tasks=math.prod(regions),
+            exact=True,
+            voxels=voxels,
+            bytes_in=voxels * ID_BYTES,
+            reads=math.prod(count + n - 1 for count, n in zip(chunks, regions)),
+            writes=math.prod(regions),
         )
 
 
-class MeshMergeStage(IgneousStage):
-    """Fragments to multi-resolution meshes, one file a soma."""
+class MeshMergeStage(IgneousStage[int]):
+    """Multi-resolution meshes from the fragments, one file per soma."""
 
     name = "mesh_merge"
 
-    def create(self) -> Iterable[Any]:
-        return task_creation.create_unsharded_multires_mesh_tasks(
-            self.run.somas_path, num_lod=2, magnitude=1, mesh_dir=MESH_FOLDER
+    parameters = TypeAdapter(list[Annotated[int, Field(ge=1, lt=10**_MAGNITUDE)]])  # leading digits
+
+    def divide(self) -> Iterable[int]:
+        from igneous import task_creation
+
+        tasks = task_creation.create_unsharded_multires_mesh_tasks(
+            self.run.somas_path, magnitude=_MAGNITUDE, mesh_dir=MESH_FOLDER, **_MERGING
+        )
+        return [int(task.keywords["prefix"]) for task in tasks]
+
+    def execute(self, parameter: int) -> None:
+        from igneous.tasks import MultiResUnshardedMeshMergeTask
+
+        MultiResUnshardedMeshMergeTask(
+            self.run.somas_path,
+            prefix=str(parameter),
+            mesh_dir=MESH_FOLDER,
+            **_MERGING,
         )
 
+    def forecast(self) -> Forecast:
+        """Count the leading digits of ids: igneous makes one task for each, 1 to 9."""
+        return Forecast(tasks=10**_MAGNITUDE - 1, exact=True)
 
-def _to_json(task: Any) -> Any:
-    return json.loads(json.dumps(totask(task).payload(), default=_plain))
 
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if hasattr(value, "serialize"):
-        return value.serialize()
-    return list(value)
+def mesh_mip(run: Run) -> int:
+    """Return the mip of the somas that is meshed: the coarsest whose voxels are not too long."""
+    fine = [all(r <= _MAX_VOXEL_NM for r in mip.resolution_nm) for mip in somas_mips(run)]
+    return max(0, sum(fine) - 1)

@@ -1,148 +1,187 @@
-"""Stage 1, predict: image > both networks > probabilities, tile by tile. The image is read once, and here alone."""
+"""predict: both networks over the image, tile by tile. No other stage reads the whole image."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...axes import Zyx
+from ...models.inference.encoding import FULL, encode_nibbles, encode_thresholded
 from ...models.inference.lattice import WHOLE, Lattice
-from ...models.inference.levels import FULL, as_nibbles, bytes_from
 from ..run import predictor
-from ..volumes.geometry import Box, vec3
-from ..volumes.resample import covered, resample
-from ..volumes.tiles import CORES, FIELDS, put_tile
-from ..volumes.tissue import Tissue
-from .stage import Stage
+from ..volumes.geometry import Box, ceil_voxels, vec3
+from ..volumes.resample import resample, source_box
+from ..volumes.tiles import CORES, FIELDS, margin_nm, put_tile
+from .stage import Counters, Forecast, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...models.inference.windows import Predictor, View
+    from ...models.inference.predictor import Predictor
+    from ...models.inference.windows import View
 
 _PLAN = "plans/predict.json"
-_SPECK = 8  # of the least core that is a seed, the part that lets the segmentation network look at a tile
+_SPECK = 8  # a tile is segmented if it sees more than 1/8 of the smallest core that is a seed
 
 
-class PredictStage(Stage):
-    """The localization network in every tile, the segmentation network in those that a core lies in or near.
+@dataclass(frozen=True)
+class Views:
+    """The image around a block of tiles, at the resolutions of both networks."""
+
+    coarse: View
+    fine: View
+
+
+@dataclass(frozen=True)
+class TileValues:
+    """What a task stores: (folder, number, values) of each tile; and its counters."""
+
+    tiles: list[tuple[str, int, np.ndarray]]
+    counters: Counters
+
+
+class PredictStage(Stage[Views, TileValues]):
+    """The localization network in every tile; the segmentation network in the tiles that hold a core or lie near one.
 
     Attributes:
-      many_tiles: a volume of so many is worth the seconds that networks on a GPU take to be compiled.
+      min_tiles_to_compile: in a volume of fewer tiles, compiling the networks takes longer than it saves.
     """
 
     name = "predict"
     scratch = (f"{CORES}/", f"{FIELDS}/")
-    many_tiles = 4000
+    min_tiles_to_compile = 4000
 
     def prepare(self) -> None:
-        tissue, run = Tissue(self.run.config.image, self.run.config.mask), self.run
-        lattice, origin = run.tiles.fine, run.segment_grid.bounds.lo
-        kept = {}
-        for index in range(len(run.tiles.grid)):
-            numbers = [
-                lattice.number(tile)
-                for tile in run.tiles.in_block(index)
-                if tissue.meets(
-                    Box.from_zyx(*lattice.owned(tile), origin), run.config.segment.resolution_nm
-                )
-            ]
-            if numbers:
-                kept[index] = numbers
-        run.store.put_json(_PLAN, kept)
+        run, lattice = self.run, self.run.tiles.fine
+        tiles = {index: run.tiles.in_block(index) for index in self._blocks_with_tissue()}
+        plan = {
+            index: [lattice.number(tile) for tile in block if run.tissue_tiles[tile]]
+            for index, block in tiles.items()
+        }
+        run.store.put_json(_PLAN, plan)
 
     @cached_property
     def tiles_of(self) -> dict[int, list[int]]:
-        """Numbers of the tiles with tissue, by block."""
+        """The numbers of the tiles with tissue, by block."""
         return {int(index): numbers for index, numbers in self.run.store.get_json(_PLAN).items()}
 
     def plan(self) -> Sequence[int]:
         return sorted(self.tiles_of)
 
+    def forecast(self) -> Forecast:
+        run, resolution_nm = self.run, self.run.config.segment.resolution_nm
+        x, y, z = map(ceil_voxels, margin_nm(run.config), resolution_nm)
+        boxes = [run.predict_box(index) for index in self._blocks_with_tissue()]
+        reads = [box.grow((x, y, z)).intersect(run.segment_grid.bounds) for box in boxes]
+        fetched = [run.image.fetched(box, resolution_nm) for box in reads]
+        voxels, bytes_in = sum(box.voxels for box in boxes), sum(count for _, count in fetched)
+        source_nm = run.image.resolutions_nm[run.image.source_mip(resolution_nm)]
+        source_voxels = voxels * math.prod(resolution_nm) / math.prod(source_nm)
+        return Forecast(
+            tasks=len(boxes),
+            exact=True,
+            dropped=len(run.tiles.grid) - len(boxes),
+            voxels=voxels,
+            bytes_in=bytes_in,
+            bytes_out=voxels,
+            reads=sum(chunks for chunks, _ in fetched),
+            writes=2 * int(run.tissue_tiles.sum()),
+            times_read=bytes_in / source_voxels if boxes else None,
+        )
+
+    def _blocks_with_tissue(self) -> list[int]:
+        grid, tissue = self.run.tiles.grid, self.run.tissue_tiles
+        return [b.index for b in grid if tissue[b.core.slices_zyx(grid.bounds.lo)].any()]
+
     @cached_property
     def networks(self) -> tuple[Predictor, Predictor]:
-        """Localization and segmentation. Raises UserError when they are not those that the run was begun with."""
+        """Localization and segmentation. Raises UserError if the run was begun with other ones."""
         self.run.check_origin()
-        lasting = math.prod(self.run.tiles.fine.shape) >= self.many_tiles
+        allow_compile = math.prod(self.run.tiles.fine.shape) >= self.min_tiles_to_compile
         config = self.run.config
-        return predictor(config.locate.weights, lasting), predictor(config.segment.weights, lasting)
+        return predictor(config.locate.weights, allow_compile), predictor(
+            config.segment.weights, allow_compile
+        )
 
     @cached_property
     def lattices(self) -> tuple[Lattice, Lattice]:
-        """Of both, with windows as they like them."""
+        """Localization and segmentation, with the window sizes that the networks need."""
         locate, segment = (predictor.network.multiple for predictor in self.networks)
-        return self.run.tiles.coarse.fitted(locate), self.run.tiles.fine.fitted(segment)
+        return self.run.tiles.coarse.round_window(locate), self.run.tiles.fine.round_window(segment)
 
-    def read(self, index: int) -> Any:
-        """What the windows of a block's tiles see, where the networks are, at both resolutions."""
+    def read(self, index: int) -> Views:
+        """Read what the windows of a block's tiles see, on the networks' device."""
         run, config = self.run, self.run.config
         tiles = [run.tiles.fine.tile(number) for number in self.tiles_of[index]]
-        origins = (run.locate_grid.bounds, run.segment_grid.bounds)
+        bounds = (run.locate_grid.bounds, run.segment_grid.bounds)
         coarse, fine = (
-            _hull(lattice, tiles, bounds) for lattice, bounds in zip(self.lattices, origins)
+            _hull(lattice, tiles, whole) for lattice, whole in zip(self.lattices, bounds)
         )
-        own_nm = config.segment.resolution_nm
-        below = covered(coarse, config.locate.resolution_nm, own_nm, origins[1])
-        whole = Box(
+        own_nm, coarse_nm = config.segment.resolution_nm, config.locate.resolution_nm
+        below = source_box(coarse, coarse_nm, own_nm, bounds[1])
+        box = Box(
             vec3([min(pair) for pair in zip(fine.lo, below.lo)]),
             vec3([max(pair) for pair in zip(fine.hi, below.hi)]),
         )
-        image, first = run.image.read(whole, own_nm), whole.corners_zyx(origins[1].lo)[0]
-        around = self.networks[1].view(image, first)
-        shrunk = resample(around.image, whole, own_nm, coarse, config.locate.resolution_nm)
-        return replace(around, image=shrunk, first=coarse.corners_zyx(origins[0].lo)[0]), around
+        image, first = run.image.read(box, own_nm), box.corners_zyx(bounds[1].lo)[0]
+        view = self.networks[1].view(image, first)
+        shrunk = resample(view.image, box, own_nm, coarse, coarse_nm)
+        first = coarse.corners_zyx(bounds[0].lo)[0]
+        return Views(replace(view, image=shrunk, first=first), view)
 
-    def work(self, index: int, data: Any) -> Any:
-        config, (seen, around) = self.run.config, data
-        networks = self.networks
-        before = sum(network.busy_s for network in networks)
+    def work(self, index: int, data: Views) -> TileValues:
+        config, networks = self.run.config.locate, self.networks
+        busy_s = sum(network.busy_s for network in networks)
         coarse, fine = self.lattices
-        level = round(config.locate.threshold * FULL)
-        voxel_um3 = float(np.prod(config.locate.resolution_nm)) * 1e-9
-        speck = config.locate.min_core_um3 / _SPECK / voxel_um3
+        threshold = round(config.threshold * FULL)
+        voxel_um3 = float(np.prod(config.resolution_nm)) * 1e-9
+        speck = config.min_core_um3 / _SPECK / voxel_um3
         tiles = [coarse.tile(number) for number in self.tiles_of[index]]
-        tiles = _not_black(seen, coarse, tiles)
-        found, wanted = [], []
-        asked = ((_window(seen, coarse, tile), WHOLE) for tile in tiles)
-        for tile, (core,) in zip(tiles, networks[0].each(asked, partial(bytes_from, level))):
-            own = core[coarse.own_part(tile)]
+        tiles = _not_black(data.coarse, coarse, tiles)
+        values, near_core = [], []
+        windows = ((_window(data.coarse, coarse, tile), WHOLE) for tile in tiles)
+        cores = networks[0].predict(windows, partial(encode_thresholded, threshold))
+        for tile, (core,) in zip(tiles, cores):
+            own = core[coarse.tile_in_window(tile)]
             if own.any():
-                found.append((CORES, coarse.number(tile), own.copy()))
+                values.append((CORES, coarse.number(tile), own.copy()))
             if np.count_nonzero(core) > speck:
-                wanted.append(tile)
-        asked = ((_window(around, fine, tile), fine.own_part(tile)) for tile in wanted)
-        for tile, both in zip(wanted, networks[1].each(asked, as_nibbles)):
-            found.append((FIELDS, fine.number(tile), both))
-        network_s = sum(network.busy_s for network in networks) - before
-        counters = {"tiles": len(tiles), "windows": len(wanted), "network_s": round(network_s, 3)}
-        return found, counters
+                near_core.append(tile)
+        windows = (
+            (_window(data.fine, fine, tile), fine.tile_in_window(tile)) for tile in near_core
+        )
+        for tile, fields in zip(near_core, networks[1].predict(windows, encode_nibbles)):
+            values.append((FIELDS, fine.number(tile), fields))
+        network_s = round(sum(network.busy_s for network in networks) - busy_s, 3)
+        counters = {"tiles": len(tiles), "windows": len(near_core), "network_s": network_s}
+        return TileValues(values, counters)
 
-    def write(self, index: int, found: Any) -> dict[str, Any]:
-        tiles, counters = found
-        for folder, number, values in tiles:
+    def write(self, index: int, result: TileValues) -> Counters:
+        for folder, number, values in result.tiles:
             put_tile(self.run.store, folder, number, values)
-        return counters | {"voxels": self.run.predict_box(index).voxels}
+        return result.counters | {"voxels": self.run.predict_box(index).voxels}
 
 
 def _hull(lattice: Lattice, tiles: Sequence[Zyx], bounds: Box) -> Box:
-    """What the windows of tiles see of a volume, x, y, z, with the volume's own offset."""
-    starts = np.array([lattice.start(tile) for tile in tiles])
-    past = starts.max(axis=0) + lattice.window
-    return Box.from_zyx(starts.min(axis=0), past, bounds.lo).intersect(bounds)
+    """Return the part of a volume, x, y, z, that the windows of tiles see."""
+    starts = np.array([lattice.window_start(tile) for tile in tiles])
+    first: list[int] = starts.min(axis=0).tolist()
+    past: list[int] = (starts.max(axis=0) + lattice.window).tolist()
+    return Box.from_zyx(first, past, bounds.lo).intersect(bounds)
 
 
 def _not_black(view: View, lattice: Lattice, tiles: Sequence[Zyx]) -> list[Zyx]:
-    """Those tiles that hold something; they are asked together, since a GPU answers late."""
+    """Return the tiles that are not black. All are fetched from a GPU at once, which is faster."""
     import torch
 
-    most = [_window(view, lattice, tile)[lattice.own_part(tile)].max() for tile in tiles]
+    most = [_window(view, lattice, tile)[lattice.tile_in_window(tile)].max() for tile in tiles]
     return [tile for tile, value in zip(tiles, torch.stack(most).tolist()) if value]
 
 
 def _window(view: View, lattice: Lattice, tile: Zyx) -> Tensor:
-    return view.window(lattice.start(tile), lattice.window)
+    return view.window(lattice.window_start(tile), lattice.window)

@@ -1,21 +1,21 @@
-"""relabel: the final id of every label, written into `somas/` block by block."""
+"""relabel: the soma of every label, written into `somas/` block by block."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import crackle
 import numpy as np
 
-from ..volumes.labels import create_layer
+from ..volumes.geometry import BlockGrid
+from ..volumes.precomputed import CHUNK, create_layer
 from .match import LOW, REMAP, label_ids
-from .stage import Stage
+from .stage import ID_BYTES, LABEL_BYTES, Counters, Forecast, SimpleStage
 
 
-class RelabelStage(Stage):
-    """Writes each block's core into `somas/` with the final ids."""
+class RelabelStage(SimpleStage):
+    """Writes the core of each block into `somas/`, with the ids of the somas."""
 
     name = "relabel"
 
@@ -32,18 +32,31 @@ class RelabelStage(Stage):
     def plan(self) -> Sequence[int]:
         return sorted(self.run.store.indices("receipts/segment"))
 
+    def forecast(self) -> Forecast:
+        blocks = self.run.blocks_near_tissue
+        chunks = BlockGrid(self.run.segment_grid.bounds, CHUNK, (0, 0, 0))
+        voxels = sum(block.core.voxels for block in blocks)
+        return Forecast(
+            tasks=len(blocks),
+            voxels=voxels,
+            bytes_in=voxels * LABEL_BYTES,
+            bytes_out=voxels * ID_BYTES,
+            reads=len(blocks),
+            writes=sum(chunks.count(block.core) for block in blocks),
+        )
+
     @cached_property
     def _remap(self) -> dict[str, np.ndarray]:
         arrays = self.run.store.get_arrays(REMAP)
         assert arrays is not None, "relabel planned before match finished"
         return arrays
 
-    def work(self, index: int, data: Any) -> dict[str, Any]:
+    def work(self, index: int, data: None) -> Counters:
         block = self.run.store.get(f"blocks/{index}.ckl")
-        assert block is not None, f"block {index} is gone though it has a receipt"
+        assert block is not None, f"block {index} is missing and it has a receipt"
         labels = crackle.decompress(block)
         ids = self._remap["id"]
         first, last = np.searchsorted(ids, label_ids(index, np.array([1, LOW])))
-        final = np.append(np.uint64(0), self._remap["soma"][first:last])[labels]
-        self.run.somas.write(self.run.segment_grid[index].core, final)
-        return {"voxels": int((final > 0).sum())}
+        somas = np.append(np.uint64(0), self._remap["soma"][first:last])[labels]
+        self.run.somas.write(self.run.segment_grid[index].core, somas)
+        return {"voxels": int((somas > 0).sum())}

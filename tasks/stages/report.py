@@ -1,4 +1,4 @@
-"""Stage 6, publish: the table of somas, segment properties, annotations and the report."""
+"""report: the table of somas, segment properties, annotations and the report page."""
 
 from __future__ import annotations
 
@@ -14,55 +14,59 @@ from ...analysis.layers.annotations import annotation_files
 from ...analysis.layers.properties import segment_properties
 from ...analysis.layers.quality import PROPERTIES as QUALITY
 from ...analysis.layers.quality import quality_files
-from ...analysis.metrics.seams import Seams
-from ...analysis.pages.overview import Section, overview_figure, three_sections
 from ...analysis.pages.plots import plot_files
 from ...analysis.pages.report import report_page, report_plots
+from ...analysis.pages.sections import Section, draw_sections, orthogonal_sections
+from ...analysis.tables.seams import Seams
 from ...analysis.tables.somas import table_files
+from ...axes import Nm3
 from ..run import Run
 from ..store import index_of
-from ..volumes.geometry import Box, flip, vec3, voxels
+from ..volumes.geometry import Box, flip, to_voxels, vec3
 from ..volumes.labels import LabelLayer
 from .catalog import STAGES, state_path
-from .measure import measured, placed, soma_box
-from .stage import Stage
+from .measure import add_surroundings, load_measurements, soma_box
+from .stage import Counters, Forecast, SimpleStage
 
 _SECTIONS = 4
-_PICTURE_VX = 1024  # edge of what is shown of a section
-_SUSPECTS = 12  # with a picture
-_ROOM_NM = 1500.0  # around one of them
+_SECTION_VX = 1024  # longest edge of the part of a section that is shown
+_SUSPECTS = 12  # suspicious somas with a picture
+_MARGIN_NM = 1500.0  # around a suspicious soma
 _SUSPECT_DPI = 60
+_FILES = 10  # that the stage writes, about
 
 
-class ReportStage(Stage):
-    """One task: everything that people read."""
+class ReportStage(SimpleStage):
+    """One task: the tables, annotation layers and pages of all somas."""
 
     name = "report"
 
     def plan(self) -> Sequence[int]:
         return [0]
 
-    def work(self, index: int, data: Any) -> dict[str, Any]:
+    def forecast(self) -> Forecast:
+        return Forecast(tasks=1, exact=True, writes=_FILES)
+
+    def work(self, index: int, data: None) -> Counters:
         run, store = self.run, self.run.store
-        frame = placed(run, measured(run))
+        frame = add_surroundings(run, load_measurements(run))
         self._put("tables", table_files(frame))
-        resolution = run.config.segment.resolution_nm
-        bounds = run.segment_grid.bounds
-        low, high = (
-            tuple(v * r for v, r in zip(corner, resolution)) for corner in (bounds.lo, bounds.hi)
-        )
-        self._put("centroids", annotation_files(frame, low, high))  # type: ignore[arg-type]
-        self._put("quality", quality_files(_blocks(run, frame), low, high))  # type: ignore[arg-type]
+        low, high = _bounds_nm(run)
+        self._put("centroids", annotation_files(frame, low, high))
+        self._put("quality", quality_files(_blocks(run, frame), low, high))
         properties = json.dumps(segment_properties(frame)).encode()
         store.put("somas/segment_properties/info", properties, "application/json")
         run.somas.set_info(segment_properties="segment_properties")
-        picture = overview_figure(sections(run))
+        picture = draw_sections(cut_sections(run))
         store.put("report/overview.png", picture, "image/png")
         summary = _summary(run, (low, high))
         for plot in report_plots(frame, summary):
             self._put("report/figures", plot_files(plot))
         page = report_page(
-            frame, summary, {"Sections with outlines": picture}, suspects(run, frame)
+            frame,
+            summary,
+            {"Sections with the outlines of somas.": picture},
+            draw_suspects(run, frame),
         )
         store.put("report/index.html", page.encode(), "text/html")
         return {"somas": len(frame)}
@@ -71,80 +75,87 @@ class ReportStage(Stage):
         self.run.store.put_many({f"{folder}/{name}": data for name, data in files.items()})
 
 
-def sections(run: Run, truth: LabelLayer | None = None) -> list[Section]:
-    """Sections at even distances through the volume, with the outlines of the somas that they cut.
+def _bounds_nm(run: Run) -> tuple[Nm3, Nm3]:
+    """Return the lower and the upper corner of a run's volume, x, y, z, nm."""
+    bounds, (x, y, z) = run.segment_grid.bounds, run.config.segment.resolution_nm
+    low, high = ((c[0] * x, c[1] * y, c[2] * z) for c in (bounds.lo, bounds.hi))
+    return low, high
+
+
+def cut_sections(run: Run, truth: LabelLayer | None = None) -> list[Section]:
+    """Cut sections at equal distances through the volume, with the outlines of their somas.
 
     Args:
-      truth: labels on the same voxels, outlined too.
+      truth: labels of the same voxels, outlined too.
     """
     bounds, resolution = run.segment_grid.bounds, run.config.segment.resolution_nm
     middle = [(a + b) // 2 for a, b in zip(bounds.lo, bounds.hi)]
-    shown = []
+    sections = []
     for number in range(min(_SECTIONS, bounds.size[2])):
         z = bounds.lo[2] + (2 * number + 1) * bounds.size[2] // (2 * _SECTIONS)
         box = Box(
-            vec3([middle[0] - _PICTURE_VX // 2, middle[1] - _PICTURE_VX // 2, z]),
-            vec3([middle[0] + _PICTURE_VX // 2, middle[1] + _PICTURE_VX // 2, z + 1]),
+            vec3([middle[0] - _SECTION_VX // 2, middle[1] - _SECTION_VX // 2, z]),
+            vec3([middle[0] + _SECTION_VX // 2, middle[1] + _SECTION_VX // 2, z + 1]),
         ).intersect(bounds)
-        shown.append(
+        sections.append(
             Section(
-                f"z = {z * resolution[2] / 1000:.1f} um",
+                f"z = {z * resolution[2] / 1000:.1f} µm",
                 run.image.read(box, resolution)[0],
                 run.somas.read(box)[0],
                 (resolution[1], resolution[0]),
                 None if truth is None else truth.read(box)[0],
             )
         )
-    return shown
+    return sections
 
 
 def _blocks(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
-    """What is known of every block that was segmented; see `quality.quality_files`."""
+    """Return the table of the segmented blocks that `quality_files` takes."""
     grid, resolution = run.segment_grid, np.array(run.config.segment.resolution_nm)
     count: Counter[int] = Counter()
     for place in np.floor(frame[["x_nm", "y_nm", "z_nm"]].to_numpy() / resolution).astype(int):
         count.update(grid.reaching(Box(vec3(place.tolist()), vec3((place + 1).tolist()))))
-    of_stage: dict[str, dict[int, Any]] = {}
+    counters_of: dict[str, dict[int, Any]] = {}
     for stage in ("match", "measure"):
         receipts = run.store.get_jsons(run.store.names(f"receipts/{stage}/"))
-        of_stage[stage] = {index_of(path): r["counters"] for path, r in receipts.items()}
+        counters_of[stage] = {index_of(path): r["counters"] for path, r in receipts.items()}
     rows = []
-    for index, counters in sorted(of_stage["match"].items()):
+    for index, counters in sorted(counters_of["match"].items()):
         core = grid[index].core
         row = [index, *(core.lo * resolution), *(core.hi * resolution), count[index]]
-        missing = of_stage["measure"].get(index, {}).get("missing", -1.0)
+        missing = counters_of["measure"].get(index, {}).get("missing", -1.0)
         rows.append([*row, counters.get("disagreements", 0), missing])
     columns = [f"{edge}_{a}_nm" for edge in ("start", "end") for a in "xyz"]
     return pd.DataFrame(rows, columns=["index", *columns, *QUALITY])
 
 
-def suspects(run: Run, frame: pd.DataFrame) -> dict[str, bytes]:
-    """Three sections through each of the largest somas that are suspicious: caption to PNG."""
+def draw_suspects(run: Run, frame: pd.DataFrame) -> dict[str, bytes]:
+    """Draw three sections through each of the largest suspicious somas; returns PNGs by caption."""
     resolution = run.somas.resolution_nm
-    odd = frame[frame["suspicious"].to_numpy(bool)].sort_values(
+    suspects = frame[frame["suspicious"].to_numpy(bool)].sort_values(
         ["volume_um3", "id"], ascending=[False, True]
     )
-    found = {}
-    for _, soma in odd.head(_SUSPECTS).iterrows():
-        box = soma_box(run, soma, voxels(_ROOM_NM, resolution))
+    pictures = {}
+    for _, soma in suspects.head(_SUSPECTS).iterrows():
+        box = soma_box(run, soma, to_voxels(_MARGIN_NM, resolution))
         middle = [int(soma[f"{a}_nm"] / r) for a, r in zip("xyz", resolution)]
-        shown = three_sections(
+        sections = orthogonal_sections(
             run.image.read(box, resolution),
             run.somas.read(box),
             flip(box.lo),
             flip(middle),
             flip(resolution),
         )
-        caption = f"soma {int(soma['id'])}, {soma['volume_um3']:.0f} um3"
-        found[caption] = overview_figure(shown, columns=3, dpi=_SUSPECT_DPI)
-    return found
+        caption = f"soma {int(soma['id'])}, {soma['volume_um3']:.0f} µm³"
+        pictures[caption] = draw_sections(sections, columns=3, dpi=_SUSPECT_DPI)
+    return pictures
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 3600:,.2f} h"
 
 
-def _summary(run: Run, bounds_nm: Any) -> dict[str, Any]:
+def _summary(run: Run, bounds_nm: tuple[Nm3, Nm3]) -> dict[str, Any]:
     prices, stages = run.config.prices, []
     for kind in STAGES:
         if kind.name == ReportStage.name:
@@ -179,8 +190,8 @@ def _summary(run: Run, bounds_nm: Any) -> dict[str, Any]:
         "facts": {"image": run.config.image, "result": run.path},
         "open": f"flysoma view {run.path}",
         "files": {
-            "table": "../tables/somas.csv",
-            "its columns": "../tables/columns.json",
-            "CAVE's table": "../tables/cave_nucleus_detection.csv",
+            "table of somas": "../tables/somas.csv",
+            "column descriptions": "../tables/columns.json",
+            "CAVE table": "../tables/cave_nucleus_detection.csv",
         },
     }

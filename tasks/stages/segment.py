@@ -1,28 +1,40 @@
-"""Stage 3, segment: the boundary of each soma that a seed marks, block by block."""
+"""segment: the boundary of each soma that a seed marks, block by block."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import crackle
 import numpy as np
 
+from ...models.inference.encoding import FULL, decode_nibbles
 from ...models.inference.instances import make_instances
-from ...models.inference.levels import FULL, from_nibbles
 from ..volumes.geometry import Block, Box, flip, vec3
-from ..volumes.tiles import FIELDS, read_tiles
+from ..volumes.tiles import FIELDS, count_tiles, read_tiles
 from .locate import SEEDS
-from .stage import Stage
+from .stage import Counters, Forecast, Stage
 
 
-class SegmentStage(Stage):
-    """Labels of a block's core, with the slabs at its faces that stitching compares.
+@dataclass(frozen=True)
+class BlockLabels:
+    """What a task stores: labels (uint32, z, y, x) by path, the table of the labels, and counters."""
 
-    Writes `blocks/N.ckl` (labels of the core), `blocks/N.npz` (one row a label: its seed, voxels, confidence;
-    and pairs of seeds in one body, each pair from the block whose core holds its lower seed)
-    and `slabs/N-AXIS-SIDE.ckl`, all in block-local labels 1..m; label l of block b is id b << 20 | l.
+    labels: dict[str, np.ndarray]
+    table: dict[str, np.ndarray]
+    counters: Counters
+
+
+class SegmentStage(Stage[np.ndarray, BlockLabels]):
+    """Labels the somas in a block's core and in the slabs that its neighbours read too.
+
+    Writes, for block N:
+      blocks/N.ckl: labels of the core.
+      blocks/N.npz: one row per label: its seed, voxels and certainty; and pairs of seeds that lie in one body, each
+        pair by the block whose core holds its lower seed.
+      slabs/N-AXIS-SIDE.ckl: labels of a slab.
+    Labels are numbered 1..m in each block; label l of block N has the id N << 20 | l.
     """
 
     name = "segment"
@@ -37,18 +49,32 @@ class SegmentStage(Stage):
 
     def plan(self) -> Sequence[int]:
         grid = self.run.segment_grid
-        found: set[int] = set()
-        for seed in np.floor(self.seeds_vx + 0.5).astype(int):
-            point = vec3(seed.tolist())
-            found.update(grid.reaching(Box(point, vec3([p + 1 for p in point])).grow(grid.halo)))
-        return sorted(found)
+        points = (vec3(seed) for seed in np.floor(self.seeds_vx + 0.5).tolist())
+        boxes = (Box(point, vec3([p + 1 for p in point])) for point in points)
+        return grid.reaching_any(box.grow(grid.halo) for box in boxes)
 
-    def read(self, index: int) -> Any:
+    def forecast(self) -> Forecast:
+        lattice, grid, blocks = (
+            self.run.tiles.fine,
+            self.run.segment_grid,
+            self.run.blocks_near_tissue,
+        )
+        reads = [block.read.corners_zyx(grid.bounds.lo) for block in blocks]
+        return Forecast(
+            tasks=len(blocks),
+            voxels=sum(block.core.voxels for block in blocks),
+            bytes_in=sum(block.read.voxels for block in blocks),
+            reads=sum(count_tiles(lattice, lo, hi) for lo, hi in reads),
+            writes=sum(2 + grid.count_faces(block) for block in blocks),
+        )
+
+    def read(self, index: int) -> np.ndarray:
+        """Read p(interior) and p(boundary) of a block's read box: uint8, 2, z, y, x."""
         grid = self.run.segment_grid
         corners = grid[index].read.corners_zyx(grid.bounds.lo)
-        return from_nibbles(read_tiles(self.run.store, FIELDS, self.run.tiles.fine, *corners))
+        return decode_nibbles(read_tiles(self.run.store, FIELDS, self.run.tiles.fine, *corners))
 
-    def work(self, index: int, data: Any) -> Any:
+    def work(self, index: int, data: np.ndarray) -> BlockLabels:
         config, grid = self.run.config, self.run.segment_grid
         block = grid[index]
         known = block.core.grow(self.run.overlap_vx).intersect(block.read)
@@ -73,20 +99,19 @@ class SegmentStage(Stage):
             for axis, side, slab in self._slabs(block)
         }
         table = {
-            "seed": np.append(numbers, -1)[owner] + 1,  # 1-based, 0: none
+            "seed": np.append(numbers, -1)[owner] + 1,  # from 1; 0: no seed
             "voxels": voxel_counts,
             "certainty": certainty,
             "one_body": one_body[np.isin(one_body.min(axis=1), self._seeds_in(block.core))] + 1,
         }
-        counters = {"labels": len(owner), "seeds": len(numbers)}
-        return parts, table, counters | {"voxels": block.core.voxels}
+        counters = {"labels": len(owner), "seeds": len(numbers), "voxels": block.core.voxels}
+        return BlockLabels(parts, table, counters)
 
-    def write(self, index: int, found: Any) -> dict[str, Any]:
-        parts, table, counters = found
-        for path, labels in parts.items():
+    def write(self, index: int, result: BlockLabels) -> Counters:
+        for path, labels in result.labels.items():
             self.run.store.put(path, crackle.compress(labels))
-        self.run.store.put_arrays(f"blocks/{index}.npz", table)
-        return counters
+        self.run.store.put_arrays(f"blocks/{index}.npz", result.table)
+        return result.counters
 
     def _seeds_in(self, box: Box) -> np.ndarray:
         rounded = np.floor(self.seeds_vx + 0.5)
@@ -94,7 +119,7 @@ class SegmentStage(Stage):
         return np.flatnonzero(inside.all(axis=1))
 
     def _slabs(self, block: Block) -> list[tuple[int, str, Box]]:
-        """(axis, 'upper' or 'lower', box) of the slabs at faces that the block shares with another."""
+        """Return (axis, 'upper' or 'lower', box) of the slab at each face that the block shares with another."""
         grid, half = self.run.segment_grid, self.run.overlap_vx
         slabs = [
             (axis, "upper", grid.face_slab(block.index, axis, half[axis]))

@@ -1,6 +1,6 @@
-"""Stage 4: a skeleton for each soma, and the neurites that leave it.
+"""skeleton: a skeleton of each soma, and the neurites that leave it.
 
-Each soma is traced whole, so there are no fragments to merge (and a soma fits one crop by definition).
+Each soma is traced whole, since it fits into one crop; there are no fragments to merge.
 """
 
 from __future__ import annotations
@@ -11,46 +11,41 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from kimimaro.trace import point_to_point
-from osteoid import Skeleton
 
-from ...analysis.morphology.stubs import Stub, stubs
+from ...analysis.morphology.stubs import Stub, find_stubs
 from ..run import Run
 from ..volumes.geometry import Box, flip
-from .measure import batch, batches, crop, measured, put_frame
-from .stage import Stage
+from .measure import SomaStage, crop, load_measurements, put_frame
+from .stage import Counters
 
 
-class SkeletonStage(Stage):
-    """One task a batch of somas."""
+class SkeletonStage(SomaStage):
+    """One skeleton per soma."""
 
     name = "skeleton"
     scratch = ("measure/neurites/",)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        return measured(self.run)
+        return load_measurements(self.run)
 
     def prepare(self) -> None:
         self.run.somas.begin_skeletons()
 
-    def plan(self) -> Sequence[int]:
-        return batches(self.frame)
-
-    def work(self, index: int, data: Any) -> dict[str, Any]:
+    def work(self, index: int, data: None) -> Counters:
         skeletons, rows = [], []
         resolution = self.run.somas.resolution_nm
-        for _, soma in batch(self.frame, index):
+        for soma in self.batch(index):
             box, mask = crop(self.run, soma)
             radius_nm = soma["inscribed_radius_um"] * 1000
-            found = stubs(mask, flip(resolution), radius_nm, _ends(self.run, box))
+            stubs = find_stubs(mask, flip(resolution), radius_nm, _ends(self.run, box))
             corner = np.array(box.lo) * resolution
             middle = soma[[f"inscribed_{a}_nm" for a in "xyz"]].to_numpy(float) - corner
-            skeleton = trace(mask, resolution, middle, radius_nm, found)
+            skeleton = trace(mask, resolution, middle, radius_nm, stubs)
             skeleton.id = int(soma["id"])
             skeleton.vertices += corner.astype(np.float32)
             skeletons.append(skeleton)
-            rows.append([len(found), *direction(found, resolution, middle)])
+            rows.append([len(stubs), *direction(stubs, resolution, middle)])
         self.run.somas.write_skeletons(skeletons)
         columns = ["neurites", *(f"neurite_{a}" for a in "xyz")]
         frame = pd.DataFrame(np.array(rows).reshape(-1, 4), columns=columns)
@@ -60,17 +55,18 @@ class SkeletonStage(Stage):
 
 
 def _ends(run: Run, box: Box) -> list[tuple[bool, bool]]:
-    """Of each axis, z first, whether a box ends where the volume does: below, above."""
+    """Return, for each axis, z first, whether a box ends where the volume does: below, above."""
     bounds = run.segment_grid.bounds
     sides = zip(box.lo, box.hi, bounds.lo, bounds.hi)
     return [(low <= first, high >= last) for low, high, first, last in sides][::-1]
 
 
-def halved(mask: np.ndarray) -> np.ndarray:
-    """The mask at half the resolution: a voxel is in it when any of its eight is, so that nothing thin breaks."""
+def halve_mask(mask: np.ndarray) -> np.ndarray:
+    """Halve the resolution of a mask. A voxel is set if any of its eight is, so that no thin part breaks."""
     z, y, x = (n + n % 2 for n in mask.shape)
     padded = np.pad(mask, [(0, n % 2) for n in mask.shape])
-    return padded.reshape(z // 2, 2, y // 2, 2, x // 2, 2).any(axis=(1, 3, 5))
+    blocks = padded.reshape(z // 2, 2, y // 2, 2, x // 2, 2)
+    return np.asarray(blocks.any(axis=(1, 3, 5)))
 
 
 def trace(
@@ -78,22 +74,28 @@ def trace(
     resolution_nm: Sequence[float],
     middle_nm: np.ndarray,
     radius_nm: float,
-    found: Sequence[Stub],
+    stubs: Sequence[Stub],
 ) -> Any:
-    """kimimaro's skeleton of one soma, from its middle to the tip of each stub, nm.
+    """Trace the skeleton of a soma with kimimaro, from its middle to the tip of each stub.
 
     Args:
-      mask: bool z, y, x.
+      mask: bool, z, y, x.
       resolution_nm: x, y, z.
-      middle_nm: of the largest ball inside, x, y, z, from the crop's corner; in that ball paths are straight.
-      radius_nm: of that ball.
+      middle_nm: centre of the largest inscribed ball, x, y, z, from the corner of the mask.
+      radius_nm: radius of that ball; inside it, paths are straight.
+
+    Returns:
+      cloudvolume Skeleton, nm, from the corner of the mask.
     """
+    from kimimaro.trace import point_to_point  # slow to import
+    from osteoid import Skeleton
+
     coarse = 2 * np.array(resolution_nm)
-    half = np.asfortranarray(halved(mask).T.astype(np.uint8))
+    half = np.asfortranarray(halve_mask(mask).T.astype(np.uint8))
     start = tuple((middle_nm // coarse).astype(int).tolist())
     paths = [Skeleton(middle_nm[None].astype(np.float32), np.zeros((0, 2), np.uint32))]
-    for stub in found:
-        # kimimaro.connect_points, which is meant for this, scales whole numbers in place, and numpy refuses
+    for stub in stubs:
+        # kimimaro.connect_points fails: it scales an array of integers in place by floats
         end = tuple(i // 2 for i in stub.tip[::-1])
         path = point_to_point(half, start, end, anisotropy=coarse.astype(np.float32))
         places = (path.vertices + 0.5) * coarse
@@ -104,10 +106,13 @@ def trace(
 
 
 def direction(
-    found: Sequence[Stub], resolution_nm: Sequence[float], middle_nm: np.ndarray
+    stubs: Sequence[Stub], resolution_nm: Sequence[float], middle_nm: np.ndarray
 ) -> np.ndarray:
-    """Unit vector from the soma's middle to where its first stub leaves it; NaN without any. As for `trace`."""
-    if not found:
+    """Return the unit vector from the soma's middle to the base of its first stub; NaN if it has none.
+
+    The arguments are those of `trace`.
+    """
+    if not stubs:
         return np.full(3, np.nan)
-    away = (np.array(found[0].base[::-1]) + 0.5) * resolution_nm - middle_nm
+    away = (np.array(stubs[0].base[::-1]) + 0.5) * resolution_nm - middle_nm
     return np.asarray(away / np.linalg.norm(away))

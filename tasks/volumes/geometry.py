@@ -1,7 +1,7 @@
-"""Boxes, blocks and the grid that cuts a volume into them. Pure arithmetic on integers, in voxels, x, y, z.
+"""Boxes, blocks and the grid of blocks in a volume. Pure integer arithmetic in voxels, x, y, z.
 
-A grid starts at the volume's own origin, so any voxel offset works. Cores are disjoint and cover the
-volume exactly; the read box is the core grown by a halo and clamped to the volume:
+A grid starts at the volume's first voxel, so any voxel offset works. Cores are disjoint and cover the volume
+exactly. The read box is the core grown by a halo and clamped to the volume:
 
         bounds.lo                                   bounds.hi
         |  core 0   |  core 1   |  core 2   |  core 3  |
@@ -11,42 +11,53 @@ volume exactly; the read box is the core grown by a halo and clamped to the volu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import product
+from typing import TypeVar
 
 from ...axes import Vec3
 
+T = TypeVar("T")
+
 
 def vec3(values: Sequence[float]) -> Vec3:
-    """Three integers; raises ValueError when there are not three whole numbers."""
+    """Return three integers. Raises ValueError if the values are not three whole numbers."""
     x, y, z = values
-    if any(int(v) != v for v in (x, y, z)):
+    whole = int(x), int(y), int(z)
+    if whole != (x, y, z):
         raise ValueError(f"expected three whole numbers, got {tuple(values)}")
-    return int(x), int(y), int(z)
+    return whole
 
 
-def voxels(length_nm: float, resolution_nm: Sequence[float]) -> Vec3:
-    """A length in whole voxels of each axis, rounded up."""
-    return vec3([-int(-length_nm // r) for r in resolution_nm])
+def ceil_voxels(length_nm: float, voxel_nm: float) -> int:
+    """Convert a length to whole voxels, rounded up."""
+    return -int(-length_nm // voxel_nm)
 
 
-def flip(values: Sequence[Any]) -> tuple[Any, Any, Any]:
-    """x, y, z to z, y, x, and back."""
+def to_voxels(length_nm: float, resolution_nm: Sequence[float]) -> Vec3:
+    """Convert a length to whole voxels along each axis, rounded up."""
+    return vec3([ceil_voxels(length_nm, r) for r in resolution_nm])
+
+
+def flip(values: Iterable[T]) -> tuple[T, T, T]:
+    """Reverse the axis order: x, y, z to z, y, x, and back."""
     a, b, c = values
     return c, b, a
 
 
 @dataclass(frozen=True)
 class Box:
-    """A half-open box of voxels, lo inclusive, hi exclusive, x, y, z."""
+    """A half-open box of voxels, x, y, z: lo is inside, hi is outside."""
 
     lo: Vec3
     hi: Vec3
 
     @property
     def size(self) -> Vec3:
-        return vec3([max(0, b - a) for a, b in zip(self.lo, self.hi)])
+        (x0, y0, z0), (x1, y1, z1) = self.lo, self.hi
+        return max(0, x1 - x0), max(0, y1 - y0), max(0, z1 - z0)
 
     @property
     def empty(self) -> bool:
@@ -57,43 +68,42 @@ class Box:
         return math.prod(self.size)
 
     def grow(self, by: Sequence[int]) -> Box:
-        """The box with `by` voxels more on both sides of each axis."""
-        return Box(
-            vec3([a - g for a, g in zip(self.lo, by)]), vec3([b + g for b, g in zip(self.hi, by)])
-        )
+        """Return the box with `by` more voxels on both sides of each axis."""
+        (x0, y0, z0), (x1, y1, z1), (x, y, z) = self.lo, self.hi, by
+        return Box((x0 - x, y0 - y, z0 - z), (x1 + x, y1 + y, z1 + z))
 
     def intersect(self, other: Box) -> Box:
-        """What both boxes hold; an empty box (lo = hi) when they do not meet."""
-        lo = vec3([max(a, b) for a, b in zip(self.lo, other.lo)])
-        hi = vec3([min(a, b) for a, b in zip(self.hi, other.hi)])
-        return Box(lo, vec3([max(a, b) for a, b in zip(lo, hi)]))
+        """Return the intersection; an empty box (lo = hi) if the boxes do not meet."""
+        x0, y0, z0 = map(max, self.lo, other.lo)
+        x1, y1, z1 = map(min, self.hi, other.hi)
+        return Box((x0, y0, z0), (max(x0, x1), max(y0, y1), max(z0, z1)))
 
     def holds(self, point: Sequence[float]) -> bool:
-        """Whether a point, in voxels, lies inside."""
+        """Return whether a point, in voxels, lies inside."""
         return all(a <= p < b for a, p, b in zip(self.lo, point, self.hi))
 
     @classmethod
     def from_zyx(cls, lo: Sequence[int], hi: Sequence[int], origin: Vec3) -> Box:
-        """The box between two corners that are given as z, y, x from an origin (x, y, z)."""
+        """Return the box between two corners, given as z, y, x from an origin (x, y, z)."""
         x, y, z = origin
         return cls(vec3([lo[2] + x, lo[1] + y, lo[0] + z]), vec3([hi[2] + x, hi[1] + y, hi[0] + z]))
 
     def corners_zyx(self, origin: Vec3) -> tuple[Vec3, Vec3]:
-        """First and past-last voxel, z, y, x from an origin (x, y, z)."""
+        """Return the first and past-last voxel, z, y, x from an origin (x, y, z)."""
         lo, hi = (
             vec3([a - o for a, o in zip(corner, origin)][::-1]) for corner in (self.lo, self.hi)
         )
         return lo, hi
 
     def slices_zyx(self, origin: Vec3) -> tuple[slice, slice, slice]:
-        """Slices of this box in a z, y, x array whose first voxel is `origin` (x, y, z)."""
+        """Return the slices of this box in a z, y, x array whose first voxel is `origin` (x, y, z)."""
         x, y, z = (slice(a - o, b - o) for a, b, o in zip(self.lo, self.hi, origin))
         return z, y, x
 
 
 @dataclass(frozen=True)
 class Block:
-    """A task's piece of the volume: it writes `core` and may read `read`."""
+    """A task's piece of the volume: the task writes `core` and may read `read`."""
 
     index: int
     position: Vec3
@@ -103,12 +113,12 @@ class Block:
 
 @dataclass(frozen=True)
 class BlockGrid:
-    """All blocks of a volume; index runs x fastest from the volume's origin.
+    """All blocks of a volume; the index runs x fastest from the volume's first voxel.
 
     Attributes:
       bounds: the volume, voxels.
-      core_shape: voxels of a full core; a multiple of the output's chunk, so that writers never share one.
-      halo: voxels read beyond a core on each side.
+      core_shape: voxels of a full core; a multiple of the output's chunk, so that no two tasks write one chunk.
+      halo: voxels read around a core on each side.
     """
 
     bounds: Box
@@ -119,9 +129,9 @@ class BlockGrid:
         if self.bounds.empty or min(self.core_shape) < 1 or min(self.halo) < 0:
             raise ValueError(f"no blocks in {self.bounds} with cores of {self.core_shape}")
 
-    @property
+    @cached_property
     def shape(self) -> Vec3:
-        """Blocks along x, y, z."""
+        """Number of blocks along x, y, z."""
         return vec3([-(-n // c) for n, c in zip(self.bounds.size, self.core_shape)])
 
     def __len__(self) -> int:
@@ -140,42 +150,67 @@ class BlockGrid:
         return Block(index, position, core, core.grow(self.halo).intersect(self.bounds))
 
     def index_at(self, position: Vec3) -> int | None:
-        """Index of the block at a grid position; None outside the grid."""
+        """Return the index of the block at a grid position; None outside the grid."""
         if not all(0 <= p < n for p, n in zip(position, self.shape)):
             return None
         nx, ny, _ = self.shape
         return position[0] + nx * (position[1] + ny * position[2])
 
+    def count_faces(self, block: Block) -> int:
+        """Return how many faces a block shares with other blocks."""
+        return sum((p > 0) + (p < n - 1) for p, n in zip(block.position, self.shape))
+
     def upper_neighbours(self, index: int) -> Iterator[tuple[int, int]]:
-        """(axis, index) of the blocks across the upper x, y and z faces, where there are any."""
+        """Yield (axis, index) of the neighbours across the upper x, y and z faces."""
         position = self[index].position
         for axis in range(3):
-            there = vec3([p + (a == axis) for a, p in enumerate(position)])
-            other = self.index_at(there)
+            neighbour = vec3([p + (a == axis) for a, p in enumerate(position)])
+            other = self.index_at(neighbour)
             if other is not None:
                 yield axis, other
 
     def face_slab(self, index: int, axis: int, half: int) -> Box:
-        """The slab around the block's upper face on `axis`, up to `half` voxels thick on each side.
+        """Return the slab around the block's upper face on `axis`, at most `half` voxels thick on each side.
 
-        Both blocks that share the face can read all of it when half <= halo.
+        Both blocks that share the face read all of it if half <= halo.
         """
         core = self[index].core
-        lo, hi = list(core.lo), list(core.hi)
-        lo[axis], hi[axis] = core.hi[axis] - half, core.hi[axis] + half
-        other = self.index_at(vec3([p + (a == axis) for a, p in enumerate(self[index].position)]))
-        pair = [core] if other is None else [core, self[other].core]
-        lo[axis] = max(lo[axis], pair[0].lo[axis])
-        hi[axis] = min(hi[axis], pair[-1].hi[axis])
+        lo, hi, face = list(core.lo), list(core.hi), core.hi[axis]
+        upper_end = min(face + self.core_shape[axis], self.bounds.hi[axis])
+        lo[axis] = max(face - half, core.lo[axis])
+        hi[axis] = min(face + half, upper_end)
         return Box(vec3(lo), vec3(hi))
 
+    def count(self, box: Box) -> int:
+        """Return the number of blocks whose core meets the box."""
+        return math.prod(map(len, self._positions(box)))
+
     def reaching(self, box: Box) -> list[int]:
-        """Indices of the blocks whose core meets the box, in order."""
+        """Return the indices of the blocks whose core meets the box, in order."""
+        nx, ny, _ = self.shape
+        xs, ys, zs = self._positions(box)
+        return [x + nx * (y + ny * z) for z, y, x in product(zs, ys, xs)]
+
+    def reaching_any(self, boxes: Iterable[Box]) -> list[int]:
+        """Return the indices of the blocks whose core meets any of the boxes, in order."""
+        return sorted({index for box in boxes for index in self.reaching(box)})
+
+    def covering(self, box: Box) -> Box:
+        """Return the smallest box of whole cores that holds a box, clamped to the volume."""
+        spans = [
+            (o + r.start * c, o + r.stop * c)
+            for r, o, c in zip(self._positions(box), self.bounds.lo, self.core_shape)
+        ]
+        lo, hi = (vec3(corner) for corner in zip(*spans))
+        return Box(lo, hi).intersect(self.bounds)
+
+    def _positions(self, box: Box) -> tuple[range, range, range]:
+        """Return the grid positions, along x, y, z, of the blocks whose core meets the box."""
         box = box.intersect(self.bounds)
         if box.empty:
-            return []
-        first = [(a - o) // c for a, o, c in zip(box.lo, self.bounds.lo, self.core_shape)]
-        last = [(b - 1 - o) // c for b, o, c in zip(box.hi, self.bounds.lo, self.core_shape)]
-        ranges = [range(f, t + 1) for f, t in zip(first, last)]
-        found = [self.index_at((x, y, z)) for z in ranges[2] for y in ranges[1] for x in ranges[0]]
-        return [i for i in found if i is not None]
+            return range(0), range(0), range(0)
+        x, y, z = (
+            range((a - o) // c, (b - 1 - o) // c + 1)
+            for a, b, o, c in zip(box.lo, box.hi, self.bounds.lo, self.core_shape)
+        )
+        return x, y, z

@@ -1,7 +1,7 @@
-"""An image layer at any resolution. Boxes are in voxels x, y, z of the resolution that is named; arrays are z, y, x.
+"""An image layer, read at any resolution. Boxes are in voxels of the named resolution, x, y, z; arrays are z, y, x.
 
-A voxel i of a working resolution w covers i*w to (i+1)*w nm, counted from the space's zero, so the same
-voxel means the same place whatever the volume's offset.
+Voxel i of a resolution r covers i*r to (i+1)*r nm from the origin of space, so a voxel index names the same place
+whatever the volume's offset.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ...axes import Nm3
 from ...errors import UserError
 from .geometry import Box, vec3
 from .precomputed import (
-    UNDECODABLE,
+    DECODE_ERRORS,
     at_mip,
-    broken_chunk,
     download,
-    last_word,
-    nm,
+    find_broken_chunk,
     open_layer,
-    scale_box,
+    scale_bounds,
+    scale_chunks,
+    scale_resolution,
 )
-from .resample import covered, resample, same
+from .resample import is_same_length, resample, source_box
 
 
 class ImageLayer:
@@ -49,11 +49,11 @@ class ImageLayer:
 
     @property
     def resolutions_nm(self) -> list[Nm3]:
-        """Voxel sizes of the mips that can be read, x, y, z."""
-        return [tuple(float(v) for v in scale["resolution"]) for scale in self._scales]
+        """Voxel size of each mip, x, y, z."""
+        return [scale_resolution(scale) for scale in self._scales]
 
     def working_bounds(self, resolution_nm: Nm3) -> Box:
-        """The volume's box at a working resolution. Raises UserError when that is finer than the volume."""
+        """Return the volume's bounds at a working resolution. Raises UserError if that is finer than the volume."""
         scale = self._scales[self.source_mip(resolution_nm)]
         lo, hi = [], []
         for axis, w in enumerate(resolution_nm):
@@ -64,63 +64,60 @@ class ImageLayer:
         return Box(vec3(lo), vec3(hi))
 
     def source_mip(self, resolution_nm: Nm3) -> int:
-        """The coarsest mip at least as fine as the working resolution on every axis."""
-        fits = [
+        """Return the coarsest mip at least as fine as the working resolution along every axis."""
+        resolutions_nm = self.resolutions_nm
+        fine = [
             mip
-            for mip, scale in enumerate(self.resolutions_nm)
-            if all(r <= w * 1.0001 for r, w in zip(scale, resolution_nm))
+            for mip, own_nm in enumerate(resolutions_nm)
+            if all(r <= w * 1.0001 for r, w in zip(own_nm, resolution_nm))
         ]
-        if not fits:
+        if not fine:
             raise UserError(
-                f"{self.cloudpath}: asked to work at {nm(resolution_nm)} nm (x y z), finer than the volume, "
-                f"whose finest voxels are {nm(self.resolutions_nm[0])} nm; set resolution_nm to that or coarser"
+                f"{self.cloudpath}: the working resolution is {_text(resolution_nm)} nm (x y z), "
+                f"finer than the volume, whose finest voxels are {_text(resolutions_nm[0])} nm; "
+                "set resolution_nm to that or coarser"
             )
-        return max(fits, key=lambda mip: math.prod(self.resolutions_nm[mip]))
+        return max(fine, key=lambda mip: math.prod(resolutions_nm[mip]))
 
     def read(self, box: Box, resolution_nm: Nm3) -> np.ndarray:
-        """The image of a box at a working resolution: uint8, z, y, x; each voxel the mean of what it covers.
+        """Read a box at a working resolution: uint8, z, y, x; each voxel is the mean of what it covers.
 
-        Raises UserError naming the chunk when one is missing (unless fill_missing) or cannot be decoded.
+        Raises UserError with the chunk's name if a chunk is missing (unless fill_missing) or cannot be decoded.
         """
         mip = self.source_mip(resolution_nm)
         own_nm = self.resolutions_nm[mip]
-        source = covered(box, resolution_nm, own_nm, scale_box(self._scales[mip]))
+        source = source_box(box, resolution_nm, own_nm, scale_bounds(self._scales[mip]))
         image = self._read_source(mip, source)
-        if all(map(same, resolution_nm, own_nm)):
+        if all(map(is_same_length, resolution_nm, own_nm)):
             return image
-        import torch  # takes seconds
+        import torch  # slow to import
 
         return resample(torch.from_numpy(image), source, own_nm, box, resolution_nm).numpy()
 
     def coarsest(self) -> tuple[Nm3, Box]:
-        """Resolution and box of the coarsest mip."""
-        return self.resolutions_nm[-1], scale_box(self._scales[-1])
+        """Return the resolution and the bounds of the coarsest mip."""
+        return self.resolutions_nm[-1], scale_bounds(self._scales[-1])
 
     def chunks_nm(self, resolution_nm: Nm3) -> tuple[Nm3, Nm3]:
-        """First corner and size of the source mip's chunks."""
+        """Return the first corner and the size, in nm, of the source mip's chunks."""
         mip = self.source_mip(resolution_nm)
-        whole, step = scale_box(self._scales[mip]), self._scales[mip]["chunk_sizes"][0]
+        grid = scale_chunks(self._scales[mip])
         (x0, x), (y0, y), (z0, z) = (
-            (lo * nm, n * nm) for lo, n, nm in zip(whole.lo, step, self.resolutions_nm[mip])
+            (lo * nm, n * nm)
+            for lo, n, nm in zip(grid.bounds.lo, grid.core_shape, self.resolutions_nm[mip])
         )
         return (x0, y0, z0), (x, y, z)
 
     def fetched(self, box: Box, resolution_nm: Nm3) -> tuple[int, int]:
-        """Chunks of the source mip that reading a box asks for, and the voxels in them."""
+        """Return how many chunks of the source mip a read of a box fetches, and how many voxels they hold."""
         mip = self.source_mip(resolution_nm)
-        whole, step = scale_box(self._scales[mip]), self._scales[mip]["chunk_sizes"][0]
-        source = covered(box, resolution_nm, self.resolutions_nm[mip], whole)
-        first = [(a - o) // s for a, o, s in zip(source.lo, whole.lo, step)]
-        past = [-(-(b - o) // s) for b, o, s in zip(source.hi, whole.lo, step)]
-        chunks = Box(
-            *(vec3([o + i * s for o, i, s in zip(whole.lo, end, step)]) for end in (first, past))
-        )
-        count = math.prod(b - a for a, b in zip(first, past))
-        return count, chunks.intersect(whole).voxels
+        grid = scale_chunks(self._scales[mip])
+        source = source_box(box, resolution_nm, self.resolutions_nm[mip], grid.bounds)
+        return grid.count(source), grid.covering(source).voxels
 
     @cached_property
     def info_text(self) -> str:
-        """The layer's info, canonical, for the manifest's hash."""
+        """The layer's info as canonical JSON, for the hash in the manifest."""
         return json.dumps(self._volume.info, sort_keys=True)
 
     @property
@@ -132,13 +129,18 @@ class ImageLayer:
         try:
             return download(volume, box)
         except EmptyVolumeException as err:
+            chunk = str(err).split()[-1].strip("'\"")
             raise UserError(
-                f"{self.cloudpath}: image chunk {last_word(err)} is missing inside the planned area; "
+                f"{self.cloudpath}: image chunk {chunk} is missing inside the planned area; "
                 "restore it, or set 'fill_missing: true' to read it as black"
             ) from err
-        except UNDECODABLE as err:
-            name = broken_chunk(volume, box)
+        except DECODE_ERRORS as err:
+            name = find_broken_chunk(volume, box)
             raise UserError(
                 f"{self.cloudpath}: image chunk {name or 'of ' + str(box)} cannot be decoded ({err}); "
-                "it is truncated or damaged: copy it anew"
+                "it is truncated or damaged: copy it again"
             ) from err
+
+
+def _text(resolution_nm: Nm3) -> str:
+    return " ".join(f"{v:g}" for v in resolution_nm)

@@ -1,7 +1,7 @@
-"""Files to precomputed layers, with mips.
+"""Write files and arrays as precomputed layers with mips.
 
-A layer is built in a folder of its own and comes to its place whole, its info file last, so whatever stops
-an ingest, no half of it can be taken for a layer.
+A layer is built in a staging folder and then moved or copied to its path, its info file last. An ingest that is
+interrupted therefore leaves no partial layer.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from ...errors import UserError
 from ..store import local_folder, normalize_cloudpath
 from .files import is_mesh, read_array, read_mesh
 from .geometry import Box, vec3
-from .labels import create_layer, write_array
-from .precomputed import CHUNK
+from .precomputed import CHUNK, create_layer, fill_layer
 
-Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
+Progress = Callable[[str, int, int], None]  # name of a step, units done, units in all
 
-_COARSE_ENOUGH = 128  # voxels; edge of a layer that needs no coarser mip
-_NEARLY_ISOTROPIC = 2**0.5  # an axis this much coarser than the finest one waits for the others
+_MAX_COARSEST_VX = 128  # longest edge of the coarsest mip
+_NEARLY_ISOTROPIC = (
+    2**0.5
+)  # an axis is not halved while it is coarser than the finest one by this factor
 
 
 @dataclass(frozen=True)
 class NewLayer:
-    """A precomputed layer to be made: where, and how its voxels lie. All x, y, z.
+    """The path and the geometry of a precomputed layer to write. All x, y, z.
 
     Attributes:
       resolution_nm: voxel size.
-      offset_vx: position of its first voxel, in voxels.
-      layer_type: "image" (kept as uint8) or "segmentation" (kept as uint32 or uint64).
-      chunk: shape of its chunks in voxels.
-      overwrite: whether a layer that is there already may be replaced.
+      offset_vx: position of the first voxel, in voxels.
+      layer_type: "image" (stored as uint8) or "segmentation" (stored as uint32 or uint64).
+      chunk: shape of the chunks in voxels.
+      overwrite: whether to replace an existing layer.
     """
 
     cloudpath: str
@@ -62,27 +63,27 @@ def ingest(
     rescale: tuple[float, float] | None = None,
     progress: Progress | None = None,
 ) -> list[Vec3]:
-    """Make a precomputed layer, with mips, from a file; see `read_array` and `ingest_array`.
+    """Write a file as a precomputed layer with mips; see `read_array` and `ingest_array`.
 
-    A mesh becomes labels, 1 inside of it, at its own place.
+    A mesh becomes labels, 1 inside the mesh, at the position of its vertices.
 
     Args:
-      rescale: the values that become 0 and 255 of an image; those beyond are clipped.
+      rescale: the grey values that become 0 and 255; values outside are clipped.
 
     Returns:
       Size of each mip in voxels, x, y, z.
 
     Raises:
-      UserError: the file cannot be used as it is, or there is a layer already.
+      UserError: the file cannot be read or converted, or the layer exists.
     """
-    _check_place(layer)
+    _check_path(layer)
     if is_mesh(source):
-        return ingest_array(*_filled(source, layer), progress)
+        return ingest_array(*_fill_mesh(source, layer), progress)
     array = read_array(source, axes, dataset)
     if rescale is not None:
         if layer.layer_type != "image":
             raise UserError("--rescale is for images; labels are kept as they are")
-        array = _rescaled(array, *rescale)
+        array = _rescale(array, *rescale)
     _check_dtype(array, layer, str(source))
     return ingest_array(array, layer, progress)
 
@@ -90,15 +91,15 @@ def ingest(
 def ingest_array(
     array: np.ndarray, layer: NewLayer, progress: Progress | None = None
 ) -> list[Vec3]:
-    """Make a precomputed layer, with mips, from a z, y, x array.
+    """Write a z, y, x array as a precomputed layer with mips.
 
-    Mips halve the finer axes first until voxels are about cubes: averages of an image, the commonest label of
-    a segmentation.
+    Mips halve the finer axes first, until voxels are nearly cubes. A voxel of a mip is the mean of the image's voxels
+    or the majority vote of the labels.
 
     Returns:
       Size of each mip in voxels, x, y, z.
     """
-    _check_place(layer)
+    _check_path(layer)
     _check_dtype(array, layer, "the array")
     if array.ndim != 3 or 0 in array.shape:
         raise UserError(f"a 3-dimensional array is needed, this one has shape {array.shape}")
@@ -111,8 +112,8 @@ def ingest_array(
     return sizes
 
 
-def _filled(source: str | Path, layer: NewLayer) -> tuple[np.ndarray, NewLayer]:
-    """The inside of a mesh as labels, and the layer at its place."""
+def _fill_mesh(source: str | Path, layer: NewLayer) -> tuple[np.ndarray, NewLayer]:
+    """Return the inside of a mesh as labels, and the layer with the offset of the labels."""
     if layer.layer_type != "segmentation" or any(layer.offset_vx):
         raise UserError(
             f"{source} is a mesh: it becomes labels at its own place; add --segmentation, without --offset"
@@ -131,13 +132,13 @@ def _filled(source: str | Path, layer: NewLayer) -> tuple[np.ndarray, NewLayer]:
 
 
 def downsampling_factors(resolution_nm: Sequence[float], size_vx: Sequence[int]) -> list[Vec3]:
-    """Factors of each mip over the one before it, x, y, z, until no side is longer than 128 voxels.
+    """Return the factor of each mip over the one before, x, y, z, until no edge is longer than 128 voxels.
 
     >>> downsampling_factors((16, 16, 40), (1000, 1000, 100))
     [(2, 2, 1), (2, 2, 2), (2, 2, 2)]
     """
     resolution, size, factors = list(resolution_nm), list(size_vx), []
-    while max(size) > _COARSE_ENOUGH:
+    while max(size) > _MAX_COARSEST_VX:
         finest = min(r for r, n in zip(resolution, size) if n > 1)
         fine = [r < _NEARLY_ISOTROPIC * finest and n > 1 for r, n in zip(resolution, size)]
         factor = vec3([2 if halve else 1 for halve in fine])
@@ -147,7 +148,7 @@ def downsampling_factors(resolution_nm: Sequence[float], size_vx: Sequence[int])
     return factors
 
 
-def _check_place(layer: NewLayer) -> None:
+def _check_path(layer: NewLayer) -> None:
     if len(layer.resolution_nm) != 3 or min(layer.resolution_nm) <= 0:
         raise UserError("a resolution is three numbers above zero, in nm, x y z")
     path = normalize_cloudpath(layer.cloudpath)
@@ -171,7 +172,7 @@ def _is_empty(folder: Path) -> bool:
 def _check_dtype(array: np.ndarray, layer: NewLayer, source: str) -> None:
     if layer.layer_type == "image":
         if array.dtype != np.uint8:
-            low, high = _span(array)
+            low, high = _value_range(array)
             raise UserError(
                 f"{source} holds {array.dtype} voxels and an image is kept as uint8; say which values become "
                 f"0 and 255 with --rescale LOW HIGH (they go from {low:g} to {high:g} here)"
@@ -182,17 +183,17 @@ def _check_dtype(array: np.ndarray, layer: NewLayer, source: str) -> None:
         raise UserError(f"{source} holds labels below zero ({array.min()}); 0 is background")
 
 
-def _span(array: np.ndarray) -> tuple[float, float]:
+def _value_range(array: np.ndarray) -> tuple[float, float]:
     if array.dtype.kind not in "buif":
         raise UserError(f"voxels of type {array.dtype} are not grey values; one channel is needed")
     return float(np.nanmin(array)), float(np.nanmax(array))
 
 
-def _rescaled(array: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Grey values low..high to 0..255, section by section to spare memory; what is no number becomes 0."""
+def _rescale(array: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map grey values low..high to 0..255, section by section to save memory; NaN becomes 0."""
     if not high > low:
         raise UserError(f"--rescale {low:g} {high:g}: the second value should be the larger")
-    _span(array[:1])
+    _value_range(array[:1])
     scaled = np.empty(array.shape, np.uint8)
     for z, section in enumerate(array):
         grey = (np.nan_to_num(section.astype(np.float32), nan=low) - low) * (255 / (high - low))
@@ -201,7 +202,7 @@ def _rescaled(array: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _write_scales(folder: Path, array: np.ndarray, layer: NewLayer, report: Progress) -> list[Vec3]:
-    """Write mip 0 and the mips above it under a folder, and their info; returns their sizes, x, y, z."""
+    """Write all mips and their info into a folder; returns the sizes of the mips, x, y, z."""
     resolution, lo, sizes = list(layer.resolution_nm), vec3(layer.offset_vx), []
     factors = downsampling_factors(resolution, array.shape[::-1])
     info: dict[str, Any] = {}
@@ -211,11 +212,11 @@ def _write_scales(folder: Path, array: np.ndarray, layer: NewLayer, report: Prog
             resolution = [r * f for r, f in zip(resolution, factor)]
             lo = vec3([a // f for a, f in zip(lo, factor)])
         box = Box(lo, vec3([a + n for a, n in zip(lo, array.shape[::-1])]))
-        one = _write_scale(
+        scale_info = _write_scale(
             folder, array, replace(layer, resolution_nm=resolution), box, mip, report
         )
-        info = info or {**one, "scales": []}
-        info["scales"] += one["scales"]
+        info = info or {**scale_info, "scales": []}
+        info["scales"] += scale_info["scales"]
         sizes.append(box.size)
     (folder / "info").write_text(json.dumps(info))
     return sizes
@@ -224,9 +225,9 @@ def _write_scales(folder: Path, array: np.ndarray, layer: NewLayer, report: Prog
 def _write_scale(
     folder: Path, array: np.ndarray, layer: NewLayer, box: Box, mip: int, report: Progress
 ) -> dict[str, Any]:
-    """Write one scale as a layer of its own, move its chunks to the folder; returns its info."""
-    alone = folder / "scale"
-    path, done = f"file://{alone}", 0
+    """Write one scale as a separate layer and move its chunks into the folder; returns its info."""
+    separate = folder / "scale"
+    path, done = f"file://{separate}", 0
     create_layer(path, layer.layer_type, str(array.dtype), layer.resolution_nm, box, layer.chunk)
 
     def count(sections: int) -> None:
@@ -234,31 +235,31 @@ def _write_scale(
         done += sections
         report(f"mip {mip}", done, len(array))
 
-    write_array(path, array, count)
-    info: dict[str, Any] = json.loads((alone / "info").read_text())
+    fill_layer(path, array, count)
+    info: dict[str, Any] = json.loads((separate / "info").read_text())
     key = info["scales"][0]["key"]
-    (alone / key).rename(folder / key)
-    shutil.rmtree(alone)
+    (separate / key).rename(folder / key)
+    shutil.rmtree(separate)
     return info
 
 
 def _downsample(array: np.ndarray, lo: Vec3, factor: Vec3, layer_type: str) -> np.ndarray:
-    """Halve the axes (z, y, x) that a factor (x, y, z) says, on the grid that starts at the space's zero.
+    """Halve the axes (z, y, x) whose factor (x, y, z) is 2, on the grid that starts at the origin of space.
 
-    Where that grid cuts the volume's edge, the edge's voxels are repeated.
+    Where a voxel of that grid is partly outside the volume, the voxels at the volume's edge are repeated.
     """
     steps = factor[::-1]
     pad = [(a % f, -(a + n) % f) for a, n, f in zip(lo[::-1], array.shape, steps)]
     array = np.pad(array, pad, mode="edge") if any(map(any, pad)) else array
     if layer_type == "image":
-        return _averages(array, steps)
-    if sum(f > 1 for f in steps) == 1:  # the commonest of two is either
+        return _average(array, steps)
+    if sum(f > 1 for f in steps) == 1:  # the majority of two voxels is either
         return array[tuple(slice(None, None, f) for f in steps)]
     return tinybrain.downsample_segmentation(array.T, factor)[0].T
 
 
-def _averages(array: np.ndarray, steps: Vec3) -> np.ndarray:
-    """Means of blocks, a few sections at a time to spare memory."""
+def _average(array: np.ndarray, steps: Vec3) -> np.ndarray:
+    """Average blocks of voxels, a few sections at a time to save memory."""
     z, y, x = steps
     parts = []
     for start in range(0, len(array), 32 * z):
@@ -271,7 +272,7 @@ def _averages(array: np.ndarray, steps: Vec3) -> np.ndarray:
 
 @contextmanager
 def _staging(cloudpath: str) -> Iterator[tuple[Path, Callable[[Progress], None]]]:
-    """A folder to build a layer in, and what brings it to its place; the folder is gone afterwards."""
+    """Yield a staging folder, deleted at the end, and a function that moves the layer from it to its path."""
     target = normalize_cloudpath(cloudpath)
     local = local_folder(target)
     try:
@@ -279,7 +280,7 @@ def _staging(cloudpath: str) -> Iterator[tuple[Path, Callable[[Progress], None]]
             folder = Path(tempfile.mkdtemp(prefix="flysoma-ingest-"))
         else:
             folder = Path(local).with_name(f".{Path(local).name}.ingest")
-            shutil.rmtree(folder, ignore_errors=True)  # of an ingest that was killed
+            shutil.rmtree(folder, ignore_errors=True)  # left by an ingest that was killed
             folder.mkdir(parents=True)
     except OSError as err:
         raise UserError(
@@ -303,7 +304,7 @@ def _staging(cloudpath: str) -> Iterator[tuple[Path, Callable[[Progress], None]]
 
 
 def _swap(folder: Path, target: Path) -> None:
-    """Put a finished folder in the place of an older one."""
+    """Replace an older folder by a finished one."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -313,7 +314,7 @@ def _swap(folder: Path, target: Path) -> None:
 
 
 def _upload(folder: Path, target: str, report: Progress) -> None:
-    """Copy a finished folder into a bucket, the info file last; what an older layer had there goes first."""
+    """Copy a finished folder into a bucket, the info file last, after deleting an older layer."""
     source, bucket = CloudFiles(f"file://{folder}"), CloudFiles(target)
     bucket.delete("info")
     bucket.delete(list(bucket.list()))

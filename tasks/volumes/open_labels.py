@@ -1,4 +1,4 @@
-"""Labels to evaluate, of a file or a layer. Arrays and origins are z, y, x; boxes x, y, z."""
+"""Open labels for an evaluation, from a file or a layer. Arrays and origins are z, y, x; boxes x, y, z."""
 
 from __future__ import annotations
 
@@ -12,26 +12,24 @@ from ...analysis.metrics.evaluation import ArrayLabels
 from ...axes import Voxel, Zyx
 from ...errors import UserError
 from .files import read_array
-from .geometry import Box, vec3
+from .geometry import Box, flip, vec3
 from .labels import LabelLayer
 
 
 @dataclass(frozen=True)
 class LayerLabels:
-    """A box of a precomputed segmentation, z, y, x; `origin` is its first voxel."""
+    """A box of a precomputed segmentation; `shape` and `origin`, its first voxel, are z, y, x."""
 
     layer: LabelLayer
     box: Box
 
     @property
     def shape(self) -> Zyx:
-        x, y, z = self.box.size
-        return z, y, x
+        return flip(self.box.size)
 
     @property
     def origin(self) -> Zyx:
-        x, y, z = self.box.lo
-        return z, y, x
+        return flip(self.box.lo)
 
     def read(self, lo: Zyx, hi: Zyx) -> np.ndarray:
         return self.layer.read(part_of(self.box, lo, hi))
@@ -39,7 +37,7 @@ class LayerLabels:
 
 @dataclass(frozen=True)
 class FileLabels(ArrayLabels):
-    """The labels of a file."""
+    """The labels in a file."""
 
     origin: Zyx = (0, 0, 0)
 
@@ -47,14 +45,20 @@ class FileLabels(ArrayLabels):
 def open_labels(
     source: str, axes: str, resolution: Voxel, like: Any = None
 ) -> LayerLabels | FileLabels:
-    """A file's labels, or those of a layer at its finest mip, within the box of `like` where that is a layer."""
+    """Open the labels of a file, or of a layer at mip 0.
+
+    Args:
+      axes: order of the axes in a file.
+      resolution: voxel size of both segmentations, x, y, z, nm.
+      like: the labels to compare with; if they are of a layer, the labels are limited to their box.
+    """
     if Path(source).is_file():
         return FileLabels(read_array(source, axes))
     layer = LabelLayer(source)
     if not np.allclose(layer.resolution_nm, resolution):
         raise UserError(
             f"{source} has voxels of {layer.resolution_nm} nm and --resolution says {resolution} (x, y, z); "
-            "both segmentations must have the voxels that are named"
+            "both segmentations must have the resolution that is given"
         )
     box = layer.bounds
     if isinstance(like, LayerLabels):
@@ -68,6 +72,6 @@ def open_labels(
 
 
 def part_of(box: Box, lo: Zyx, hi: Zyx) -> Box:
-    """The piece of a box between two corners, z, y, x from its first voxel."""
+    """Return the part of a box between two corners, given as z, y, x from its first voxel."""
     first, last = (vec3([o + c for o, c in zip(box.lo, corner[::-1])]) for corner in (lo, hi))
     return Box(first, last)

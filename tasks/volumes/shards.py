@@ -1,7 +1,7 @@
-"""A layer's many small objects packed into few large ones: neuroglancer's sharded format. Their bytes stay as they are.
+"""Pack the small objects of a layer into few large ones: neuroglancer's sharded format. Their bytes do not change.
 
-A chunk, and a cell of a spatial index, is found by its place in the grid (a Morton code); meshes, skeletons and
-annotations by their ids.
+The key of a chunk, or of a cell of a spatial index, is the Morton code of its position in the grid; the key of a mesh,
+a skeleton or an annotation is its id.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from cloudvolume.datasource.precomputed.sharding import (
 from ..store import RunStore
 
 SOMAS, ANNOTATIONS = "somas", ("centroids", "quality")
-_SHARD_BYTES = 4 << 30  # of chunks, unpacked
-_IN_A_SHARD = {"mesh": 2000, "skeletons": 20_000, "annotations": 200_000}
+_SHARD_BYTES = 4 << 30  # of chunks, uncompressed
+_MAX_PER_SHARD = {"mesh": 2000, "skeletons": 20_000, "annotations": 200_000}
 _NUMBER = re.compile(r"\d+")
 _CHUNK = re.compile(r"(-?\d+)-(?:-?\d+)_(-?\d+)-(?:-?\d+)_(-?\d+)-(?:-?\d+)")
 _CELL = re.compile(r"(\d+)_(\d+)_(\d+)")
@@ -35,9 +35,9 @@ class Pack:
     """A folder whose objects become shards.
 
     Attributes:
-      folder: relative to the run, with a slash at its end.
-      sharding: as the info of its layer has it.
-      objects: the names of what lies behind each key: one, or the fragments of a mesh and then its manifest.
+      folder: path relative to the run, with a slash at its end.
+      sharding: the sharding entry of the layer's info.
+      objects: names of the objects of each key: one object, or the fragments of a mesh followed by its manifest.
     """
 
     folder: str
@@ -45,7 +45,7 @@ class Pack:
     objects: dict[int, list[str]]
 
     def shards(self) -> Iterator[tuple[str, list[int]]]:
-        """Name of each shard, relative to the run, and the keys in it."""
+        """Return the name of each shard, relative to the run, with its keys."""
         spec = ShardingSpecification.from_dict(self.sharding)
         keys: dict[str, list[int]] = {}
         for key in sorted(self.objects):
@@ -53,11 +53,11 @@ class Pack:
         return ((f"{self.folder}{number}.shard", some) for number, some in sorted(keys.items()))
 
     def names(self, keys: Iterable[int]) -> list[str]:
-        """The objects behind some keys."""
+        """Return the names of the objects of some keys."""
         return [name for key in keys for name in self.objects[key]]
 
     def shard(self, keys: Sequence[int], content: Mapping[str, bytes]) -> bytes:
-        """A shard of some keys, from the unpacked content of their objects."""
+        """Build a shard of some keys from the uncompressed content of their objects."""
         spec = ShardingSpecification.from_dict(self.sharding)
         data = {key: b"".join(content[name] for name in self.objects[key]) for key in keys}
         manifest = None
@@ -67,23 +67,23 @@ class Pack:
 
 
 def packs(store: RunStore, names: Iterable[str]) -> tuple[list[Pack], dict[str, bytes]]:
-    """What of a run's layers is packed, and the infos that say so.
+    """Return the folders of a run's layers to pack, and the layers' new infos.
 
     Args:
-      names: objects that there are.
+      names: names of all objects of the run.
     """
     folders: dict[str, list[str]] = {}
     for name in names:
         folder, _, last = name.rpartition("/")
         folders.setdefault(f"{folder}/", []).append(last)
-    found: list[Pack] = []
+    packed: list[Pack] = []
     infos: dict[str, Any] = {}
 
     def add(folder: str, info: dict[str, Any], objects: dict[int, list[str]], spec: Any) -> None:
         if objects:
-            said = spec.to_dict().items()
-            info["sharding"] = {k: v if isinstance(v, str) else int(v) for k, v in said}
-            found.append(Pack(folder, info["sharding"], objects))
+            sharding = spec.to_dict().items()
+            info["sharding"] = {k: v if isinstance(v, str) else int(v) for k, v in sharding}
+            packed.append(Pack(folder, info["sharding"], objects))
 
     somas = infos[f"{SOMAS}/info"] = store.get_json(f"{SOMAS}/info")
     for scale in somas["scales"]:
@@ -114,12 +114,12 @@ def packs(store: RunStore, names: Iterable[str]) -> tuple[list[Pack], dict[str, 
             place = _places(_CELL, (0, 0, 0), (1, 1, 1))
             objects = _in_grid(folder, folders, level["grid_shape"], place)
             add(folder, level, objects, _hashed(len(objects), "annotations"))
-    return found, {name: json.dumps(info).encode() for name, info in infos.items()}
+    return packed, {name: json.dumps(info).encode() for name, info in infos.items()}
 
 
 def _hashed(keys: int, kind: str) -> ShardingSpecification:
-    """The form of shards whose keys are spread by their hash."""
-    least = -(-keys // _IN_A_SHARD[kind]) or 1
+    """Return the specification of shards whose keys are distributed by their hash."""
+    least = -(-keys // _MAX_PER_SHARD[kind]) or 1
     shard_bits, minishard_bits, preshift_bits = compute_shard_params_for_hashed(
         keys, min_shards=least
     )
@@ -137,7 +137,7 @@ def _hashed(keys: int, kind: str) -> ShardingSpecification:
 def _places(
     pattern: re.Pattern[str], first: Sequence[int], step: Sequence[int]
 ) -> Callable[[str], list[int] | None]:
-    """What tells the place in a grid by an object's name."""
+    """Return a function that parses the position in a grid from an object's name; None for other names."""
 
     def place(name: str) -> list[int] | None:
         match = pattern.fullmatch(name)
@@ -152,7 +152,7 @@ def _in_grid(
     grid: Sequence[int],
     place: Callable[[str], list[int] | None],
 ) -> dict[int, list[str]]:
-    """Objects by the Morton code of their place."""
+    """Return the objects of a folder by the Morton code of their position."""
     places = {name: place(name) for name in folders.get(folder, [])}
     known = {name: at for name, at in places.items() if at is not None}
     codes = np.atleast_1d(compressed_morton_code(list(known.values()), grid)).tolist()
@@ -162,10 +162,10 @@ def _in_grid(
 def _by_number(
     folder: str, folders: Mapping[str, list[str]], manifests: bool = False
 ) -> dict[int, list[str]]:
-    """Objects by the number that is their name; meshes only whole, with their manifest after them."""
-    there = set(folders.get(folder, []))
-    numbers = [name for name in there if _NUMBER.fullmatch(name)]
+    """Return the objects whose name is a number by that number; with `manifests`, only those that have a manifest."""
+    names = set(folders.get(folder, []))
+    numbers = [name for name in names if _NUMBER.fullmatch(name)]
     if manifests:
-        whole = [name for name in numbers if f"{name}.index" in there]
-        return {int(n): [f"{folder}{n}", f"{folder}{n}.index"] for n in whole}
+        complete = [name for name in numbers if f"{name}.index" in names]
+        return {int(n): [f"{folder}{n}", f"{folder}{n}.index"] for n in complete}
     return {int(name): [f"{folder}{name}"] for name in numbers}

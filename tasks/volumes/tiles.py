@@ -1,17 +1,18 @@
-"""The tiles that both networks see a volume in, and what they say of each, kept in the run's store.
+"""The tiles in which both networks see a volume, and what is stored of each tile.
 
-A tile of the localization network and one of the segmentation network are the same place. What is kept:
+A tile of the localization network and the tile of the segmentation network with the same number are the same place.
+What is stored:
 
-    cores/N.zst     uint8, z y x: p(core) of tile N where it is at or above the threshold, 0 elsewhere
-    fields/N.zst    uint8, z y x: p(interior) and p(boundary) of tile N, each in half a byte (`as_nibbles`)
+    cores/N.zst     uint8, z, y, x: p(core) of tile N where it is at or above the threshold, 0 elsewhere
+    fields/N.zst    uint8, z, y, x: p(interior) and p(boundary) of tile N, half a byte each (`encode_nibbles`)
 
-A tile that is not there is 0. Voxels are counted from the volume's first, z, y, x.
+A tile that is not stored is 0. Voxels are counted from the volume's first voxel, z, y, x.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -20,20 +21,20 @@ import numpy as np
 import zstandard
 
 from ...axes import Nm3, Zyx
-from ...models.inference.lattice import Edges, Lattice, cut_axis, even, window_over, zyx
+from ...models.inference.lattice import Edges, Lattice, split_axis, split_evenly, window_size, zyx
 from ..config import RunConfig
 from ..store import RunStore
-from .geometry import BlockGrid, Box, vec3
+from .geometry import BlockGrid, Box, ceil_voxels, flip
 
 CORES, FIELDS = "cores", "fields"
-_SEEN_NM = (1500.0, 1500.0, 1200.0)  # that the localization network sees around a tile, x, y, z
-_BEYOND_NM = 1500.0  # the same of the mirror image at the volume's ends
-_LEVEL = 1  # of zstandard: 3 takes nearly twice as long for 1 % less
+_LOCATE_MARGIN_NM = (1500.0, 1500.0, 1200.0)  # that the localization network sees around a tile
+_LOCATE_PADDING_NM = 1500.0  # the margin at the volume's ends, filled by reflection
+_ZSTD_LEVEL = 1  # level 3 takes nearly twice the time for 1 % fewer bytes
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Both networks' lattices over one volume, and the grid of blocks of tiles."""
+    """The lattices of both networks over one volume, and the grid of blocks of tiles."""
 
     coarse: Lattice
     fine: Lattice
@@ -41,16 +42,15 @@ class Tiles:
 
     @classmethod
     def of(cls, config: RunConfig, locate: Box, segment: Box, chunks_nm: tuple[Nm3, Nm3]) -> Tiles:
-        """Those of a volume.
+        """Cut a volume into tiles.
 
         Args:
-          locate, segment: its bounds at the resolutions of both networks.
-          chunks_nm: the first corner and the size of the chunks that its image is read in; blocks are cut where few
-            chunks belong to two.
+          locate, segment: the volume's bounds at the resolutions of both networks.
+          chunks_nm: first corner and size of the image's chunks; blocks are cut where few chunks belong to two.
         """
+        block = flip(config.predict.block_tiles)
         coarse, fine = [], []
-        block = config.predict.block_tiles[::-1]
-        for axis, tiles, largest, margin, beyond in zip(
+        for axis, tiles, largest, margin, padding in zip(
             (2, 1, 0), block, *config.predict.windows_zyx
         ):
             coarse_nm = config.locate.resolution_nm[axis]
@@ -59,99 +59,163 @@ class Tiles:
             chunks = _Chunks(
                 chunks_nm[0][axis] / coarse_nm - locate.lo[axis],
                 chunks_nm[1][axis] / coarse_nm,
-                seen_nm(config)[axis] / coarse_nm,
+                margin_nm(config)[axis] / coarse_nm,
             )
             cut = partial(_cut, locate.size[axis], tiles, chunks)
-            edges_of = partial(_edges, segment.size[axis], first, ratio, cut)
-            edges, window = cut_axis(edges_of, largest, margin, beyond)
-            fine.append((edges, window, margin, beyond))
+            edges_of = partial(_fine_edges, segment.size[axis], first, ratio, cut)
+            edges, window = split_axis(edges_of, largest, margin, padding)
+            fine.append(_Axis(edges, window, margin, padding))
             edges = cut(len(edges) - 1)
-            seen, beyond = (_voxels(nm, coarse_nm) for nm in (_SEEN_NM[axis], _BEYOND_NM))
-            coarse.append((edges, window_over(edges, seen, beyond), seen, beyond))
-        lattices = [Lattice(*zip(*axes), block) for axes in (coarse, fine)]
-        shape = vec3(lattices[1].shape[::-1])
-        grid = BlockGrid(Box((0, 0, 0), shape), config.predict.block_tiles, (0, 0, 0))
-        return cls(*lattices, grid)
+            margin = ceil_voxels(_LOCATE_MARGIN_NM[axis], coarse_nm)
+            padding = ceil_voxels(_LOCATE_PADDING_NM, coarse_nm)
+            coarse.append(_Axis(edges, window_size(edges, margin, padding), margin, padding))
+        lattice = _lattice(fine, block)
+        grid = BlockGrid(Box((0, 0, 0), flip(lattice.shape)), config.predict.block_tiles, (0, 0, 0))
+        return cls(_lattice(coarse, block), lattice, grid)
 
     def in_block(self, index: int) -> list[Zyx]:
-        """The tiles of a block, z, y, x."""
+        """Return the tiles of a block, z, y, x."""
         core = self.grid[index].core
-        return list(self.fine.within(core.lo[::-1], core.hi[::-1]))
+        return list(self.fine.tile_range(flip(core.lo), flip(core.hi)))
 
 
-def seen_nm(config: RunConfig) -> Nm3:
-    """How far beyond a block of tiles windows see, x, y, z."""
-    coarse, fine = config.locate.resolution_nm, config.segment.resolution_nm
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a lattice."""
+
+    edges: Edges
+    window: int
+    margin: int
+    padding: int
+
+
+def _lattice(axes: Sequence[_Axis], block: Zyx) -> Lattice:
+    z, y, x = axes
+    return Lattice(
+        (z.edges, y.edges, x.edges),
+        (z.window, y.window, x.window),
+        (z.margin, y.margin, x.margin),
+        (z.padding, y.padding, x.padding),
+        block,
+    )
+
+
+def margin_nm(config: RunConfig) -> Nm3:
+    """Return how much of the image windows see around a block of tiles, x, y, z, nm."""
     x, y, z = (
-        max(_voxels(seen, coarse_nm) * coarse_nm, margin * fine_nm)
-        for seen, coarse_nm, margin, fine_nm in zip(
-            _SEEN_NM, coarse, config.predict.margin_vx, fine
+        max(ceil_voxels(margin, coarse_nm) * coarse_nm, margin_vx * fine_nm)
+        for margin, coarse_nm, margin_vx, fine_nm in zip(
+            _LOCATE_MARGIN_NM,
+            config.locate.resolution_nm,
+            config.predict.margin_vx,
+            config.segment.resolution_nm,
         )
     )
     return x, y, z
 
 
-def _voxels(length_nm: float, voxel_nm: float) -> int:
-    return math.ceil(length_nm / voxel_nm)
-
-
 @dataclass(frozen=True)
 class _Chunks:
-    """An image's chunks along an axis, in voxels of the localization network: where they begin, and their length."""
+    """The image's chunks along an axis, in voxels of the localization network.
+
+    Attributes:
+      first: the edge of a chunk.
+      length: of a chunk.
+      margin: read on both sides of a block.
+    """
 
     first: float
     length: float
-    seen: float
+    margin: float
 
     def shared(self, edge: int) -> int:
-        """How many two blocks read that meet here and see so far."""
-        low, high = ((edge + side * self.seen - self.first) / self.length for side in (-1, 1))
+        """Return how many chunks are read by both blocks that meet at an edge."""
+        low, high = ((edge + side * self.margin - self.first) / self.length for side in (-1, 1))
         return math.ceil(high - 1e-6) - math.floor(low + 1e-6)
 
 
 def _cut(size: int, block: int, chunks: _Chunks, count: int) -> Edges:
-    """Edges of so many tiles, as equal as they can be when the blocks of so many are cut where the fewest chunks are
-    shared, an eighth of their length away at most, and half a tile."""
-    even_edges = even(size, count)
+    """Return the edges of `count` tiles, as equal as possible once the blocks are cut.
+
+    A block ends where the fewest chunks are shared, at most an eighth of its length and half a tile from an equal cut.
+    """
+    even_edges = split_evenly(size, count)
     play = size * min(block, 4) // count // 8
-    ends = [
-        min(
-            range(at - play, at + play + 1), key=lambda e, at=at: (chunks.shared(e), abs(e - at), e)
-        )
-        for at in even_edges[block:-1:block]
-    ]
+    ends = []
+    for equal in even_edges[block:-1:block]:
+        nearby = range(equal - play, equal + play + 1)
+        ends.append(min((chunks.shared(edge), abs(edge - equal), edge) for edge in nearby)[-1])
     edges = [0]
     for first, past in pairwise([0, *ends, size]):
         tiles = min(block, count + 1 - len(edges))
-        edges += [first + edge for edge in even(past - first, tiles)[1:]]
+        edges += [first + edge for edge in split_evenly(past - first, tiles)[1:]]
     return tuple(edges)
 
 
-def _edges(fine: int, first: float, ratio: float, cut: Callable[[int], Edges], count: int) -> Edges:
-    """An axis of `fine` voxels cut where one of coarse voxels is, that begins `first` fine voxels later."""
+def _fine_edges(
+    size: int, first: float, ratio: float, cut: Callable[[int], Edges], count: int
+) -> Edges:
+    """Cut an axis of `size` fine voxels at the edges of the coarse axis, which begins `first` fine voxels later."""
     inner = [round(first + edge * ratio) for edge in cut(count)[1:-1]]
-    return 0, *inner, fine
+    return 0, *inner, size
+
+
+def any_in(mask: np.ndarray, spans: Sequence[Sequence[tuple[int, int]]]) -> np.ndarray:
+    """Return whether a mask is set anywhere in each box of a grid of boxes.
+
+    Args:
+      spans: the boxes along each axis of the mask, half-open; they may overlap or be empty.
+
+    Returns:
+      bool, one value per box; its axes are those of the mask.
+    """
+    for axis, boxes in enumerate(spans):
+        rows = np.moveaxis(mask, axis, 0)
+        mask = np.moveaxis(np.stack([rows[a:b].any(axis=0) for a, b in boxes]), 0, axis)
+    return mask
+
+
+def blocks_near(tiles: np.ndarray, lattice: Lattice, grid: BlockGrid) -> list[int]:
+    """Return the indices of the blocks whose read box meets any of the given tiles, in order.
+
+    Args:
+      tiles: bool, one value per tile of the grid's volume, z, y, x.
+    """
+    spans = []
+    for axis, edges in zip((2, 1, 0), lattice.edges):
+        size, core, halo = grid.bounds.size[axis], grid.core_shape[axis], grid.halo[axis]
+        starts = np.arange(0, size, core)
+        first = np.searchsorted(edges, np.maximum(starts - halo, 0), "right") - 1
+        past = np.searchsorted(edges, np.minimum(starts + core + halo, size))
+        spans.append(list(zip(first.tolist(), past.tolist())))
+    blocks: list[int] = np.flatnonzero(any_in(tiles, spans)).tolist()
+    return blocks
+
+
+def count_tiles(lattice: Lattice, lo: Zyx, hi: Zyx) -> int:
+    """Return the number of tiles that meet a box."""
+    return sum(1 for _ in lattice.tiles_in_box(lo, hi))
 
 
 def put_tile(store: RunStore, folder: str, number: int, values: np.ndarray) -> None:
-    """Keep what is known in a tile."""
+    """Store the values (uint8, z, y, x) of a tile."""
     data = np.ascontiguousarray(values)
-    store.put(f"{folder}/{number}.zst", zstandard.compress(data.data, _LEVEL))
+    store.put(f"{folder}/{number}.zst", zstandard.compress(data.data, _ZSTD_LEVEL))
 
 
 def read_tiles(store: RunStore, folder: str, lattice: Lattice, lo: Zyx, hi: Zyx) -> np.ndarray:
-    """What is known in a box: uint8, z, y, x."""
-    found = np.zeros(zyx(b - a for a, b in zip(lo, hi)), np.uint8)
-    paths = {f"{folder}/{lattice.number(t)}.zst": t for t in lattice.meeting(lo, hi)}
-    for path, data in store.get_many(paths).items():
+    """Read a box from the stored tiles: uint8, z, y, x."""
+    values = np.zeros(zyx(b - a for a, b in zip(lo, hi)), np.uint8)
+    tiles = {f"{folder}/{lattice.number(tile)}.zst": tile for tile in lattice.tiles_in_box(lo, hi)}
+    for path, data in store.get_many(tiles).items():
         if data is None:
             continue
-        first, past = lattice.owned(paths[path])
+        first, past = lattice.tile_bounds(tiles[path])
         shape = zyx(b - a for a, b in zip(first, past))
         tile = np.frombuffer(zstandard.decompress(data), np.uint8).reshape(shape)
         both = [(max(a, f), min(b, p)) for a, f, b, p in zip(lo, first, hi, past)]
-        here, there = (
+        target, source = (
             tuple(slice(a - o, b - o) for (a, b), o in zip(both, origin)) for origin in (lo, first)
         )
-        found[here] = tile[there]
-    return found
+        values[target] = tile[source]
+    return values

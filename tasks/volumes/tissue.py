@@ -1,53 +1,62 @@
-"""Where there is tissue: by the mask layer if there is one, otherwise where the image's coarsest mip is not black."""
+"""Where a volume has tissue: by the mask layer if there is one, else where the image's coarsest mip is not black."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from itertools import pairwise
 
 import numpy as np
 
 from ...axes import Nm3
-from .geometry import Box, vec3
+from ...models.inference.lattice import Lattice
+from .geometry import Box
 from .image import ImageLayer
 from .labels import LabelLayer
+from .tiles import any_in
 
-_COARSE_LIMIT = 1 << 29  # voxels of the coarsest mip above which tissue is not looked for
+_MAX_COARSE_VX = 1 << 29  # a larger coarsest mip is not read: all of the volume counts as tissue
 
 
 class Tissue:
-    """The tissue of a volume, as coarse as it is known.
+    """A coarse mask of a volume's tissue.
 
     Args:
       image: cloudpath of the image.
-      mask: cloudpath of a segmentation that is 0 where there is no tissue; None: black means none.
+      mask: cloudpath of a segmentation that is 0 where there is no tissue; None: where the image is black.
     """
 
     def __init__(self, image: str, mask: str | None) -> None:
         self._tissue: np.ndarray | None = None
         if mask is None:
             layer = ImageLayer(image, fill_missing=True)
-            self._coarse_nm, self._whole = layer.coarsest()
-            if self._whole.voxels <= _COARSE_LIMIT:
-                self._tissue = layer.read(self._whole, self._coarse_nm) > 0
+            self._coarse_nm, self._bounds = layer.coarsest()
+            if self._bounds.voxels <= _MAX_COARSE_VX:
+                self._tissue = layer.read(self._bounds, self._coarse_nm) > 0
         else:
             labels = LabelLayer(mask)
-            self._coarse_nm, self._whole = labels.resolution_nm, labels.bounds
-            self._tissue = labels.read(self._whole) > 0
+            self._coarse_nm, self._bounds = labels.resolution_nm, labels.bounds
+            self._tissue = labels.read(self._bounds) > 0
 
     @property
     def mask(self) -> tuple[np.ndarray, Nm3, Nm3]:
-        """The mask layer (bool, z, y, x), its voxels and its lower corner, x, y, z, nm."""
+        """The mask (bool, z, y, x), its voxel size and its lower corner, x, y, z, nm."""
         assert self._tissue is not None
-        first = tuple(v * r for v, r in zip(self._whole.lo, self._coarse_nm))
-        return self._tissue, self._coarse_nm, first  # type: ignore[return-value]
+        x, y, z = (v * r for v, r in zip(self._bounds.lo, self._coarse_nm))
+        return self._tissue, self._coarse_nm, (x, y, z)
 
-    def meets(self, box: Box, resolution_nm: Sequence[float]) -> bool:
-        """Whether a box may hold tissue."""
+    def tiles(self, lattice: Lattice, bounds: Box, resolution_nm: Nm3) -> np.ndarray:
+        """Return which tiles of a volume may hold tissue: bool, one value per tile, z, y, x.
+
+        Args:
+          bounds: the volume at `resolution_nm`, whose first voxel is the lattice's.
+        """
         if self._tissue is None:
-            return True
-        ratio = [r / c for r, c in zip(resolution_nm, self._coarse_nm)]
-        part = Box(
-            vec3([int(a * q // 1) for a, q in zip(box.lo, ratio)]),
-            vec3([-int(-b * q // 1) for b, q in zip(box.hi, ratio)]),
-        ).intersect(self._whole)
-        return not part.empty and bool(self._tissue[part.slices_zyx(self._whole.lo)].any())
+            return np.ones(lattice.shape, bool)
+        spans = []
+        for axis, edges in zip((2, 1, 0), lattice.edges):
+            ratio = resolution_nm[axis] / self._coarse_nm[axis]
+            lo = self._bounds.lo[axis]
+            ends = [(edge + bounds.lo[axis]) * ratio for edge in edges]
+            coarse = [(math.floor(a) - lo, math.ceil(b) - lo) for a, b in pairwise(ends)]
+            spans.append([(max(a, 0), max(b, 0)) for a, b in coarse])
+        return any_in(self._tissue, spans)

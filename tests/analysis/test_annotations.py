@@ -1,4 +1,4 @@
-"""The annotation layer, decoded by hand from the format's description and by neuroglancer's own reader."""
+"""Annotation layers, decoded according to the specification of the format and by the reader of neuroglancer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from soma_rows import make_somas
 
-from flysoma.analysis.layers.annotations import annotation_files, link_layer
+from flysoma.analysis.layers.annotations import annotation_files, centroids_layer
 from flysoma.analysis.layers.quality import quality_files
 
 LOWER, UPPER = (0.0, 0.0, 0.0), (60e3, 50e3, 40e3)
 
 
 def decode(data):
-    """Centres, radii, float properties, ids of a list, written from the format's description."""
+    """Decode a list according to the specification: centres, radii, float properties, flags and ids."""
     count = int.from_bytes(data[:8], "little")
     body = 24 + 4 * 5 + 4  # geometry, five floats, two flags padded to four bytes
     assert len(data) == 8 + count * (body + 8)
@@ -28,7 +28,7 @@ def decode(data):
 
 
 def spatial(files):
-    """(level, cell, ids, centres, radii, metadata) of every cell of the spatial index."""
+    """Yield (level, cell, ids, centres, radii) for every cell of the spatial index."""
     info = json.loads(files["info"])
     for level in info["spatial"]:
         for name, data in files.items():
@@ -72,7 +72,7 @@ def test_few_somas_need_one_level():
     assert [s["grid_shape"] for s in json.loads(files["info"])["spatial"]] == [[1, 1, 1]]
 
 
-def test_each_soma_lies_in_one_level_in_every_cell_that_it_meets():
+def test_each_soma_lies_in_one_level_in_every_cell_that_it_intersects():
     somas = make_somas(3000)
     files = annotation_files(somas, LOWER, UPPER, limit=50)
     levels_of = {}
@@ -87,7 +87,7 @@ def test_each_soma_lies_in_one_level_in_every_cell_that_it_meets():
         for i in ids.tolist():
             levels_of.setdefault(i, Counter())[level["key"]] += 1
     assert set(levels_of) == set(somas.id)
-    assert all(len(found) == 1 for found in levels_of.values())
+    assert all(len(levels) == 1 for levels in levels_of.values())
 
 
 def test_levels_cover_the_volume_and_are_even_samples_of_about_the_limit():
@@ -105,7 +105,7 @@ def test_levels_cover_the_volume_and_are_even_samples_of_about_the_limit():
     assert size.max() / size.min() < 2  # cells tend to cubes
 
 
-def test_lists_are_in_random_order_but_the_same_every_time():
+def test_lists_are_in_random_but_reproducible_order():
     somas = make_somas(200)
     files = annotation_files(somas, LOWER, UPPER)
     ids = decode(files["spatial0/0_0_0"])[-1]
@@ -120,15 +120,15 @@ def test_no_somas_give_a_valid_empty_layer():
     assert files["spatial0/0_0_0"] == bytes(8)
 
 
-def test_thousands_at_one_place_still_end():
+def test_many_somas_at_one_position_do_not_need_endless_levels():
     somas = make_somas(300, size_um=(1e-3, 1e-3, 1e-3))
     files = annotation_files(somas, LOWER, UPPER, limit=10)
-    found = {i for _, _, ids, _, _ in spatial(files) for i in ids.tolist()}
-    assert found == set(somas.id)
+    ids_in_cells = {i for _, _, ids, _, _ in spatial(files) for i in ids.tolist()}
+    assert ids_in_cells == set(somas.id)
 
 
 @pytest.mark.parametrize("n", [0, 1, 300])
-def test_neuroglancers_reader_reads_it_back(n, tmp_path):
+def test_the_reader_of_neuroglancer_reads_the_layer(n, tmp_path):
     pytest.importorskip("tensorstore", reason="neuroglancer's reader needs tensorstore")
     from neuroglancer.read_precomputed_annotations import AnnotationReader
 
@@ -149,8 +149,8 @@ def test_neuroglancers_reader_reads_it_back(n, tmp_path):
         assert linked.id == str(row.id)
 
 
-def test_the_layer_names_its_segments_and_draws_with_every_property_it_uses():
-    layer = link_layer("precomputed://gs://b/centroids", "somas", in_3d=True)
+def test_the_layer_is_linked_and_its_shader_uses_existing_properties():
+    layer = centroids_layer("precomputed://gs://b/centroids", "somas", in_3d=True)
     assert layer["linkedSegmentationLayer"] == {"soma": "somas"}
     info = json.loads(annotation_files(make_somas(1), LOWER, UPPER)["info"])
     names = {p["id"] for p in info["properties"]}
@@ -158,7 +158,7 @@ def test_the_layer_names_its_segments_and_draws_with_every_property_it_uses():
     assert used <= names
 
 
-def test_a_box_for_each_block_with_what_is_known_of_it(tmp_path):
+def test_the_quality_layer_has_a_box_with_properties_for_each_block(tmp_path):
     rows = []
     for index, (x, y) in enumerate([(0, 0), (30e3, 0), (0, 25e3), (30e3, 25e3)]):
         rows.append([index, x, y, 0, x + 30e3, y + 25e3, 40e3, 7 * index, index % 2, 0.25 * index])
@@ -171,9 +171,9 @@ def test_a_box_for_each_block_with_what_is_known_of_it(tmp_path):
     count = int.from_bytes(data[:8], "little")
     assert count == 4 and len(data) == 8 + 4 * (36 + 8)
     record = np.dtype([("box", "<f4", 6), ("n", "<u4", 2), ("missing", "<f4")])
-    found = np.frombuffer(data[8 : 8 + 4 * 36], record)
+    boxes = np.frombuffer(data[8 : 8 + 4 * 36], record)
     ids = np.frombuffer(data[8 + 4 * 36 :], "<u8")
-    for row, number in zip(found, ids.tolist()):
+    for row, number in zip(boxes, ids.tolist()):
         expected = rows[number - 1]
         assert row["box"].tolist() == expected[1:7]
         assert [*row["n"].tolist(), row["missing"]] == expected[7:]

@@ -1,4 +1,4 @@
-"""The table's forms and the segment properties say the same, in the forms that their readers expect."""
+"""Files of the table of somas and segment properties agree and follow the formats of their readers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def numbers(info):
 
 
 def tags(info):
-    (found,) = [p for p in info["inline"]["properties"] if p["type"] == "tags"]
-    return [[found["tags"][i] for i in row] for row in found["values"]]
+    (column,) = [p for p in info["inline"]["properties"] if p["type"] == "tags"]
+    return [[column["tags"][i] for i in row] for row in column["values"]]
 
 
 @pytest.mark.parametrize("n", [0, 1, 25])
@@ -40,7 +40,7 @@ def test_parquet_and_csv_hold_the_same_table(n):
         assert text.volume_um3.to_numpy() == pytest.approx(somas.volume_um3.to_numpy(), abs=1e-4)
 
 
-def test_every_column_is_explained():
+def test_every_column_is_described():
     files = table_files(make_somas(2))
     dictionary = json.loads(files["columns.json"])
     assert [d["name"] for d in dictionary] == [c.name for c in COLUMNS]
@@ -128,7 +128,7 @@ def test_ids_beyond_float_precision_survive():
     ] == [str(big)]
 
 
-def test_same_table_same_bytes():
+def test_equal_tables_give_equal_bytes():
     assert table_files(make_somas(10)) == table_files(make_somas(10))
 
 
@@ -146,23 +146,27 @@ def test_segment_properties_follow_the_format():
     assert all(row == sorted(row) for row in [p["values"] for p in inline["properties"]][1])
 
 
-def test_tags_say_what_the_table_says():
+def test_tags_agree_with_the_table():
     somas = make_somas(4)
     somas["touches_edge"] = [True, False, False, False]
     somas["suspicious"] = [True, True, False, False]
     somas["crosses_seam"] = False
     somas["volume_um3"] = [13.9, 30.0, 65.1, np.nan]
-    found = tags(segment_properties(somas))
-    assert found == [["edge", "small", "suspicious"], ["suspicious"], ["large"], []]
+    assert tags(segment_properties(somas)) == [
+        ["edge", "small", "suspicious"],
+        ["suspicious"],
+        ["large"],
+        [],
+    ]
 
 
-def test_numbers_that_were_not_measured():
+def test_missing_numbers_are_minus_one_and_constant_properties_omitted():
     somas = make_somas(3)
     somas["neurites"] = -1
     somas["nearest_nm"] = [1000.0, np.nan, 2000.0]
-    found = numbers(segment_properties(somas))
-    assert "neurites" not in found
-    assert found["nearest_nm"]["values"] == [1000, -1, 2000]
+    properties = numbers(segment_properties(somas))
+    assert "neurites" not in properties
+    assert properties["nearest_nm"]["values"] == [1000, -1, 2000]
 
 
 def test_no_somas_give_valid_properties():

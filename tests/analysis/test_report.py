@@ -1,24 +1,23 @@
-"""The report page is one valid file that needs nothing else; the overview draws what it is given."""
+"""The report page is valid and self-contained; figures, pictures of sections and checks show the table."""
 
 from __future__ import annotations
 
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+from html_pages import read
 from PIL import Image
 from soma_rows import make_somas
 
-from flysoma.analysis.metrics.seams import NO_SEAMS, Seams, face_distances
-from flysoma.analysis.pages.overview import label_colour, outlines
 from flysoma.analysis.pages.plots import plot_files
-from flysoma.analysis.pages.report import Section, overview_figure, report_page, report_plots
-from flysoma.analysis.tables.checks import GOOD, LOOK, UNKNOWN, check_somas
+from flysoma.analysis.pages.report import report_page, report_plots
+from flysoma.analysis.pages.sections import Section, draw_sections, find_outlines, label_colour
+from flysoma.analysis.tables.checks import CHECK, GOOD, UNKNOWN, check_somas
+from flysoma.analysis.tables.seams import NO_SEAMS, Seams, face_distances
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
 BOUNDS = ((0, 0, 0), (60e3, 50e3, 40e3))
 SUMMARY = {
     "title": "Somas of <demo> & more",
@@ -33,39 +32,6 @@ SUMMARY = {
     "config": "image: gs://bucket/image\n",
     "files": {"somas.csv": "../tables/somas.csv"},
 }
-
-
-class Checker(HTMLParser):
-    """Every tag is closed in order; notes what is loaded from where."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.loaded, self.words = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
-            self.open.append(tag)
-        for name, value in attrs:
-            if name == "src" or (name.endswith("href") and tag not in ("a", "use")):
-                self.loaded.append(value)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-
-def read(page):
-    checker = Checker()
-    checker.feed(page)
-    assert checker.open == []
-    return checker, " ".join(" ".join(checker.words).split())
 
 
 def sections(n=1, truth=False, shape=(60, 90)):
@@ -84,8 +50,8 @@ def picture(data):
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 120])
-def test_the_page_is_whole_for_any_number_of_somas(n):
-    page = report_page(make_somas(n), SUMMARY, {"overview": overview_figure(sections())})
+def test_the_page_is_complete_for_any_number_of_somas(n):
+    page = report_page(make_somas(n), SUMMARY, {"overview": draw_sections(sections())})
     checker, words = read(page)
     assert f"{n} soma" in words and "Liu et al." in words and "1,200" in words
     assert all(source.startswith("data:image/png;base64,") for source in checker.loaded)
@@ -93,11 +59,11 @@ def test_the_page_is_whole_for_any_number_of_somas(n):
 
 def test_the_page_needs_no_summary():
     _, words = read(report_page(make_somas(0), {}, {}))
-    assert "0 somas" in words and "No stage was timed." in words
+    assert "0 somas" in words and "No run times were recorded." in words
     read(report_page(make_somas(5), {}, {}))
 
 
-def test_what_others_wrote_is_escaped():
+def test_text_of_users_is_escaped():
     page = report_page(make_somas(1), SUMMARY, {"<b>caption": b"png"})
     assert "Somas of &lt;demo&gt; &amp; more" in page
     assert "<demo>" not in page and "<b>caption" not in page
@@ -114,7 +80,7 @@ def test_suspicious_somas_are_listed_largest_first_and_no_others():
     assert "No soma is suspicious" in report_page(somas, SUMMARY, {})
 
 
-def test_a_long_list_of_suspicious_somas_is_cut_and_says_so():
+def test_a_long_list_of_suspicious_somas_is_truncated_with_a_note():
     somas = make_somas(450)
     somas["suspicious"] = True
     page = report_page(somas, SUMMARY, {})
@@ -122,7 +88,7 @@ def test_a_long_list_of_suspicious_somas_is_cut_and_says_so():
     assert "The largest 200 of 450" in page
 
 
-def test_plots_take_the_pages_colours():
+def test_plots_use_the_colours_of_the_page():
     page = report_page(make_somas(30), SUMMARY, {})
     assert page.count('<svg class="plot"') == 7
     assert "currentColor" in page and "var(--accent)" in page
@@ -133,7 +99,7 @@ def test_plots_take_the_pages_colours():
 def test_the_same_run_gives_the_same_page():
     somas = make_somas(20)
     assert report_page(somas, SUMMARY, {}) == report_page(somas, SUMMARY, {})
-    assert overview_figure(sections()) == overview_figure(sections())
+    assert draw_sections(sections()) == draw_sections(sections())
 
 
 def test_many_somas_keep_the_page_small():
@@ -142,51 +108,53 @@ def test_many_somas_keep_the_page_small():
 
 
 @pytest.mark.parametrize("bounds", [((0, 0, 0), (1e6, 1e3, 1e3)), ((5e5,) * 3, (5e5 + 1,) * 3)])
-def test_maps_of_ribbons_and_specks_do_not_fail(bounds):
+def test_maps_of_extreme_volumes_do_not_fail(bounds):
     read(report_page(make_somas(3), {"bounds_nm": bounds}, {}))
 
 
 def test_somas_without_measures_do_not_fail():
     somas = make_somas(4)[["id", "x_nm", "y_nm", "z_nm"]]
     _, words = read(report_page(somas, SUMMARY, {}))
-    assert "nothing to show" in words
+    assert "no data" in words
 
 
-def test_overview_draws_each_label_in_its_colour():
-    image = picture(overview_figure(sections()))
+def test_sections_show_each_label_in_its_colour():
+    image = picture(draw_sections(sections()))
     for label in (2**60 + 1, 7):
         colour = np.array(label_colour(label)) * 255
         assert (np.abs(image - colour).max(axis=2) < 30).sum() > 50
     blank = sections()
     plain = [Section(s.title, s.image, np.zeros_like(s.labels), s.pixel_nm) for s in blank]
-    assert np.ptp(picture(overview_figure(plain)), axis=2).max() < 12
+    assert np.ptp(picture(draw_sections(plain)), axis=2).max() < 12
 
 
-def test_overview_shows_truth_beside_what_was_found():
-    without, with_truth = overview_figure(sections()), overview_figure(sections(truth=True))
+def test_sections_with_truth_have_a_legend():
+    without, with_truth = draw_sections(sections()), draw_sections(sections(truth=True))
     assert picture(with_truth).shape[0] > picture(without).shape[0]  # a legend below
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 6])
-def test_overview_takes_any_number_of_sections(n):
-    assert picture(overview_figure(sections(n), title="run")).shape[1] == 1600
+def test_any_number_of_sections_can_be_drawn(n):
+    assert picture(draw_sections(sections(n), title="run")).shape[1] == 1600
 
 
-def test_overview_keeps_physical_proportions():
+def test_sections_have_physical_proportions():
     (one,) = sections(shape=(60, 90))
     flat = Section(one.title, one.image, one.labels, (32.0, 64.0))
-    tall = picture(overview_figure([one])).shape[0]
-    low = picture(overview_figure([flat])).shape[0]
+    tall = picture(draw_sections([one])).shape[0]
+    low = picture(draw_sections([flat])).shape[0]
     assert low < 0.62 * tall
 
 
 def test_outlines_lie_on_the_border_of_each_label():
     labels = np.zeros((20, 30), np.uint8)
     labels[5:15, 8:20] = 3
-    (line,) = outlines(labels)[3]
+    (line,) = find_outlines(labels)[3]
     assert line.min(axis=0) == pytest.approx([7.5, 4.5], abs=0.6)
     assert line.max(axis=0) == pytest.approx([19.5, 14.5], abs=0.6)
-    assert set(outlines(np.full((4, 4), 9))) == {9} and outlines(np.zeros((4, 4), int)) == {}
+    assert (
+        set(find_outlines(np.full((4, 4), 9))) == {9} and find_outlines(np.zeros((4, 4), int)) == {}
+    )
 
 
 def figures_of(somas, **summary):
@@ -197,7 +165,7 @@ def seams(*at):
     return Seams(tuple(np.array(a, float) for a in at), (20e3, 20e3, 20e3))
 
 
-def test_figures_are_files_for_a_paper_too():
+def test_figures_are_written_as_files():
     somas = make_somas(60)
     somas["depth_nm"] = somas["z_nm"]
     plots = figures_of(somas, seams=seams([20e3, 40e3], [20e3], []))
@@ -219,41 +187,41 @@ def verdicts(somas, at=NO_SEAMS):
     return {c.question.split()[1]: c.verdict for c in check_somas(somas, BOUNDS, at)}
 
 
-def test_checks_of_a_good_table_and_of_none():
+def test_verdicts_on_a_plausible_and_on_an_empty_table():
     somas = make_somas(300)
     assert set(verdicts(somas).values()) == {GOOD}
     few = verdicts(make_somas(3))
-    assert few.pop("nothing") == GOOD and set(few.values()) == {UNKNOWN}  # there is no seam
-    assert LOOK not in verdicts(make_somas(0)).values()
+    assert few.pop("somas") == GOOD and set(few.values()) == {UNKNOWN}  # without seams
+    assert CHECK not in verdicts(make_somas(0)).values()
 
 
-def test_each_check_sees_what_it_is_for():
+def test_each_check_detects_its_fault():
     good = make_somas(300)
 
-    def look(somas, at=NO_SEAMS):
-        return [c.question for c in check_somas(somas, BOUNDS, at) if c.verdict == LOOK]
+    def failed(somas, at=NO_SEAMS):
+        return [c.question for c in check_somas(somas, BOUNDS, at) if c.verdict == CHECK]
 
     crowded = good.assign(nearest_nm=good["nearest_nm"] / 10)
-    assert look(crowded) == ["Is the number of somas plausible?"]
+    assert failed(crowded) == ["Is the number of somas plausible?"]
     sizes = good.assign(volume_um3=np.where(np.arange(300) % 3 == 0, 900.0, good["volume_um3"]))
-    assert "Are sizes of one kind?" in look(sizes)
+    assert "Do soma sizes have a single peak?" in failed(sizes)
     crumbs = good.assign(volume_um3=np.where(np.arange(300) % 5 == 0, 3.0, good["volume_um3"]))
-    assert "Are there few fragments?" in look(crumbs)
+    assert "Are fragments rare?" in failed(crumbs)
     many = good.assign(neurites=2)
-    assert look(many) == ["Has each soma one neurite?"]
+    assert failed(many) == ["Does each soma have one neurite?"]
     at = seams(np.arange(1, 3) * 20e3, [], [])
-    assert look(good, at) == []
+    assert failed(good, at) == []
     cut = good.copy()
     near = np.abs(cut["bb_end_x_nm"] - 20e3) < 4000
     cut.loc[near, "bb_end_x_nm"] = 20e3
-    assert look(cut, at) == ["Is nothing cut at the seams between blocks?"]
+    assert failed(cut, at) == ["Are somas intact at seams between blocks?"]
 
 
-def test_distances_to_seams_are_those_to_the_nearest():
+def test_seam_distances_are_to_the_nearest_seam():
     somas = make_somas(200)
     at = np.array([15e3, 22e3, 48e3])
-    found = face_distances(somas, Seams((at, at[:0], at[:0]), (1e4, 1e4, 1e4)))
+    distances = face_distances(somas, Seams((at, at[:0], at[:0]), (1e4, 1e4, 1e4)))
     whole = somas[~somas["touches_edge"]]
     ends = np.concatenate([whole["bb_start_x_nm"], whole["bb_end_x_nm"]])
-    assert found == pytest.approx(np.abs(ends[:, None] - at).min(axis=1))
+    assert distances == pytest.approx(np.abs(ends[:, None] - at).min(axis=1))
     assert len(face_distances(somas, seams([], [], []))) == 0

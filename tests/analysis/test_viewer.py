@@ -1,4 +1,4 @@
-"""The layer server by real requests, links and states, and neuroglancer in a real browser where there is one."""
+"""The layer server under real requests, states and links, and neuroglancer in a browser if one is installed."""
 
 from __future__ import annotations
 
@@ -18,17 +18,10 @@ from soma_rows import make_somas
 
 from flysoma.analysis.layers.annotations import annotation_files
 from flysoma.analysis.layers.properties import segment_properties
-from flysoma.analysis.viewer import state as viewer_module
-from flysoma.analysis.viewer.state import (
-    Layers,
-    find_browser,
-    link,
-    open_viewer,
-    screenshot,
-    serve,
-    source_url,
-    viewer_state,
-)
+from flysoma.analysis.viewer import browser as browser_module
+from flysoma.analysis.viewer.browser import find_browser, open_viewer, save_screenshot
+from flysoma.analysis.viewer.server import serve
+from flysoma.analysis.viewer.state import Layers, link, source_url, viewer_state
 from flysoma.errors import UserError
 
 BOUNDS = ((0.0, 0.0, 0.0), (4096.0, 4096.0, 2560.0))
@@ -59,7 +52,7 @@ def get(server, path, **headers):
 
 
 def raw_status(server, path):
-    """The status of a request whose path nobody tidies up."""
+    """Return status and body of a request whose path is sent unchanged."""
     connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
     connection.putrequest("GET", path, skip_host=False)
     connection.endheaders()
@@ -67,7 +60,7 @@ def raw_status(server, path):
     return answer.status, answer.read()
 
 
-def test_files_come_whole_with_leave_for_any_origin(server):
+def test_files_are_served_with_access_for_any_origin(server):
     with get(server, "layer/info") as answer:
         assert json.load(answer) == {"type": "image"}
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
@@ -104,7 +97,7 @@ def test_ranges(server, span, expected):
         assert answer.headers["Content-Range"].endswith("/200")
 
 
-def test_a_range_of_a_compressed_file_is_one_of_its_plain_bytes(server):
+def test_ranges_of_compressed_files_refer_to_the_decompressed_bytes(server):
     with get(server, "layer/zipped", Range="bytes=6-10") as answer:
         assert answer.status == 206 and answer.headers["Content-Encoding"] is None
         assert answer.read() == b"words"
@@ -141,7 +134,7 @@ def test_a_range_beyond_the_end_is_refused(server):
         "/" + "x" * 5000,
     ],
 )
-def test_what_is_missing_or_outside_is_not_found(server, path):
+def test_missing_files_and_files_outside_of_the_folder_are_not_found(server, path):
     status, body = raw_status(server, path)
     assert status == 404 and b"secret" not in body and b"root" not in body
 
@@ -153,7 +146,7 @@ def test_head_and_preflight(server):
         assert "Range" in answer.headers["Access-Control-Allow-Headers"]
 
 
-def test_many_requests_at_once_and_none_is_printed(server, capfd):
+def test_concurrent_requests_are_answered_without_output(server, capfd):
     def one(i):
         try:
             with get(server, "layer/info" if i % 2 else "layer/none") as answer:
@@ -162,8 +155,8 @@ def test_many_requests_at_once_and_none_is_printed(server, capfd):
             return err.code
 
     with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(one, range(64)))
-    assert found == [404, 200] * 32
+        statuses = list(pool.map(one, range(64)))
+    assert statuses == [404, 200] * 32
     assert capfd.readouterr() == ("", "")
 
 
@@ -177,12 +170,12 @@ def test_closing_frees_the_port(folder):
         assert second.url == first.url
 
 
-def test_a_missing_folder_is_refused_in_one_line(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         serve(tmp_path / "none")
 
 
-def test_bucket_layers_are_named_directly_and_local_ones_by_the_server(tmp_path):
+def test_urls_of_bucket_layers_and_of_served_local_layers(tmp_path):
     assert source_url("gs://b/run/somas") == "precomputed://gs://b/run/somas"
     assert source_url("precomputed://s3://b/run/") == "precomputed://s3://b/run"
     (tmp_path / "my run" / "somas").mkdir(parents=True)
@@ -203,7 +196,8 @@ def test_state_shows_the_whole_volume_and_links_centroids_to_somas():
     assert state["position"] == [2048, 2048, 1280] and state["layout"] == "4panel"
     assert state["layers"][2]["linkedSegmentationLayer"] == {"soma": "somas"}
     assert state["layers"][2]["shaderControls"] == {"in_3d": True}
-    meshes = viewer_state(replace(layers, selected=["5"]))  # ellipsoids would stick out of them
+    # ellipsoids would protrude from the meshes
+    meshes = viewer_state(replace(layers, selected=["5"]))
     assert meshes["layers"][2]["shaderControls"] == {"in_3d": False}
     bare = viewer_state(
         Layers("precomputed://gs://b/somas", BOUNDS, selected=[5]), position_nm=(1, 2, 3)
@@ -211,7 +205,7 @@ def test_state_shows_the_whole_volume_and_links_centroids_to_somas():
     assert bare["position"] == [1, 2, 3] and bare["layers"][0]["segments"] == ["5"]
 
 
-def test_link_holds_the_state():
+def test_a_link_contains_the_state():
     state = viewer_state(Layers("precomputed://gs://b/somas", BOUNDS))
     url = link(state, "https://viewer.example/")
     base, _, fragment = url.partition("/#!")
@@ -229,15 +223,15 @@ def test_neuroglancer_understands_the_state():
     assert parsed.layers["somas"].layer.type == "segmentation"
 
 
-def test_without_chromium_a_screenshot_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(viewer_module.shutil, "which", lambda name: None)
+def test_a_screenshot_without_chromium_names_the_packages_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr(browser_module.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="apt-get install chromium chromium-driver") as caught:
-        screenshot(None, tmp_path / "x.png")
+        save_screenshot(None, tmp_path / "x.png")
     assert "\n" not in str(caught.value)
 
 
 def write_layers(root):
-    """A small image, two balls as somas with properties, and their centroids."""
+    """Write a small image, two balls as somas with segment properties, and their annotations."""
     from cloudvolume import CloudVolume
 
     z, y, x = np.ogrid[:64, :64, :64]
@@ -295,7 +289,7 @@ def test_a_browser_draws_image_somas_and_centroids(tmp_path):
         )
         viewer = open_viewer(viewer_state(layers))
         assert viewer.token in viewer.get_viewer_url()
-        screenshot(viewer, tmp_path / "view.png", size=(800, 600))
+        save_screenshot(viewer, tmp_path / "view.png", size=(800, 600))
     picture = np.asarray(
         Image.open(io.BytesIO((tmp_path / "view.png").read_bytes())).convert("RGB")
     )

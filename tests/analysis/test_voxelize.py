@@ -1,4 +1,4 @@
-"""A mesh as voxels against a formula, from every side, and as a run's mask."""
+"""Voxelized meshes agree with formulas; a mesh file becomes the mask of a run."""
 
 import numpy as np
 import pytest
@@ -7,24 +7,24 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flysoma.analysis.morphology.shapes import depths_below_surface
+from flysoma.analysis.morphology.spatial import depths_below_surface
 from flysoma.analysis.morphology.voxelize import voxelize
+from flysoma.scripts.volumes.ingest import command
 from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.ingest import command
 from flysoma.tasks.volumes.labels import LabelLayer
 
 VOXEL_NM = (60.0, 80.0, 100.0)
 
 
 def octahedron(radius_nm, centre_nm):
-    """|x| + |y| + |z| <= radius about its centre; faces turned both ways."""
+    """Return a mesh of |x| + |y| + |z| <= radius around a centre, with faces of both orientations."""
     ends = np.concatenate([np.eye(3), -np.eye(3)]) * radius_nm + centre_nm
     faces = [[x, y, z][:: 1 if x else -1] for x in (0, 3) for y in (1, 4) for z in (2, 5)]
     return ends, np.array(faces)
 
 
 def within(first, shape):
-    """The middle of each voxel, nm; z, y, x, then x, y, z."""
+    """Return the voxel centres in nm; array axes z, y, x, components x, y, z."""
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)[..., ::-1]
     return (grid + first + 0.5) * VOXEL_NM
 
@@ -33,19 +33,19 @@ def within(first, shape):
 @given(st.floats(100, 3000), st.tuples(*[st.floats(-5000, 5000)] * 3))
 def test_an_octahedron_is_filled_where_its_formula_says(radius, centre):
     inside, first = voxelize(*octahedron(radius, np.array(centre)), VOXEL_NM)
-    apart = np.abs(within(first, inside.shape) - centre).sum(axis=-1) - radius
-    clear = np.abs(apart) > 1e-3
-    assert np.array_equal(inside[clear], apart[clear] < 0)
+    excess = np.abs(within(first, inside.shape) - centre).sum(axis=-1) - radius
+    clear = np.abs(excess) > 1e-3
+    assert np.array_equal(inside[clear], excess[clear] < 0)
 
 
-def test_corners_and_edges_on_the_lines_lead_in_and_out_once():
+def test_corners_and_edges_on_the_lines_count_once():
     for centre in ((0, 0, 0), (30, 40, 50), (30, 0, 50)):
         inside, _ = voxelize(*octahedron(1200.0, np.array(centre, float)), VOXEL_NM)
         assert inside.sum() * np.prod(VOXEL_NM) == pytest.approx(4 / 3 * 1200**3, rel=0.05)
 
 
 def ball(radius_nm, centre_nm):
-    """A mesh of a ball as marching cubes make it."""
+    """Return a ball meshed by marching cubes."""
     n = int(radius_nm / 100) + 3
     grid = np.indices([2 * n] * 3) - n + 0.5
     mesher = zmesh.Mesher((100, 100, 100))
@@ -54,7 +54,7 @@ def ball(radius_nm, centre_nm):
     return mesh.vertices - mesh.vertices.mean(axis=0) + centre_nm, mesh.faces
 
 
-def test_depth_below_a_mesh_is_that_below_its_ball():
+def test_depth_below_a_meshed_ball():
     centre = np.array([10_000.0, -4_000, 7_000])
     inside, first = voxelize(*ball(5000.0, centre), (200.0, 200.0, 250.0))
     inside, first = np.pad(inside, 1), np.array(first) - 1
@@ -99,7 +99,7 @@ def test_a_mesh_in_a_file_becomes_a_mask(tmp_path):
         (lambda v, f: (v / 1e5, f), ["--segmentation"], "corners in nm?"),
     ],
 )
-def test_what_cannot_be_filled_is_said_in_one_line(tmp_path, spoil, words, says):
+def test_meshes_that_cannot_be_voxelized_are_errors(tmp_path, spoil, words, says):
     file = write(tmp_path / "brain.obj", *spoil(*octahedron(2000.0, np.array([9040.0, 30, 3000]))))
     done = ingest(file, f"{tmp_path}/mask", "--resolution", "100", "100", "100", *words)
     assert done.exit_code != 0 and says in str(done.exception)

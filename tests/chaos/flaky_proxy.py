@@ -1,34 +1,34 @@
-"""A proxy before an object store that gets a share of all requests into trouble; as a script: PORT UPSTREAM SHARE."""
+"""A proxy for an object store that fails a fraction of the requests; as a script: PORT UPSTREAM FRACTION."""
 
 import http.client
 import random
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-TROUBLES = ("429", "503", "reset", "short")
+FAULTS = ("429", "503", "reset", "short")
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "date", "server"}
 
 
-def serve(port, upstream, share, seed=0):
-    dice = random.Random(seed)
+def serve(port, upstream, fraction, seed=0):
+    rng = random.Random(seed)
 
     class Handler(BaseHTTPRequestHandler):
         def forward(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            trouble = dice.choice(TROUBLES) if dice.random() < share else ""
-            if trouble == "reset":
+            fault = rng.choice(FAULTS) if rng.random() < fraction else ""
+            if fault == "reset":
                 self.connection.close()
                 return
-            if trouble in ("429", "503"):
-                self.answer(int(trouble), {"Retry-After": "1"}, b"not now")
+            if fault in ("429", "503"):
+                self.answer(int(fault), {"Retry-After": "1"}, b"not now")
                 return
-            there = http.client.HTTPConnection(upstream, timeout=60)
+            upstream_connection = http.client.HTTPConnection(upstream, timeout=60)
             headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP - {"host"}}
-            there.request(self.command, self.path, body, headers)
-            answer = there.getresponse()
+            upstream_connection.request(self.command, self.path, body, headers)
+            answer = upstream_connection.getresponse()
             content = answer.read()
-            there.close()
-            if trouble == "short" and len(content) > 1:
+            upstream_connection.close()
+            if fault == "short" and len(content) > 1:
                 self.answer(answer.status, dict(answer.getheaders()), content, len(content) // 2)
             else:
                 self.answer(answer.status, dict(answer.getheaders()), content)

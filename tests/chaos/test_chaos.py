@@ -1,4 +1,4 @@
-"""A run among kills, frozen hosts, corrupt queues, full disks and failing stores ends complete, with the same bytes."""
+"""A run completes with the same bytes despite kills, frozen hosts, corrupt queues, full disks and failing stores."""
 
 import contextlib
 import os
@@ -14,12 +14,14 @@ from object_stores import free_port, serving
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages.catalog import STAGES, state_path
 
+pytestmark = pytest.mark.slow
+
 KILLS = 12
-LONG = int(os.environ.get("FLYSOMA_CHAOS_KILLS", "0"))  # `make chaos` asks for 100 and more
+LONG = int(os.environ.get("FLYSOMA_CHAOS_KILLS", "0"))  # `make chaos` sets it
 
 
 def check(path, undisturbed, queue):
-    """Complete, counted once, the very bytes, and nobody left behind."""
+    """Assert that the run is complete, with the same bytes, and that no process is left."""
     run = Run.open(path)
     for stage in STAGES:
         state = run.store.get_json(state_path(stage.name))
@@ -32,16 +34,16 @@ def check(path, undisturbed, queue):
 
 
 def chaos(config, tmp_path, seed, **more):
-    happened = Chaos(
+    disturbances = Chaos(
         config, tmp_path / f"queue{seed}", seed=seed, log=tmp_path / f"log{seed}", **more
     ).run(seconds=900)
-    print(f"seed {seed}: {dict(happened)}")  # noqa: T201  what pytest -s shows
-    return happened
+    print(f"seed {seed}: {dict(disturbances)}")  # noqa: T201  what pytest -s shows
+    return disturbances
 
 
 @contextlib.contextmanager
 def small_disk(folder):
-    """A disk of its own, so that it can be filled; None where none can be mounted."""
+    """Mount a small disk that a test can fill; yield None where mounting is not permitted."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(folder)]
     mounted = os.geteuid() == 0 and not subprocess.run(mount, capture_output=True).returncode
@@ -56,13 +58,13 @@ def small_disk(folder):
 @pytest.mark.timeout(1000)
 def test_kills_frozen_hosts_corrupt_queues_and_a_full_disk(volume, undisturbed, tmp_path):
     with small_disk(tmp_path / "disk") as disk:
-        asked = write_config(volume, "chaos", 64, output=str(tmp_path / "disk/run"))
-        happened = chaos(asked, tmp_path, 1, kills=KILLS, disk=disk)
-        assert happened["killed"] >= KILLS
+        config = write_config(volume, "chaos", 64, output=str(tmp_path / "disk/run"))
+        disturbances = chaos(config, tmp_path, 1, kills=KILLS, disk=disk)
+        assert disturbances["killed"] >= KILLS
         kinds = {"frozen", "corrupted", "garbage", "lost", "twice"} | (
             {"disk filled"} if disk else set()
         )
-        assert kinds <= set(happened)
+        assert kinds <= set(disturbances)
         check(str(tmp_path / "disk/run"), undisturbed, tmp_path / "queue1")
 
 
@@ -74,20 +76,20 @@ def test_a_bucket_that_fails_now_and_then(gcs, volume, undisturbed, tmp_path, mo
     with serving(proxy, port) as flaky:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", flaky)
         names = {"image": "gs://bucket/flaky/em", "output": "gs://bucket/flaky/run"}
-        happened = chaos(write_config(volume, "flaky", 64, **names), tmp_path, 2, kills=3)
+        disturbances = chaos(write_config(volume, "flaky", 64, **names), tmp_path, 2, kills=3)
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs)
-    assert happened["killed"] >= 3
+    assert disturbances["killed"] >= 3
     check("gs://bucket/flaky/run", undisturbed, tmp_path / "queue2")
 
 
-@pytest.mark.skipif(not LONG, reason="the long form: make chaos")
+@pytest.mark.skipif(not LONG, reason="runs in make chaos")
 @pytest.mark.timeout(7200)
 def test_a_hundred_kills(volume, undisturbed, tmp_path):
     killed, seed = 0, 10
     while killed < LONG:
         with small_disk(tmp_path / f"disk{seed}") as disk:
             output = tmp_path / f"disk{seed}/run"
-            asked = write_config(volume, f"chaos{seed}", 64, output=str(output))
-            killed += chaos(asked, tmp_path, seed, kills=25, disk=disk)["killed"]
+            config = write_config(volume, f"chaos{seed}", 64, output=str(output))
+            killed += chaos(config, tmp_path, seed, kills=25, disk=disk)["killed"]
             check(str(output), undisturbed, tmp_path / f"queue{seed}")
         seed += 1

@@ -1,4 +1,4 @@
-"""The whole pipeline in buckets: SQS with S3, and a file queue with Google's storage. The bytes are those on disk."""
+"""The pipeline in buckets, SQS with S3 and a file queue with Google's storage, gives the same bytes as on disk."""
 
 import json
 
@@ -11,10 +11,12 @@ from object_stores import AWS, moto
 from flysoma.tasks.fleet.queues import open_queue
 from flysoma.tasks.run import Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def aws(monkeypatch, tmp_path):
-    """S3 and SQS with a bucket, a queue `tasks`, and `dead` where it sends what nobody can do; and secrets planted."""
+    """S3 and SQS with a bucket, a queue `tasks` with the dead-letter queue `dead`, and planted secrets."""
     for name, value in AWS.items():
         monkeypatch.setenv(name, value)
     secrets = tmp_path / "home/.cloudvolume/secrets"
@@ -32,19 +34,19 @@ def aws(monkeypatch, tmp_path):
         yield sqs
 
 
-def hold_no_secret(bucket, *said):
-    """What a run has written and said."""
+def hold_no_secret(bucket, *output):
+    """Assert that neither the objects of a run nor its output contain a planted secret."""
     objects = CloudFiles(f"{bucket}/run", progress=False)
     texts = [item["content"] for item in objects.get(list(objects.list()))]
     assert len(texts) > 100
-    assert not any(b"planted" in text for text in [*texts, *(s.encode() for s in said)])
+    assert not any(b"planted" in text for text in [*texts, *(s.encode() for s in output)])
 
 
 def run_through(volume, undisturbed, name, bucket, queue):
-    """A run from bucket to bucket, which must give what the undisturbed one on disk gave."""
+    """Run from bucket to bucket and compare with the undisturbed run on disk."""
     write_image(f"{bucket}/em")
-    asked = write_config(volume, name, 64, image=f"{bucket}/em", output=f"{bucket}/run")
-    done = flysoma("run", asked, "--workers", "2", "--queue", queue)
+    config = write_config(volume, name, 64, image=f"{bucket}/em", output=f"{bucket}/run")
+    done = flysoma("run", config, "--workers", "2", "--queue", queue)
     assert done.returncode == 0, done.stderr
     assert digest(f"{bucket}/run/somas") == digest(undisturbed / "somas")
     assert digest(f"{bucket}/run/tables") == digest(undisturbed / "tables")
@@ -66,18 +68,18 @@ def test_from_google_to_google_through_a_file_queue(gcs, volume, undisturbed, tm
 
 
 def test_poison_in_sqs_goes_to_the_dead_letters(aws):
-    """In one of ours that nobody can read, it is the body that goes there."""
+    """The body of the message is kept."""
     url = aws.get_queue_url(QueueName="tasks")["QueueUrl"]
     bodies = ["not json", json.dumps([1]), json.dumps({"payload": [["os", "system"], ["x"], {}]})]
     for body in bodies:
         aws.send_message(QueueUrl=url, MessageBody=body)
     queue = open_queue("sqs://tasks")
     queue.put([("s3://bucket/run", "locate", 7)])
-    found = [lease for lease in (queue.lease(30) for _ in range(4)) if lease]
-    assert [(lease.run, lease.stage, lease.index) for lease in found] == [
+    leases = [lease for lease in (queue.lease(30) for _ in range(4)) if lease]
+    assert [(lease.run, lease.stage, lease.index) for lease in leases] == [
         ("s3://bucket/run", "locate", 7)
     ]
-    queue.renew(found[0], 0)
+    queue.renew(leases[0], 0)
     again = queue.lease(30)
     queue.delete(again)
     assert queue.is_empty()

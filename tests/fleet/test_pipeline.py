@@ -1,6 +1,6 @@
-"""The whole pipeline on disk and a file queue, with worker processes and the command line.
+"""The pipeline on disk with a file queue, worker processes and the command line.
 
-The networks are hand-set: bright is soma.
+The weights of the networks are set by hand: bright voxels are soma.
 """
 
 import json
@@ -23,10 +23,11 @@ from flysoma.tasks.fleet import coordinator
 from flysoma.tasks.fleet.status import status
 from flysoma.tasks.forecast import estimate
 from flysoma.tasks.run import Run
-from flysoma.tasks.stages import mips
-from flysoma.tasks.stages.report import suspects
+from flysoma.tasks.stages import mesh
+from flysoma.tasks.stages.report import draw_suspects
 from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import LabelLayer, create_layer, write_array
+from flysoma.tasks.volumes.labels import LabelLayer
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 
 def workers_of(run):
@@ -35,7 +36,7 @@ def workers_of(run):
 
 
 def is_alive(pid):
-    """Whether a process runs; one that is over but not collected does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         with open(f"/proc/{pid}/cmdline") as file:
             return bool(file.read())
@@ -44,38 +45,38 @@ def is_alive(pid):
 
 
 def test_every_ball_is_one_soma_through_27_blocks(volume, undisturbed):
-    truth, found = volume[1], somas(undisturbed)
-    assert ((found > 0) == (truth > 0)).mean() > 0.999
+    truth, labels = volume[1], somas(undisturbed)
+    assert ((labels > 0) == (truth > 0)).mean() > 0.999
     for number in range(1, len(CENTRES) + 1):
-        inside = found[truth == number]
+        inside = labels[truth == number]
         values, counts = np.unique(inside[inside > 0], return_counts=True)
         assert len(values) == 1 and counts[0] > 0.98 * (truth == number).sum()
-    assert len(np.unique(found)) == len(CENTRES) + 1
+    assert len(np.unique(labels)) == len(CENTRES) + 1
 
 
-def test_through_blocks_as_through_one(volume, undisturbed):
+def test_many_blocks_give_what_one_block_gives(volume, undisturbed):
     done = flysoma("run", write_config(volume, "one", 192), "--workers", "1", "--until", "relabel")
     assert done.returncode == 0, done.stderr
     assert (somas(volume[0] / "one") == somas(undisturbed)).all()
 
 
-def test_a_stopped_run_goes_on_and_gives_the_same_bytes(volume, undisturbed):
-    asked = write_config(volume, "again", 64)
-    assert flysoma("run", asked, "--workers", "1", "--until", "segment").returncode == 0
+def test_a_stopped_run_resumes_and_gives_the_same_bytes(volume, undisturbed):
+    config = write_config(volume, "again", 64)
+    assert flysoma("run", config, "--workers", "1", "--until", "segment").returncode == 0
     store = Run.open(str(volume[0] / "again")).store
     receipts = store.names("receipts/segment/")
     store.delete(receipts[::3])
-    store.put_json("stages/segment.json", {"total": len(receipts)})  # as if killed in mid-stage
+    store.put_json("stages/segment.json", {"total": len(receipts)})  # as if killed during the stage
     kept = {name: store.get(name) for name in receipts if name not in receipts[::3]}
-    done = flysoma("run", asked, "--workers", "2")
+    done = flysoma("run", config, "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert {name: store.get(name) for name in kept} == kept  # done work was not done again
     assert digest(volume[0] / "again/somas") == digest(undisturbed / "somas")
 
 
 def test_a_killed_worker_and_a_killed_run_change_nothing(volume, undisturbed):
-    asked, receipts = write_config(volume, "killed", 64), volume[0] / "killed/receipts/segment"
-    command = [sys.executable, "-m", "flysoma.scripts.cli", "run", asked, "--workers", "2"]
+    config, receipts = write_config(volume, "killed", 64), volume[0] / "killed/receipts/segment"
+    command = [sys.executable, "-m", "flysoma.scripts.cli", "run", config, "--workers", "2"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, **quiet)
 
@@ -92,23 +93,23 @@ def test_a_killed_worker_and_a_killed_run_change_nothing(volume, undisturbed):
     orphans = workers_of(process.pid)
     process.kill()
     process.wait()
-    for _ in range(600):  # they finish what they have in hand
+    for _ in range(600):  # they finish their tasks
         if not any(is_alive(worker) for worker in orphans):
             break
         time.sleep(0.1)
     assert orphans and not any(is_alive(worker) for worker in orphans)
-    done = flysoma("run", asked, "--workers", "2")
+    done = flysoma("run", config, "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert digest(volume[0] / "killed/somas") == digest(undisturbed / "somas")
 
 
-def test_a_black_volume_has_no_somas_and_is_published_all_the_same(volume):
-    asked = yaml.safe_load(open(write_config(volume, "black", 64)))
-    asked["image"] = f"{volume[0]}/black_em"
+def test_a_black_volume_has_no_somas_and_a_report(volume):
+    config = yaml.safe_load(open(write_config(volume, "black", 64)))
+    config["image"] = f"{volume[0]}/black_em"
     box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, (70, 33, 21))))
     create_layer(f"file://{volume[0]}/black_em", "image", "uint8", RESOLUTION, box)
-    write_array(f"file://{volume[0]}/black_em", np.zeros((21, 33, 70), np.uint8))
-    (volume[0] / "black.yaml").write_text(yaml.safe_dump(asked))
+    fill_layer(f"file://{volume[0]}/black_em", np.zeros((21, 33, 70), np.uint8))
+    (volume[0] / "black.yaml").write_text(yaml.safe_dump(config))
     done = flysoma("run", str(volume[0] / "black.yaml"), "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert not somas(volume[0] / "black").any()
@@ -143,7 +144,7 @@ def test_the_coarsest_mip_of_128_nm_is_meshed(edge, resolution_nm, mip):
         segment_grid=SimpleNamespace(bounds=Box((0, 0, 0), (edge, edge, edge))),
         config=SimpleNamespace(segment=SimpleNamespace(resolution_nm=resolution_nm)),
     )
-    assert mips.mesh_mip(run) == mip
+    assert mesh.mesh_mip(run) == mip
 
 
 def test_each_soma_has_a_skeleton_from_its_middle(undisturbed):
@@ -160,8 +161,8 @@ def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
     volume = 4 / 3 * np.pi * (RADIUS_NM / 1000) ** 3
     assert np.abs(table["volume_um3"] / volume - 1).max() < 0.02
     assert np.abs(table["inscribed_radius_um"] * 1000 - RADIUS_NM).max() < 80
-    found = table[["z_nm", "y_nm", "x_nm"]].to_numpy() / RESOLUTION[::-1] - OFFSET[::-1] - 0.5
-    assert np.abs(found - sorted(CENTRES)).max() < 0.1
+    centres = table[["z_nm", "y_nm", "x_nm"]].to_numpy() / RESOLUTION[::-1] - OFFSET[::-1] - 0.5
+    assert np.abs(centres - sorted(CENTRES)).max() < 0.1
     assert table["crosses_seam"].all() and not table["suspicious"].any()
     assert (table["n_seeds"] == 1).all()
     assert table["convexity"].min() > 0.97 and table["elongation"].max() < 1.03
@@ -172,8 +173,8 @@ def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
     count = int.from_bytes(blocks[:8], "little")
     somas_of = np.frombuffer(blocks[8 : 8 + 36 * count], "<i4").reshape(count, 9)[:, 6]
     assert somas_of.sum() == 5
-    pictures = suspects(Run.open(str(undisturbed)), table.assign(suspicious=table["id"] < 3))
-    assert sorted(pictures) == ["soma 1, 9 um3", "soma 2, 9 um3"]
+    pictures = draw_suspects(Run.open(str(undisturbed)), table.assign(suspicious=table["id"] < 3))
+    assert sorted(pictures) == ["soma 1, 9 µm³", "soma 2, 9 µm³"]
     assert (undisturbed / "report/overview.png").stat().st_size > 10_000
     assert "<html" in (undisturbed / "report/index.html").read_text()[:100]
 
@@ -193,12 +194,12 @@ def test_an_output_of_another_config_is_refused(volume, undisturbed):
 
 def test_a_damaged_chunk_stops_the_run_with_its_name(volume):
     folder = volume[0]
-    asked = write_config(volume, "damaged", 64)
+    config = write_config(volume, "damaged", 64)
     chunk = sorted((folder / "em/64_64_40").iterdir())[3]
     whole = chunk.read_bytes()
     chunk.write_bytes(whole[: len(whole) // 2])
     try:
-        done = flysoma("run", asked, "--workers", "1")
+        done = flysoma("run", config, "--workers", "1")
     finally:
         chunk.write_bytes(whole)
     assert done.returncode == 2 and "cannot be decoded" in done.stderr
@@ -233,67 +234,70 @@ def test_wrong_requests_are_one_line_and_exit_2(volume, tmp_path, change, words,
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk that is soon full")
-def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+def test_a_full_disk_is_one_line_and_the_run_resumes_when_there_is_space(
     volume, undisturbed, tmp_path
 ):
     disk = tmp_path / "disk"
     disk.mkdir()
-    asked = write_config(volume, "full", 64)
-    values = yaml.safe_load(open(asked)) | {"output": str(disk / "run")}
-    with open(asked, "w") as file:
+    config = write_config(volume, "full", 64)
+    values = yaml.safe_load(open(config)) | {"output": str(disk / "run")}
+    with open(config, "w") as file:
         yaml.safe_dump(values, file)
     mount = ["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no disk can be mounted here")
     try:
-        done = flysoma("run", asked, "--workers", "1")
+        done = flysoma("run", config, "--workers", "1")
         assert done.returncode == 2 and "No space left on device" in done.stderr.splitlines()[-1]
         subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
-        assert flysoma("run", asked, "--workers", "1", "--until", "relabel").returncode == 0
+        assert flysoma("run", config, "--workers", "1", "--until", "relabel").returncode == 0
         assert (somas(disk / "run") == somas(undisturbed)).all()
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_plan_shows_every_stage_and_no_fewer_tasks_than_are_done(volume, undisturbed, tmp_path):
-    asked = write_config(volume, "planned", 64)
-    shown = flysoma("plan", asked, "--json")
+    config = write_config(volume, "planned", 64)
+    shown = flysoma("plan", config, "--json")
     rows = {row["stage"]: row for row in json.loads(shown.stdout)}
     done = {row["stage"]: row["done"] for row in status(Run.open(str(undisturbed)))}
     assert list(rows) == list(done)
     assert all(row["tasks"] is None or row["tasks"] >= done[name] for name, row in rows.items())
     assert rows["segment"]["tasks"] == 27 and rows["relabel"]["voxels"] == 137 * 131 * 141
     assert not (volume[0] / "planned").exists()
-    assert "mesh_merge" in flysoma("plan", asked).stdout
+    assert "mesh_merge" in flysoma("plan", config).stdout
 
 
-@pytest.mark.parametrize("tiles, told", [([2, 2, 2], True), ([8, 8, 8], False)])
-def test_plan_says_when_chunks_are_read_again_and_again(tmp_path, tiles, told):
+@pytest.mark.parametrize("tiles, repeated", [([2, 2, 2], True), ([8, 8, 8], False)])
+def test_plan_says_when_chunks_are_read_again_and_again(tmp_path, tiles, repeated):
     whole = Box((0, 0, 0), (3072, 3072, 1280))
     create_layer(f"{tmp_path}/em", "image", "uint8", (32.0, 32.0, 40.0), whole)
     layer = {"image": f"{tmp_path}/em", "output": f"{tmp_path}/run"}
-    asked = RunConfig(**layer, predict={"block_tiles": tiles})
-    (tmp_path / "run.yaml").write_text(asked.to_yaml())
-    (predict, *_) = estimate(Run(asked))
+    config = RunConfig(**layer, predict={"block_tiles": tiles})
+    (tmp_path / "run.yaml").write_text(config.to_yaml())
+    (predict, *_) = estimate(Run(config))
     assert predict["times_read"] == pytest.approx(predict["gb"] * 1e9 / whole.voxels)
-    assert (predict["times_read"] > 1.3) is told
+    assert (predict["times_read"] > 1.3) is repeated
     shown = flysoma("plan", tmp_path / "run.yaml").stdout
-    assert (f"{predict['times_read']:.2f} times: larger predict.block_tiles" in shown) is told
+    assert (f"{predict['times_read']:.2f} times: larger predict.block_tiles" in shown) is repeated
 
 
-def test_a_run_as_its_own_probe_takes_what_it_took(volume, undisturbed):
-    asked = write_config(volume, "blocks", 64, prices={"gpu_hour": 1000.0})
-    shown = json.loads(flysoma("plan", asked, "--probe", str(undisturbed), "--json").stdout)
+def test_a_run_as_its_own_probe_gives_its_own_hours(volume, undisturbed):
+    config = write_config(volume, "blocks", 64, prices={"gpu_hour": 1000.0})
+    shown = json.loads(flysoma("plan", config, "--probe", str(undisturbed), "--json").stdout)
     for row in shown:
         assert row["hours"] == pytest.approx(row["actual_hours"])
     rows = {row["stage"]: row for row in shown}
     assert rows["predict"]["money"] == pytest.approx(1000 * rows["predict"]["hours"])
     assert rows["segment"]["money"] == 0
-    assert "windows timed here" in flysoma("plan", asked, "--price").stdout
+    assert "windows timed here" in flysoma("plan", config, "--price").stdout
 
 
 def test_a_worker_that_ends_by_itself_ends_the_run_with_its_code():
-    with coordinator._workers("fq:///dev/null/queue", 1) as alive, pytest.raises(SystemExit) as end:
+    with (
+        coordinator._workers("fq:///dev/null/queue", "/nowhere", 1) as alive,
+        pytest.raises(SystemExit) as end,
+    ):
         for _ in range(600):
             alive()
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""A worker and what befalls it: errors, deaths, poison, signals, frozen hosts. Toy stages, a real queue."""
+"""Workers and errors, deaths, poison, signals and frozen hosts, with toy stages and a real queue."""
 
 import json
 import logging
@@ -13,9 +13,10 @@ import pytest
 from toy_stages import toy_run
 
 from flysoma.scripts.logs import log_tasks
-from flysoma.tasks.fleet import attempts, queues
+from flysoma.tasks.fleet import attempts, messages
 from flysoma.tasks.fleet.queues import open_queue
-from flysoma.tasks.fleet.worker import Habits, _Worker
+from flysoma.tasks.fleet.served import ServedRuns
+from flysoma.tasks.fleet.worker import WorkerOptions, _Worker
 from flysoma.tasks.stages.catalog import state_path
 from flysoma.tasks.store import RunStore
 
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 @pytest.fixture
 def begun(tmp_path):
-    """Makes a run whose stage `first` is begun and enqueued, and its queue."""
+    """A function that makes a run, starts and enqueues its stage `first`, and returns run and queue."""
 
     def make(tasks, **what):
         run = toy_run(tmp_path / "run", tasks, **what)
@@ -36,9 +37,13 @@ def begun(tmp_path):
     return make
 
 
-def drain(queue, **habits):
-    worker = _Worker(queue, Habits(until_empty=True, **habits))
-    return worker.run()
+def make_worker(queue, **options):
+    options = WorkerOptions(**options)
+    return _Worker(queue, ServedRuns(queue.url, options.runs), options)
+
+
+def drain(queue, **options):
+    return make_worker(queue, until_empty=True, **options).run()
 
 
 def executions(run, index):
@@ -68,12 +73,12 @@ def test_a_task_that_raises_is_tried_thrice_and_then_left_with_its_cause(begun):
     record = records(run, 2)
     assert record["last"] and record["counts"] == {"error": 3}
     attempt = record["attempts"][-1]
-    assert "as told" in attempt["error"] and "toy_stages.py" in attempt["traceback"]
+    assert "as requested" in attempt["error"] and "toy_stages.py" in attempt["traceback"]
     assert attempt["host"] == os.uname().nodename and attempt["versions"]["torch"]
 
 
 def test_a_secret_in_an_error_is_neither_recorded_nor_logged(begun, monkeypatch, capsys):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ValueError: as told")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ValueError: as requested")
     run, queue = begun(1, _0=["raise", "ValueError"])
     logger = logging.getLogger("flysoma")
     monkeypatch.setattr(logger, "handlers", [])
@@ -82,7 +87,7 @@ def test_a_secret_in_an_error_is_neither_recorded_nor_logged(begun, monkeypatch,
     record = run.store.get("failures/first/0.json").decode()
     said = capsys.readouterr().out
     for text in (record, said):
-        assert "[AWS_SECRET_ACCESS_KEY]" in text and "ValueError: as told" not in text
+        assert "[AWS_SECRET_ACCESS_KEY]" in text and "ValueError: as requested" not in text
 
 
 def test_a_lost_connection_is_tried_until_it_works(begun):
@@ -130,9 +135,9 @@ def test_a_task_that_kills_its_workers_is_given_up(begun, monkeypatch):
 
 
 def poison(folder):
-    """Files that are no messages of ours, by name."""
+    """Return files that are not messages of flysoma, by name."""
     body = {"payload": [["os", "system"], ["touch /tmp/flysoma-was-here"], {}, 0], "queueName": "q"}
-    ours = [queues.execute.__module__, "execute"]
+    ours = messages.FUNCTION
     odd = {
         "foreign function": body,
         "keyword arguments": {"payload": [ours, ["run", "first", 0], {"x": 1}]},
@@ -245,8 +250,8 @@ def test_a_worker_that_dies_is_remembered_and_its_task_done(begun):
     assert records(run, 1)["counts"] == {"death": 1}
 
 
-def test_a_worker_that_grew_starts_anew(begun):
-    """The limit is below what any process takes, so that it starts anew after every task."""
+def test_a_worker_that_is_too_large_restarts(begun):
+    """The limit is below the memory of any process, so that the worker restarts after every task."""
     run, queue = begun(3)
     worker = start("work", queue.url, "max_memory_gb", "0.01")
     try:
@@ -258,14 +263,14 @@ def test_a_worker_that_grew_starts_anew(begun):
 
 
 def test_a_store_that_fails_kills_no_worker(begun, monkeypatch):
-    """Not even the failure can be recorded; the task comes back and is done when the store is there again."""
+    """The failure cannot be recorded either; the task is done once the store works again."""
     run, queue = begun(2)
     real, calls = attempts.begin, []
 
     def begin(*arguments):
         calls.append(arguments)
         if len(calls) < 4:
-            raise ConnectionError("the store is away")
+            raise ConnectionError("the store is unavailable")
         return real(*arguments)
 
     monkeypatch.setattr(attempts, "begin", begin)
@@ -277,16 +282,16 @@ def test_a_store_that_fails_after_the_receipt_kills_no_worker(begun, monkeypatch
     run, queue = begun(2)
 
     def delete(self, paths):
-        raise ConnectionError("the store is away")
+        raise ConnectionError("the store is unavailable")
 
     monkeypatch.setattr(RunStore, "delete", delete)
-    worker = _Worker(queue, Habits(lease_s=3, until_empty=True))
+    worker = make_worker(queue, lease_s=3, until_empty=True)
     assert worker.run() == 2 and queue.is_empty()  # the second time the receipts are there
 
 
 def test_metrics_count_what_was_done(begun):
     run, queue = begun(3, _1=["raise", "UserError"])
-    worker = _Worker(queue, Habits(until_empty=True))
+    worker = make_worker(queue, until_empty=True)
     worker.run()
     values = {
         (sample.name, *sample.labels.values()): sample.value

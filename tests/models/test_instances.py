@@ -1,4 +1,4 @@
-"""Seeds from probabilities, somas from probabilities and seeds."""
+"""Seeds, instances and label operations."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -6,13 +6,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from flysoma.models.inference.instances import (
-    _LEVELS,
-    _flood,
-    _give_back,
-    fill_holes,
-    make_instances,
-)
+from flysoma.models.inference.instances import _FLOOD_LEVELS, _flood, make_instances
+from flysoma.models.inference.label_ops import fill_holes, grow_labels
 from flysoma.models.inference.seeds import drop_duplicates, find_seeds
 
 VOXEL = (40.0, 64.0, 64.0)
@@ -29,7 +24,7 @@ def two_touching():
     return shape, one, two
 
 
-def test_a_seed_each_for_cores_that_touch_at_a_low_threshold():
+def test_cores_that_touch_at_a_low_threshold_get_a_seed_each():
     shape, one, two = two_touching()
     probability = np.zeros(shape, np.uint8)
     probability[one | two] = 150
@@ -40,7 +35,7 @@ def test_a_seed_each_for_cores_that_touch_at_a_low_threshold():
     assert (seeds.scores > 0.9).all()
 
 
-def test_specks_are_no_seeds():
+def test_small_components_give_no_seeds():
     probability = np.zeros((20, 20, 20), np.uint8)
     probability[3:5, 3:5, 3:5] = 255
     assert len(find_seeds(probability, VOXEL, 0.5, 0.2)) == 0
@@ -49,7 +44,7 @@ def test_specks_are_no_seeds():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 30))
-def test_of_duplicates_the_best_stays_whatever_the_order(seed, n):
+def test_the_best_of_duplicate_seeds_is_kept_in_any_order(seed, n):
     rng = np.random.default_rng(seed)
     positions, scores = rng.uniform(0, 5000, (n, 3)), rng.uniform(size=n)
     keep = drop_duplicates(positions, scores, 1500)
@@ -58,12 +53,12 @@ def test_of_duplicates_the_best_stays_whatever_the_order(seed, n):
     kept = positions[keep]
     apart = np.linalg.norm(kept[:, None] - kept[None], axis=2)
     assert (apart[~np.eye(len(kept), dtype=bool)] > 1500).all()
-    for lost in np.flatnonzero(~keep):
-        near = np.linalg.norm(kept - positions[lost], axis=1) <= 1500
-        assert scores[keep][near].max() >= scores[lost]
+    for dropped in np.flatnonzero(~keep):
+        near = np.linalg.norm(kept - positions[dropped], axis=1) <= 1500
+        assert scores[keep][near].max() >= scores[dropped]
 
 
-def test_two_somas_that_touch_are_parted_by_their_seeds():
+def test_seeds_split_two_touching_somas():
     shape, one, two = two_touching()
     interior = np.where(one | two, 255, 0).astype(np.uint8)
     seeds = np.array([[55.0, 30, 35], [55, 30, 72]])
@@ -76,7 +71,7 @@ def test_two_somas_that_touch_are_parted_by_their_seeds():
         assert (labels[body] == label).mean() > 0.97
 
 
-def test_seeds_with_neither_membrane_nor_neck_between_them_are_in_one_body():
+def test_seeds_without_membrane_or_neck_between_them_are_in_one_body():
     shape = (110, 60, 110)
     body = ball(shape, (55, 30, 50), 1900)
     interior = np.where(body, 255, 0).astype(np.uint8)
@@ -90,7 +85,7 @@ def test_seeds_with_neither_membrane_nor_neck_between_them_are_in_one_body():
     assert not len(make_instances(interior, boundary, seeds, VOXEL, 0.3, 1.05)[2])
 
 
-def test_a_piece_without_a_seed_keeps_a_label_that_owns_none():
+def test_a_piece_without_a_seed_gets_a_label_without_a_seed():
     shape = (60, 60, 130)
     one, two = ball(shape, (30, 30, 30), 1500), ball(shape, (30, 30, 95), 1500)
     interior = np.where(one | two, 255, 0).astype(np.uint8)
@@ -101,11 +96,11 @@ def test_a_piece_without_a_seed_keeps_a_label_that_owns_none():
     assert owner[labels[30, 30, 95] - 1] == -1 and owner[labels[30, 30, 30] - 1] == 0
 
 
-def test_a_seed_on_a_crumb_marks_the_body_around_it():
+def test_a_seed_on_a_fragment_marks_the_body_around_it():
     shape = (60, 60, 60)
     body, hollow = ball(shape, (30, 30, 30), 1500), ball(shape, (30, 30, 30), 350)
     interior = np.where(body & ~hollow, 255, 0).astype(np.uint8)
-    interior[29:32, 29:32, 29:32] = 255  # apart from the body, and nearest to the seed
+    interior[29:32, 29:32, 29:32] = 255  # a fragment at the seed, separate from the body
     labels, owner, _ = make_instances(
         interior, np.zeros_like(interior), np.array([[30.0, 30, 30]]), VOXEL, 0.5, 1.05
     )
@@ -114,7 +109,7 @@ def test_a_seed_on_a_crumb_marks_the_body_around_it():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 6), st.sampled_from([1.0, 3.0, 6.0]))
-def test_what_is_given_to_seeds_at_once_is_what_the_watershed_gives(seed, n, scale):
+def test_flooding_components_at_once_agrees_with_the_watershed(seed, n, scale):
     rng = np.random.default_rng(seed)
     height = ndimage.gaussian_filter(rng.normal(size=(30, 26, 28)), scale)
     height = 300 * (height - height.mean()) / np.abs(height).max() - 200
@@ -124,12 +119,13 @@ def test_what_is_given_to_seeds_at_once_is_what_the_watershed_gives(seed, n, sca
         markers[tuple(rng.integers(0, s) for s in height.shape)] = number
     markers = ndimage.grey_dilation(markers, 3) * here
     differ = _flood(height, markers, here) != watershed(height, markers, mask=here)
-    assert not differ[height <= _LEVELS[-1]].any() and differ.mean() < 0.005  # walls a voxel thick
+    assert not differ[height <= _FLOOD_LEVELS[-1]].any()
+    assert differ.mean() < 0.005  # walls of one voxel
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([np.uint8, np.uint16, np.uint32]))
-def test_a_voxel_of_boundary_goes_to_the_label_that_most_of_its_neighbours_have(seed, dtype):
+def test_growth_follows_the_majority_of_the_neighbours(seed, dtype):
     rng = np.random.default_rng(seed)
     soma = rng.random((9, 8, 10)) < 0.7
     labels = rng.choice([0, 0, 0, 0, 7, 255], soma.shape).astype(dtype) * soma
@@ -141,10 +137,10 @@ def test_a_voxel_of_boundary_goes_to_the_label_that_most_of_its_neighbours_have(
             expected[place] = (
                 255 if (near == 255).sum() > (near == 7).sum() else 7 if near.any() else 0
             )
-    assert (_give_back(labels, soma) == expected).all()
+    assert (grow_labels(labels, soma, 3) == expected).all()
 
 
-def test_the_boundary_class_is_given_back():
+def test_the_boundary_class_is_restored():
     shape = (60, 60, 60)
     whole, inner = ball(shape, (30, 30, 30), 1500), ball(shape, (30, 30, 30), 1380)
     interior = np.where(inner, 255, 0).astype(np.uint8)
@@ -153,18 +149,18 @@ def test_the_boundary_class_is_given_back():
     assert ((labels > 0) == whole).all()
 
 
-def test_holes_of_one_label_are_filled_and_open_ones_left():
+def test_enclosed_holes_are_filled_and_open_ones_stay():
     labels = np.zeros((12, 12, 24), np.uint32)
     labels[1:11, 1:11, 1:11] = 5
     labels[1:11, 1:11, 12:24] = 6
     labels[4:6, 4:6, 4:6] = 0
-    labels[4:6, 4:6, 20:24] = 0  # runs out of the array
+    labels[4:6, 4:6, 20:24] = 0  # open to the array's border
     filled = fill_holes(labels)
     assert (filled[4:6, 4:6, 4:6] == 5).all()
     assert (filled[4:6, 4:6, 20:24] == 0).all()
 
 
-def test_nothing_gives_nothing():
+def test_empty_input_gives_no_labels():
     empty = np.zeros((20, 20, 20), np.uint8)
     labels, owner, one_body = make_instances(empty, empty, np.zeros((0, 3)), VOXEL, 0.5, 1.05)
     assert not labels.any() and len(owner) == 0 and one_body.shape == (0, 2)

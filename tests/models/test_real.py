@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flysoma.scripts.volumes.predict import predict_array
+from flysoma.tasks.arrays import predict_array
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -26,8 +26,8 @@ def test_somas_of_a_real_section_are_separate_and_resin_is_empty(shared_data):
 
     section = np.asarray(Image.open(shared_data("fanc/fanc_rind_2d_40nm.png")).convert("L"))
     labels = predict_array(np.repeat(section[None], 96, axis=0), (40.0, 40.0, 40.0))[48]
-    found = {label for label in np.unique(labels) if (labels == label).sum() > 2000} - {0}
-    assert len(found) >= 15
+    somas = {label for label in np.unique(labels) if (labels == label).sum() > 2000} - {0}
+    assert len(somas) >= 15
     y, x = np.indices(section.shape)
     sheath = np.interp(x, [465, 610, 725, 820, 940], [0, 120, 217, 300, 415])  # its outer face
     resin = y < sheath - 10

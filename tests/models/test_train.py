@@ -1,4 +1,4 @@
-"""Training: it learns, stops and goes on as if it had not, and says what it made; loaders and losses."""
+"""Training: the loop, checkpoints, loaders, losses and validation."""
 
 import json
 
@@ -12,15 +12,15 @@ from toy_somas import toy_somas
 from flysoma.errors import UserError
 from flysoma.models.networks.weights import load_network
 from flysoma.models.phantom.make import SCENES
-from flysoma.models.training import dataset, distributed
-from flysoma.models.training import judge as judging
+from flysoma.models.training import dataset, distributed, validation
+from flysoma.models.training.build import build_network
 from flysoma.models.training.config import TrainConfig
 from flysoma.models.training.dataset import Patches, PhantomPlan, Source, Volume, phantom_volumes
-from flysoma.models.training.emads import emads_blocks, shrink_image, shrink_labels
-from flysoma.models.training.judge import judge_voxels
+from flysoma.models.training.emads import downsample_image, downsample_labels, read_emads
 from flysoma.models.training.losses import soft_dice, soma_loss
 from flysoma.models.training.targets import IGNORE, UNKNOWN, soma_targets
-from flysoma.models.training.train import new_network, train
+from flysoma.models.training.train import train
+from flysoma.models.training.validation import score_voxels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VOXEL = (64.0, 64.0, 64.0)
@@ -46,14 +46,16 @@ def toy_source():
     return Source(volumes[:2], volumes[2:], VOXEL, {"toy": 3})
 
 
-def test_it_learns_toy_somas_and_says_what_it_made(tmp_path):
-    output, seen = tmp_path / "toy.safetensors", []
-    record = train(SMALL, toy_source(), output, seen.append, command="flysoma train segment")
+def test_training_learns_toy_somas_and_writes_a_record(tmp_path):
+    output, reports = tmp_path / "toy.safetensors", []
+    record = train(SMALL, toy_source(), output, reports.append, command="flysoma train segment")
     assert record["scores_on_held_out"]["dice"] > 0.8
-    assert seen[-1]["done"] == 1 and seen[-1]["loss"] < 0.5 * seen[0]["loss"]
+    assert reports[-1]["done"] == 1 and reports[-1]["loss"] < 0.5 * reports[0]["loss"]
     network = load_network(output)
-    beside = json.loads(output.with_suffix(".json").read_text())
-    assert network.fingerprint == beside["sha256"] and beside["command"] == "flysoma train segment"
+    written = json.loads(output.with_suffix(".json").read_text())
+    assert (
+        network.fingerprint == written["sha256"] and written["command"] == "flysoma train segment"
+    )
     assert network.spec.classes == ("background", "interior", "boundary")
     assert output.with_suffix(".png").exists() and not output.with_suffix(".ckpt").exists()
     events = EventAccumulator(str(output.with_suffix(".logs"))).Reload()
@@ -62,7 +64,7 @@ def test_it_learns_toy_somas_and_says_what_it_made(tmp_path):
 
 
 @pytest.mark.parametrize("role", ["locate", "segment"])
-def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path, role):
+def test_an_interrupted_training_resumes_with_the_same_result(tmp_path, role):
     config = changed(SMALL, role=role, patch=(8, 16, 16), steps=8, judge_every=4)
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     train(config, toy_source(), whole)
@@ -92,38 +94,38 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         train(changed(config, lr=1e-2), toy_source(), output)
 
 
-def test_training_goes_on_from_given_weights(tmp_path):
+def test_training_starts_from_initial_weights(tmp_path):
     config = changed(SMALL, patch=(8, 16, 16), steps=1, lr=0.0)
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     train(config, toy_source(), first)
     train(changed(config, init=str(first), seed=3), toy_source(), second)
     before, after = (load_network(p).module.state_dict() for p in (first, second))
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
-    with pytest.raises(UserError, match="not what is trained"):
+    with pytest.raises(UserError, match="does not fit this training"):
         train(changed(config, role="locate", init=str(first)), toy_source(), second)
     shipped = changed(SMALL, patch=(16, 32, 32), steps=1, init="flysoma/segment-v4")
     record = train(shipped, toy_source(), tmp_path / "third.safetensors")
     assert record["went_on_from"]["role"] == "segment"
 
 
-def test_a_training_that_spoils_the_weights_it_began_with_keeps_them(tmp_path):
-    def small(network, volumes, config):
+def test_a_training_that_degrades_the_initial_weights_keeps_them(tmp_path):
+    def score_small_weights(network, volumes, config):
         return {"score": [1 / float(sum(p.abs().sum() for p in network.module.parameters()))]}
 
     config = changed(SMALL, patch=(8, 16, 16), steps=2, judge_every=1)
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     train(config, toy_source(), first)
-    spoil = changed(config, init=str(first), lr=1.0, ema=0.0)
-    record = train(spoil, toy_source(), second, judge=small)
+    degrade = changed(config, init=str(first), lr=1.0, ema=0.0)
+    record = train(degrade, toy_source(), second, validate=score_small_weights)
     assert record["scores_before"] == record["scores_on_held_out"]
     assert record["scores_before"]["step"] == 0 and record["steps"] == 2
     before, after = (load_network(p).module.state_dict() for p in (first, second))
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_what_is_saved_can_be_mixed_with_what_it_went_on_from(tmp_path):
+def test_saved_weights_are_mixed_with_the_initial_ones(tmp_path):
     config = changed(SMALL, patch=(8, 16, 16), steps=2, lr=0.1, warmup=0, judge_every=2)
-    latest = iter(range(100))  # the last judgement is the best
+    latest = iter(range(100))  # the last validation is the best
     paths = [tmp_path / f"{name}.safetensors" for name in ("first", "whole", "half")]
     for path, change in zip(
         paths, ({}, {"init": str(paths[0])}, {"init": str(paths[0]), "mix": 0.5})
@@ -132,7 +134,7 @@ def test_what_is_saved_can_be_mixed_with_what_it_went_on_from(tmp_path):
             changed(config, **change),
             toy_source(),
             path,
-            judge=lambda *_: {"score": [next(latest)]},
+            validate=lambda *_: {"score": [next(latest)]},
         )
     first, whole, half = (load_network(path).module.state_dict() for path in paths)
     assert any(not torch.allclose(first[key], whole[key], atol=1e-2) for key in first)
@@ -142,19 +144,19 @@ def test_what_is_saved_can_be_mixed_with_what_it_went_on_from(tmp_path):
         changed(config, mix=0.5)
 
 
-def test_patches_that_train_wrongly_in_bfloat16_are_refused(tmp_path):
+def test_patches_with_wrong_bfloat16_gradients_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"patches of 32 sections .* use \d+ sections"):
         train(
             changed(SMALL, bf16=True, patch=(32, 32, 32)), toy_source(), tmp_path / "x.safetensors"
         )
 
 
-def test_without_volumes_it_refuses(tmp_path):
+def test_training_without_volumes_is_refused(tmp_path):
     with pytest.raises(UserError, match="at least one volume"):
         train(SMALL, Source([], [], VOXEL, {}), tmp_path / "x.safetensors")
 
 
-def test_the_loss_ignores_255_and_rewards_the_truth():
+def test_the_loss_ignores_255_and_is_least_for_the_truth():
     target = torch.zeros(1, 2, 4, 4, dtype=torch.uint8)
     target[:, 1] = 1
     right = torch.nn.functional.one_hot(target.long(), 3).permute(0, 4, 1, 2, 3) * 20.0
@@ -165,7 +167,7 @@ def test_the_loss_ignores_255_and_rewards_the_truth():
     assert soft_dice(torch.softmax(right, 1), target) > 0.99
 
 
-def test_phantoms_are_made_once_and_kept(tmp_path, monkeypatch):
+def test_phantoms_are_cached(tmp_path, monkeypatch):
     made = []
 
     def fake(shape, voxel_nm, seed, difficulty, scene):
@@ -196,30 +198,30 @@ def test_emads_folders_are_read(tmp_path):
     write(tmp_path / "b1" / "b1_seed.nii.gz", (labels == 1).astype(np.uint8))
     write(tmp_path / "train" / "001" / "data.nii.gz", image)
     write(tmp_path / "train" / "001" / "label.nii.gz", labels.astype(np.uint16))
-    found = {block.name: block for block in emads_blocks(tmp_path)}
-    assert set(found) == {"b1", "train/001"}
-    assert np.array_equal(found["train/001"].image, image) and found["train/001"].cores is None
-    assert np.array_equal(found["train/001"].labels, labels)
-    assert np.array_equal(found["b1"].labels > 0, labels > 0) and found["b1"].labels.max() < 255
-    assert np.array_equal(found["b1"].cores, labels == 1)
+    volumes = {volume.name: volume for volume in read_emads(tmp_path)}
+    assert set(volumes) == {"b1", "train/001"}
+    assert np.array_equal(volumes["train/001"].image, image) and volumes["train/001"].cores is None
+    assert np.array_equal(volumes["train/001"].labels, labels)
+    assert np.array_equal(volumes["b1"].labels > 0, labels > 0) and volumes["b1"].labels.max() < 255
+    assert np.array_equal(volumes["b1"].cores, labels == 1)
     (tmp_path / "b1" / "b1_mask.nii.gz").unlink()
     with pytest.raises(UserError, match="b1_mask.nii.gz should lie beside it"):
-        list(emads_blocks(tmp_path))
+        list(read_emads(tmp_path))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="EMADS folder"):
-        list(emads_blocks(tmp_path / "empty"))
+        list(read_emads(tmp_path / "empty"))
     with pytest.raises(UserError, match="no folder"):
-        list(emads_blocks(tmp_path / "none"))
+        list(read_emads(tmp_path / "none"))
 
 
-def test_shrinking_takes_means_and_middle_labels():
+def test_downsampling_takes_means_and_middle_labels():
     image = np.arange(2 * 4 * 5, dtype=np.uint8).reshape(2, 4, 5)
-    small, labels = shrink_image(image, (1, 2, 2)), shrink_labels(image, (1, 2, 2))
+    small, labels = downsample_image(image, (1, 2, 2)), downsample_labels(image, (1, 2, 2))
     assert small.shape == labels.shape == (2, 2, 2)
     assert small[0, 0, 0] == round((0 + 1 + 5 + 6) / 4) and labels[0, 0, 0] == 6
 
 
-def test_volumes_that_do_not_match_are_refused():
+def test_mismatched_volumes_are_refused():
     image, labels = toy_somas()
     for wrong, message in (
         ((image[1:], labels), "one 3D shape"),
@@ -231,7 +233,7 @@ def test_volumes_that_do_not_match_are_refused():
             Volume.checked(*wrong, "a")
 
 
-def test_ids_of_any_size_are_numbered_anew_and_the_unknown_is_not_learned():
+def test_labels_are_renumbered_and_unknown_voxels_are_ignored():
     image, labels = toy_somas()
     names = np.array([0, 2**40, 2**63, 77, *range(100, 200)], np.uint64)
     volume = Volume.checked(image, names[labels], "a", ignore_label=2**40)
@@ -241,7 +243,7 @@ def test_ids_of_any_size_are_numbered_anew_and_the_unknown_is_not_learned():
         assert ((volume.targets(VOXEL, role, 135.0) == IGNORE) == (labels == 1)).all()
 
 
-def test_annotated_cores_are_what_localization_learns():
+def test_annotated_cores_are_the_localization_targets():
     image, labels = toy_somas()
     cores = (labels == 2).astype(np.uint8)
     volume = Volume(image, labels.astype(np.uint16), "a", cores)
@@ -249,19 +251,19 @@ def test_annotated_cores_are_what_localization_learns():
     assert (volume.targets(VOXEL, "segment", 135.0) == 2).any()
 
 
-def test_patches_come_from_volumes_by_weight():
+def test_patches_are_drawn_from_volumes_by_weight():
     image, labels = toy_somas((24, 48, 48))
     light, heavy = (
         Volume(np.full_like(image, g), labels.astype(np.uint16), weight=w)
         for g, w in ((50, 1), (200, 9))
     )
-    none = TrainConfig(role="segment", augmentation=0).change
+    none = TrainConfig(role="segment", augmentation=0).patch_augmentation
     patches = Patches([light, heavy], (8, 16, 16), VOXEL, "segment", none, seed=1)
     share = np.mean([float(patches.one(i)[0].mean()) > 100 for i in range(200)])
     assert 0.83 < share < 0.97
 
 
-def test_the_boundary_is_as_wide_as_asked():
+def test_the_boundary_has_the_configured_width():
     labels = np.zeros((32, 32, 32), np.uint16)
     labels[4:28, 4:28, 4:28] = 1
     for nm, voxels in ((64.0, 1), (200.0, 3)):
@@ -269,7 +271,7 @@ def test_the_boundary_is_as_wide_as_asked():
         assert (row[:voxels] == 2).all() and row[voxels] == 1
 
 
-def test_it_stops_when_nothing_gets_better(tmp_path):
+def test_training_stops_when_scores_do_not_improve(tmp_path):
     config = changed(SMALL, patch=(8, 16, 16), steps=50, judge_every=2, patience=3)
     steps, scores = [], iter([[0.1], [0.5], [0.4], [0.5], [0.2], [9.0]])
     record = train(
@@ -287,21 +289,21 @@ def _two(folder):
     torch.set_num_threads(1)
     config = changed(SMALL, patch=(8, 16, 16), batch=1, steps=3, judge_every=3, lr=1e-3)
     network = train(config, toy_source(), folder / "two.safetensors")
-    assert bool(network) == distributed.first()
-    distributed.wait()  # a mistake stops the others, and the first has files to write
-    if not distributed.first():
+    assert bool(network) == distributed.is_first()
+    distributed.barrier()  # an error ends all processes, and the first one writes files
+    if not distributed.is_first():
         raise UserError("the second process says so")
 
 
-def test_two_processes_learn_one_network_and_a_mistake_in_one_is_told(tmp_path):
+def test_two_processes_train_one_network_and_an_error_in_one_is_raised(tmp_path):
     with pytest.raises(UserError, match="^the second process says so$"):
         distributed.launch(_two, (tmp_path,), processes=2)
     record = json.loads((tmp_path / "two.json").read_text())
     assert record["processes"] == 2 and record["steps"] == 3
     one = changed(SMALL, patch=(8, 16, 16), batch=2, steps=3, judge_every=3, lr=1e-3, dice=0)
-    # the same six patches in one process: the same way to go, but for how losses of patches are averaged
+    # one process with the same six patches moves in the same direction; only the averaging of losses differs
     train(one, toy_source(), tmp_path / "one.safetensors")
-    start = new_network(one, VOXEL).module.state_dict()
+    start = build_network(one, VOXEL).module.state_dict()
     moved = []
     for name in ("one", "two"):
         state = load_network(tmp_path / f"{name}.safetensors").module.state_dict()
@@ -309,10 +311,12 @@ def test_two_processes_learn_one_network_and_a_mistake_in_one_is_told(tmp_path):
     assert torch.cosine_similarity(*moved, dim=0) > 0.6
 
 
-def test_a_judgement_of_a_perfect_answer_is_one(monkeypatch):
+def test_perfect_predictions_score_one(monkeypatch):
     volume = toy_source().held_out[0]
     truth = soma_targets(volume.labels, VOXEL, "segment")
     right = torch.nn.functional.one_hot(torch.from_numpy(truth).long(), 3).float()
-    monkeypatch.setattr(judging, "logits_of", lambda *_: right.permute(3, 0, 1, 2)[None] * 9)
-    scores = judge_voxels(new_network(SMALL, VOXEL), [volume], SMALL)
+    monkeypatch.setattr(
+        validation, "predict_logits", lambda *_: right.permute(3, 0, 1, 2)[None] * 9
+    )
+    scores = score_voxels(build_network(SMALL, VOXEL), [volume], SMALL)
     assert scores["iou"] == scores["dice"] == 1 and scores["false_share_of_background"] == 0

@@ -1,4 +1,4 @@
-"""Weights: what is written comes back; what is damaged, foreign or dangerous is refused."""
+"""Weights files: round trips, published checkpoints, refusal of bad files, and input normalization."""
 
 import json
 import pickle
@@ -7,15 +7,11 @@ import pytest
 import torch
 
 from flysoma.errors import UserError
-from flysoma.models.networks import shipped
-from flysoma.models.networks.unet import SomaNet, UNet
-from flysoma.models.networks.weights import (
-    Network,
-    NetworkSpec,
-    load_network,
-    normalize,
-    save_network,
-)
+from flysoma.models.networks import weights_files
+from flysoma.models.networks.network import Network, NetworkSpec, normalize
+from flysoma.models.networks.somanet import SomaNet
+from flysoma.models.networks.unet import UNet
+from flysoma.models.networks.weights import load_network, save_network
 
 ARGS = {"widths": [8, 16], "pools": [[2, 2, 2]], "stem": [1, 2, 2]}
 SPEC = NetworkSpec(
@@ -47,23 +43,23 @@ def saved(tmp_path):
     return path, network, save_network(path, network)
 
 
-def test_what_is_saved_comes_back(saved):
+def test_a_saved_network_loads_unchanged(saved):
     path, network, digest = saved
-    found = load_network(path)
-    assert found.spec == SPEC and found.fingerprint == digest
+    loaded = load_network(path)
+    assert loaded.spec == SPEC and loaded.fingerprint == digest
     for key, value in network.module.state_dict().items():
-        assert torch.equal(found.module.state_dict()[key], value)
+        assert torch.equal(loaded.module.state_dict()[key], value)
 
 
-def test_half_the_bytes_come_back_as_float32(saved, tmp_path):
+def test_half_precision_files_load_as_float32(saved, tmp_path):
     path, network, _ = saved
     small = tmp_path / "half.safetensors"
     save_network(small, network, half=True)
     assert small.stat().st_size < 0.6 * path.stat().st_size
-    found = load_network(small).module.state_dict()
+    loaded = load_network(small).module.state_dict()
     for key, value in network.module.state_dict().items():
-        assert found[key].dtype == torch.float32
-        assert torch.allclose(found[key], value, atol=1e-3)
+        assert loaded[key].dtype == torch.float32
+        assert torch.allclose(loaded[key], value, atol=1e-3)
 
 
 @pytest.mark.parametrize("classes, role", [(2, "locate"), (3, "segment")])
@@ -75,12 +71,14 @@ def test_published_checkpoints_load(tmp_path, classes, role, wrap, prefix):
     state = UNet(1, classes).state_dict()
     path = tmp_path / "published.pth"
     torch.save(wrap({prefix + key: value for key, value in state.items()}), path)
-    found = load_network(path)
+    loaded = load_network(path)
     assert (
-        found.spec.arch == "unet" and found.spec.role == role and len(found.spec.classes) == classes
+        loaded.spec.arch == "unet"
+        and loaded.spec.role == role
+        and len(loaded.spec.classes) == classes
     )
-    assert (found.spec.input_scale, found.spec.input_shift) == (1.0, 0.0)
-    assert torch.equal(found.module.state_dict()["ec3.0.weight"], state["ec3.0.weight"])
+    assert (loaded.spec.input_scale, loaded.spec.input_shift) == (1.0, 0.0)
+    assert torch.equal(loaded.module.state_dict()["ec3.0.weight"], state["ec3.0.weight"])
 
 
 def test_published_swin_unetr_loads(tmp_path):
@@ -89,25 +87,25 @@ def test_published_swin_unetr_loads(tmp_path):
 
     path = tmp_path / "swin.pt"
     torch.save({"state_dict": swin_unetr(3, feature_size=12).state_dict()}, path)
-    found = load_network(path)
-    assert found.spec.arch == "swin_unetr" and found.spec.args == {"feature_size": 12}
+    loaded = load_network(path)
+    assert loaded.spec.arch == "swin_unetr" and loaded.spec.args == {"feature_size": 12}
 
 
-def test_a_missing_file_is_refused_with_the_names_that_are_shipped(tmp_path):
+def test_refusal_of_a_missing_file_lists_the_shipped_weights(tmp_path):
     assert "no weights file at" in refusal(tmp_path / "none.safetensors")
     message = refusal("flysoma/none-v9")
-    for name in shipped.packaged_names():
+    for name in weights_files.packaged_names():
         assert name in message
 
 
 def test_a_truncated_file_is_refused(saved, tmp_path):
     path, _, _ = saved
     path.write_bytes(path.read_bytes()[:-100])
-    assert "no whole safetensors file" in refusal(path)
+    assert "not a complete safetensors file" in refusal(path)
     checkpoint = tmp_path / "cut.pth"
     torch.save(UNet(1, 2).state_dict(), checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    assert "no whole PyTorch checkpoint" in refusal(checkpoint)
+    assert "not a complete PyTorch checkpoint" in refusal(checkpoint)
 
 
 class _Dangerous:
@@ -122,7 +120,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, save):
     assert "is refused" in refusal(path)
 
 
-def test_text_and_foreign_networks_are_refused(tmp_path):
+def test_text_and_unknown_networks_are_refused(tmp_path):
     path = tmp_path / "note.pth"
     path.write_text("not a checkpoint")
     refusal(path)
@@ -132,7 +130,7 @@ def test_text_and_foreign_networks_are_refused(tmp_path):
     assert "no state_dict" in refusal(path)
 
 
-def test_a_wrong_shape_is_named_with_both_shapes(tmp_path):
+def test_refusal_of_a_wrong_shape_names_both_shapes(tmp_path):
     state = UNet(1, 2).state_dict()
     state["ec2.0.weight"] = torch.zeros(16, 16, 1, 1, 1)
     path = tmp_path / "wrong.pth"
@@ -154,7 +152,7 @@ def test_a_file_of_another_architecture_is_refused(tmp_path):
 
 def test_shipped_weights_are_checked_against_their_sidecar(saved, tmp_path, monkeypatch):
     path, _, digest = saved
-    monkeypatch.setattr(shipped, "PACKAGED", tmp_path)
+    monkeypatch.setattr(weights_files, "PACKAGED", tmp_path)
     assert "tiny.json is missing" in refusal("flysoma/tiny")
     path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
     assert load_network("flysoma/tiny").fingerprint == digest
@@ -162,7 +160,7 @@ def test_shipped_weights_are_checked_against_their_sidecar(saved, tmp_path, monk
     assert "sha256 differs" in refusal("flysoma/tiny")
 
 
-@pytest.mark.parametrize("name", shipped.packaged_names())
+@pytest.mark.parametrize("name", weights_files.packaged_names())
 def test_shipped_weights_load(name):
     network = load_network(name)
     assert network.spec.role == name.removeprefix("flysoma/").split("-")[0]
@@ -170,31 +168,31 @@ def test_shipped_weights_load(name):
 
 @pytest.fixture
 def tissue():
-    """Two images, n, 1, z, y, x, of two contrasts."""
+    """Two images (n, 1, z, y, x) with different contrast."""
     torch.manual_seed(1)
     grey = torch.randn(1, 1, 8, 32, 32)
     return torch.cat([grey * 50 + 120, grey * 25 + 170]).round().clamp(1, 255)
 
 
-def test_images_of_any_contrast_go_in_alike(tissue):
+def test_images_of_any_contrast_are_normalized_alike(tissue):
     dark, bright = normalize(tissue)
     assert (dark - bright).abs().mean() < 3 and abs(float(dark.median()) - 150) < 3
     assert 35 < float(dark.std()) < 45
 
 
-def test_an_image_is_normalized_by_itself(tissue):
+def test_each_image_is_normalized_separately(tissue):
     both, alone = normalize(tissue), [normalize(image[None]) for image in tissue]
     assert torch.equal(both, torch.cat(alone))
 
 
-def test_empty_resin_stays_empty_and_a_wide_contrast_wide():
+def test_resin_keeps_low_contrast_and_a_wide_spread_stays_wide():
     torch.manual_seed(2)
     resin, bimodal = torch.randn(1, 1, 8, 32, 32) * 3 + 215, torch.rand(1, 1, 8, 32, 32) * 255
     assert normalize(resin).std() < 7
     assert normalize(bimodal).std() > 0.75 * bimodal.std()
 
 
-def test_missing_image_does_not_count_and_stays_darkest(tissue):
+def test_missing_image_is_ignored_and_stays_darkest(tissue):
     torn = tissue.clone()
     torn[:, :, :, :16] = 0
     assert (normalize(torn)[:, :, :, 16:] - normalize(tissue)[:, :, :, 16:]).abs().max() < 9
@@ -203,8 +201,8 @@ def test_missing_image_does_not_count_and_stays_darkest(tissue):
     assert not normalize(torch.zeros(1, 1, 4, 8, 8)).any()
 
 
-def test_only_what_says_so_is_normalized(tissue):
-    assert torch.equal(SPEC.feed(tissue), normalize(tissue) / 64 - 2)
+def test_images_are_normalized_only_if_the_spec_says_so(tissue):
+    assert torch.equal(SPEC.preprocess(tissue), normalize(tissue) / 64 - 2)
     published = NetworkSpec("unet", SPEC.classes, SPEC.voxel_nm, SPEC.window)
-    assert torch.equal(published.feed(tissue), tissue)
-    assert all(load_network(name).spec.normalized for name in shipped.packaged_names())
+    assert torch.equal(published.preprocess(tissue), tissue)
+    assert all(load_network(name).spec.normalized for name in weights_files.packaged_names())

@@ -1,17 +1,18 @@
-"""Networks over windows of an image."""
+"""Predictors, windows, encodings and engines."""
 
 import numpy as np
 import pytest
 import torch
 
-from flysoma.models.inference.levels import FULL, as_nibbles, from_nibbles
-from flysoma.models.inference.windows import Predictor, View, predict_all
+from flysoma.models.inference.encoding import FULL, decode_nibbles, encode_nibbles
+from flysoma.models.inference.predictor import Predictor, predict_all
+from flysoma.models.inference.windows import View
 from flysoma.models.networks import engines
-from flysoma.models.networks.unet import SomaNet
-from flysoma.models.networks.weights import Network, NetworkSpec
+from flysoma.models.networks.network import Network, NetworkSpec
+from flysoma.models.networks.somanet import SomaNet
 
 CLASSES = ("background", "interior", "boundary")
-WINDOWS = (32, 32, 32), (4, 4, 4), (4, 4, 4)  # largest, margin, beyond
+WINDOWS = (32, 32, 32), (4, 4, 4), (4, 4, 4)  # largest, margin, padding
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +24,15 @@ def predictor():
     return Predictor(Network(net, spec), device="cpu")
 
 
-class Small(torch.nn.Module):
-    """A network on a device whose memory holds no more than `most` windows."""
+class LimitedMemory(torch.nn.Module):
+    """A network on a device whose memory holds at most `most` windows."""
 
     def __init__(self, module, most):
         super().__init__()
-        self.module, self.most, self.seen = module, most, []
+        self.module, self.most, self.batches = module, most, []
 
     def forward(self, batch):
-        self.seen.append(len(batch))
+        self.batches.append(len(batch))
         if len(batch) > self.most:
             raise torch.OutOfMemoryError("out of memory")
         return self.module(batch)
@@ -42,68 +43,70 @@ def image():
     return np.random.default_rng(3).integers(0, 255, (50, 41, 67)).astype(np.uint8)
 
 
-def test_memory_that_runs_out_halves_the_batch(predictor, image):
+def test_out_of_memory_halves_the_batch(predictor, image):
     plain = Predictor(predictor.network, device="cpu", engine="torch float32")
     whole = predict_all(plain, image, *WINDOWS)
-    small = Small(predictor.network.module, most=1)
+    small = LimitedMemory(predictor.network.module, most=1)
     frugal = Predictor(Network(small, plain.network.spec), "cpu", 5, "torch float32")
     assert np.array_equal(predict_all(frugal, image, *WINDOWS), whole)
-    assert frugal.batch == 1 and small.seen[:3] == [5, 2, 1] and set(small.seen[2:]) == {1}
+    assert frugal.batch == 1 and small.batches[:3] == [5, 2, 1] and set(small.batches[2:]) == {1}
     small.most = 0
     with pytest.raises(torch.OutOfMemoryError):
         frugal(np.zeros((2, 32, 32, 32), np.uint8))
 
 
-def test_only_the_part_that_is_asked_for_comes_back(predictor, image):
+def test_only_the_requested_part_is_returned(predictor, image):
     window, part = image[:32, :32, :32], (slice(3, 9), slice(None), slice(10, 11))
-    (found,) = predictor.each([(torch.from_numpy(window), part)])
-    assert np.array_equal(found, predictor(window[None])[0][(slice(None), *part)])
-    assert list(predictor.each([])) == []
+    (probability,) = predictor.predict([(torch.from_numpy(window), part)])
+    assert np.array_equal(probability, predictor(window[None])[0][(slice(None), *part)])
+    assert list(predictor.predict([])) == []
 
 
-def test_two_probabilities_in_a_byte_are_the_nearest_of_16_levels():
+def test_nibbles_hold_the_nearest_of_16_levels():
     both = torch.rand(2, 9, 8, 7, generator=torch.Generator().manual_seed(1))
     both[0, 0, 0, :2], both[1, 0, 0, :2] = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])
-    packed = as_nibbles(both).numpy()
+    packed = encode_nibbles(both).numpy()
     assert packed.shape == (9, 8, 7) and packed.dtype == np.uint8
-    again = from_nibbles(packed)
-    assert again.dtype == np.uint8 and np.abs(again / FULL - both.numpy()).max() <= 0.5 / 15 + 1e-6
-    assert (again[:, 0, 0, :2] == [[0, FULL], [FULL, 0]]).all()
+    decoded = decode_nibbles(packed)
+    assert decoded.dtype == np.uint8
+    assert np.abs(decoded / FULL - both.numpy()).max() <= 0.5 / 15 + 1e-6
+    assert (decoded[:, 0, 0, :2] == [[0, FULL], [FULL, 0]]).all()
 
 
-def test_what_fp16_cannot_hold_is_seen_again_in_float32(predictor, image):
-    """The batch in which a number is not finite, and only that."""
+def test_only_a_batch_that_overflows_fp16_is_repeated_in_float32(predictor, image):
     windows = np.stack([image[:32, i : i + 32, :32] for i in range(4)])
     narrow = Predictor(predictor.network, "cpu", 2, "torch fp16")
-    known = torch.full((2, 3, 32, 32, 32), 3.0)
-    beyond = known.clone()
-    beyond[1, 0, 0, 0, 0] = torch.inf
-    answers = iter([beyond, known])
-    narrow.run = lambda images: next(answers)
-    found = narrow(windows)
+    finite = torch.full((2, 3, 32, 32, 32), 3.0)
+    overflow = finite.clone()
+    overflow[1, 0, 0, 0, 0] = torch.inf
+    outputs = iter([overflow, finite])
+    narrow.run = lambda images: next(outputs)
+    probabilities = narrow(windows)
     plain = Predictor(predictor.network, "cpu", 2, "torch float32")
-    assert np.array_equal(found[:2], plain(windows[:2]))
-    assert (found[2:] == 85).all()
+    assert np.array_equal(probabilities[:2], plain(windows[:2]))
+    assert (probabilities[2:] == 85).all()
 
 
 class Threshold(torch.nn.Module):
-    """Interior where the image is bright, background elsewhere; blind at the edges of its window."""
+    """Predicts interior where the image is bright, but not near the edges of a window."""
 
     def forward(self, x):
-        seen = torch.zeros_like(x)
-        seen[..., 4:-4, 4:-4, 4:-4] = 1
-        bright = (x * seen > 0.5).float() * 40 - 20
+        inner = torch.zeros_like(x)
+        inner[..., 4:-4, 4:-4, 4:-4] = 1
+        bright = (x * inner > 0.5).float() * 40 - 20
         return torch.cat([-bright, bright, torch.full_like(x, -20)], dim=1)
 
 
 def test_each_voxel_comes_from_the_middle_of_a_window(image):
     spec = NetworkSpec("x", CLASSES, (40.0, 64.0, 64.0), (32, 32, 32), {}, 1 / 255, 0.0)
-    found = predict_all(Predictor(Network(Threshold(), spec), device="cpu"), image, *WINDOWS)
-    assert (found[0] == np.where(image > 127, 255, 0)).all()
-    assert not found[1].any()
+    probabilities = predict_all(
+        Predictor(Network(Threshold(), spec), device="cpu"), image, *WINDOWS
+    )
+    assert (probabilities[0] == np.where(image > 127, 255, 0)).all()
+    assert not probabilities[1].any()
 
 
-def test_a_volume_smaller_than_a_window_is_seen_with_its_mirror_image(predictor):
+def test_a_volume_smaller_than_a_window_is_mirrored(predictor):
     small = np.arange(9 * 17 * 3, dtype=np.uint8).reshape(9, 17, 3)
     window = View(torch.from_numpy(small)).window((-2, 0, 0), (14, 17, 8)).numpy()
     assert (window[2:11, :, :3] == small).all()
@@ -113,7 +116,7 @@ def test_a_volume_smaller_than_a_window_is_seen_with_its_mirror_image(predictor)
     assert predict_all(predictor, small, *WINDOWS).shape == (2, 9, 17, 3)
 
 
-def test_an_image_that_a_gpu_does_not_hold_stays_where_it_is(predictor, image, monkeypatch):
+def test_an_image_that_does_not_fit_on_a_gpu_stays_on_the_host(predictor, image, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("out of memory")
 
@@ -126,7 +129,7 @@ def test_an_image_that_a_gpu_does_not_hold_stays_where_it_is(predictor, image, m
     assert np.array_equal(predict_all(predictor, image, *WINDOWS), whole)
 
 
-def test_openvino_says_what_torch_says(predictor, image):
+def test_openvino_agrees_with_torch(predictor, image):
     pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
     plain, other = (
         Predictor(predictor.network, device="cpu", engine=f"{maker} float32")
@@ -138,21 +141,25 @@ def test_openvino_says_what_torch_says(predictor, image):
 
 @pytest.mark.parametrize(("bf16", "first"), [(True, "torch bf16"), (False, "torch float32")])
 @pytest.mark.parametrize("openvino", [True, False])
-def test_the_fastest_engine_follows_from_the_processor(monkeypatch, bf16, first, openvino):
+def test_the_default_engine_depends_on_the_cpu(monkeypatch, bf16, first, openvino):
     monkeypatch.setattr(engines, "has_bf16", lambda _: bf16)
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _: openvino or None)
-    found = engines.engines("cpu")
-    assert found[0] == first and found[-1].endswith("float32")
-    assert any("openvino" in name for name in found) == openvino
+    names = engines.available_engines("cpu")
+    assert names[0] == first and names[-1].endswith("float32")
+    assert any("openvino" in name for name in names) == openvino
 
 
-def test_engines_of_a_gpu_are_compiled_where_they_can_be_and_last(monkeypatch):
+def test_gpu_engines_are_compiled_where_possible_and_allowed(monkeypatch):
     monkeypatch.setattr(engines, "can_compile", lambda: True)
     plain = ["torch fp16", "torch bf16", "torch float32"]
-    assert engines.engines("cuda") == ["torch compiled fp16", "torch compiled bf16", *plain]
-    assert engines.engines("cuda", lasting=False) == plain
+    assert engines.available_engines("cuda") == [
+        "torch compiled fp16",
+        "torch compiled bf16",
+        *plain,
+    ]
+    assert engines.available_engines("cuda", allow_compile=False) == plain
     monkeypatch.setattr(engines, "can_compile", lambda: False)
-    assert engines.engines("cuda") == plain
+    assert engines.available_engines("cuda") == plain
 
 
 def test_compiling_needs_triton_a_compiler_and_headers(monkeypatch, tmp_path):

@@ -14,8 +14,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from flysoma.analysis.viewer.state import browser, find_browser, open_viewer, serve
-from flysoma.scripts.results.view import view_state
+from flysoma.analysis.viewer.browser import find_browser, open_browser, open_viewer
+from flysoma.analysis.viewer.server import serve
+from flysoma.tasks.results.viewing import view_state
 from flysoma.tasks.run import Run
 
 SHOWN = Path(__file__).parents[2] / "build/screenshots"
@@ -60,7 +61,7 @@ def test_a_soma_that_is_clicked_shows_its_properties_and_its_mesh(undisturbed, t
     soma = pd.read_parquet(tmp_path / "run/tables/somas.parquet").iloc[2]
     at = tuple(soma[[f"{a}_nm" for a in "xyz"]])
     root = os.path.commonpath([undisturbed, tmp_path])
-    with serve(root) as server, browser((1200, 900)) as driver:
+    with serve(root) as server, open_browser((1200, 900)) as driver:
         state = view_state(run, root, server.url, at)
         layers = {layer["name"]: layer for layer in state["layers"]}
         layers["somas"]["segments"] = [str(soma["id"])]

@@ -10,10 +10,16 @@ import yaml
 
 from flysoma.models.training.config import TrainConfig
 from flysoma.scripts.cli import COMMANDS, cli
-from flysoma.tasks.config import parse_config, validated
+from flysoma.tasks.config import parse_config, validate
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "models/weights/README.md")
+    ),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 NEEDED = "image: file:///image\noutput: file:///output\n"
 
 
@@ -23,7 +29,7 @@ def blocks(page, *kinds):
     return [text for kind, text in found if kind in kinds]
 
 
-@pytest.fixture(params=PAGES, ids=lambda path: path.name)
+@pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def page(request):
     return request.param
 
@@ -47,7 +53,7 @@ def test_every_config_is_one(page):
     for text in blocks(page, "yaml"):
         keys = yaml.safe_load(text).keys()
         if "data" in keys:
-            validated(TrainConfig, yaml.safe_load(text) | {"role": "segment"}, page.name)
+            validate(TrainConfig, yaml.safe_load(text) | {"role": "segment"}, page.name)
             continue
         missing = "".join(
             line + "\n" for line in NEEDED.splitlines() if line.split(":")[0] not in keys
@@ -59,6 +65,15 @@ def test_every_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if not target.startswith("https://"):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_file_and_folder_of_the_code_that_is_named_exists(name):
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?|\w+\.py)`", (ROOT / name).read_text())
+    assert named
+    for path in set(named) - {"tasks/stages/density.py"}:  # an example
+        there = [path, f"scripts/{path}", f"tasks/{path}"]
+        assert any((ROOT / place).exists() for place in there), path
 
 
 def sources():
@@ -95,9 +110,18 @@ def test_every_error_is_explained_and_none_that_is_not():
         assert any(map(shape.search, said)) or all(p.strip() in code for p in text.split("..."))
 
 
+def test_the_questions_of_the_report_are_explained():
+    code = (ROOT / "analysis/tables/checks.py").read_text()
+    questions = re.findall(r'question = "(.+)"', code)
+    page = (ROOT / "docs/running.md").read_text()
+    table = page[page.index("| question |") :].partition("\n\n")[0].splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in table] == questions
+
+
 def parts(command):
     """The commands of a group."""
-    return getattr(command, "commands", {}).values()
+    names = command.list_commands(None) if hasattr(command, "list_commands") else []
+    return [command.get_command(None, name) for name in names]
 
 
 def test_every_option_that_is_named_exists():

@@ -20,13 +20,13 @@ from five_balls import OFFSET, RESOLUTION, true_labels, write_image
 from object_stores import AWS, moto
 from test_docs import ROOT, blocks
 
-from flysoma.analysis.viewer.state import find_browser
+from flysoma.analysis.viewer.browser import find_browser
 from flysoma.models.phantom.make import make_phantom
 from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import create_layer, write_array
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 BIN = Path(sys.executable).parent
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def follow(page, folder):
@@ -49,7 +49,11 @@ def follow(page, folder):
 
 
 def test_quickstart(tmp_path):
-    said = follow(ROOT / "docs/quickstart.md", tmp_path)
+    page = ROOT / "docs/quickstart.md"
+    setup, activate = "".join(blocks(page, "sh")).splitlines()
+    done = subprocess.run([*shlex.split(setup, comments=True), "--dry-run"], cwd=ROOT)
+    assert done.returncode == 0 and activate.startswith(". .venv/bin/activate")
+    said = follow(page, tmp_path)
     assert "F1 1.000" in said and "volume_um3" in said
     for name in ("scores.html", "same.html", "shared/provenance.json"):
         assert (tmp_path / name).stat().st_size > 1000
@@ -71,7 +75,7 @@ def test_your_own_volume(tmp_path):
     lines += [f"f {a} {b} {c}" for a, b, c in ((1, 2, 3), (1, 2, 4), (1, 3, 4), (2, 3, 4))]
     (tmp_path / "brain.obj").write_text("\n".join(lines))
     said = follow(short, tmp_path)
-    assert "publish" in said and "mask: 9 x 9 x 9 voxels" in said
+    assert "report" in said and "mask: 9 x 9 x 9 voxels" in said
     assert (tmp_path / "somas/tables/somas.csv").read_text().count("\n") > 3
 
 
@@ -88,7 +92,7 @@ def prepare(folder, undisturbed):
     truth = true_labels()
     box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, truth.shape[::-1])))
     create_layer("gs://bucket/neurons", "segmentation", "uint64", RESOLUTION, box)
-    write_array("gs://bucket/neurons", truth.astype(np.uint64))
+    fill_layer("gs://bucket/neurons", truth.astype(np.uint64))
     block = make_phantom((48, 256, 256), (40.0, 16.0, 16.0), 176, "typical", scene="rind")
     for name, array in (("block", block.image), ("truth", block.labels.astype(np.int32))):
         nibabel.save(nibabel.Nifti1Image(array.T, np.eye(4)), folder / f"{name}.nii.gz")

@@ -1,4 +1,4 @@
-"""Manifests: they render, are valid, and say to `flysoma` only what it understands. No cluster is asked."""
+"""The manifests render and are valid, and their command lines parse. No cluster is needed."""
 
 import json
 
@@ -8,6 +8,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from manifests import OVERLAYS, ROOT, arguments, config_text, environment, of_kind, pods, render
 
 from flysoma.tasks.config import parse_config
+from flysoma.tasks.fleet.served import NotATask, ServedRuns
 
 FOLDERS = ["base", *(f"overlays/{name}" for name in OVERLAYS)]
 VERSIONS = ["1.31", "1.37"]
@@ -54,7 +55,7 @@ def test_every_command_line_is_one_of_flysoma(documents):
 
 
 def test_every_stage_has_workers(documents):
-    """The job puts tasks into the queues that the two Deployments serve, and starts no worker itself."""
+    """The Job puts tasks into the queues of the two Deployments, and starts no worker."""
     found = {
         name: arguments(pod["containers"][0], documents) for name, pod in pods(documents).items()
     }
@@ -63,6 +64,17 @@ def test_every_stage_has_workers(documents):
     assert options["--workers"] == "0"
     assert options["--queue"] == found["flysoma-gpu-worker"][1]
     assert options["--cpu-queue"] == found["flysoma-cpu-worker"][1]
+
+
+def test_workers_serve_the_run_of_the_config_and_not_the_whole_store(documents):
+    output = parse_config(config_text(documents), "config.yaml").output
+    for name, pod in pods(documents).items():
+        if name.endswith("worker"):
+            words = arguments(pod["containers"][0], documents)
+            served = ServedRuns(words[1], [words[words.index("--runs") + 1]])
+            served.check(output)
+            with pytest.raises(NotATask):
+                served.check("gs://another-bucket/run")
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -103,12 +115,12 @@ def test_pods_keep_to_little_rights_and_can_write_what_they_must(documents):
 
 
 def test_a_worker_gives_back_what_it_has_before_its_pod_is_killed(documents):
-    from flysoma.scripts.runs.run import work
+    from flysoma.scripts.runs.work import command
 
     for name, pod in pods(documents).items():
         if name.endswith("worker"):
             words = arguments(pod["containers"][0], documents)[1:]
-            grace = work.make_context("work", words).params["grace"]
+            grace = command.make_context("work", words).params["grace"]
             assert grace + 3 < pod["terminationGracePeriodSeconds"], name
 
 

@@ -40,6 +40,7 @@ def wheel(tmp_path_factory):
         "pyproject.toml",
         "README.md",
         "LICENSE",
+        "py.typed",
     ):
         shutil.copy(ROOT / name, copy)
     stale = copy / "build/lib/flysoma/gone.py"
@@ -57,7 +58,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(wheel):
     assert {name.split("/")[0] for name in names} == {"flysoma", info}
     modules = {name for name in names if name.endswith(".py")}
     assert modules == {f"flysoma/{path.relative_to(ROOT)}" for path in SOURCES}
-    assert f"{info}/licenses/LICENSE" in names
+    assert {f"{info}/licenses/LICENSE", "flysoma/py.typed"} <= set(names)
     assert b"flysoma = flysoma.scripts.cli:main" in wheel.read(f"{info}/entry_points.txt")
 
 

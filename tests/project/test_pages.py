@@ -23,10 +23,10 @@ from object_stores import AWS, moto
 from test_docs import ROOT, blocks
 from test_guides import BIN, heed_ctrl_c
 
-from flysoma.analysis.viewer.state import find_browser
+from flysoma.analysis.viewer.browser import find_browser
 from flysoma.models.phantom.make import make_phantom
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ENVIRONMENT = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
 

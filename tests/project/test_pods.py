@@ -1,5 +1,7 @@
-"""The containers of the local overlay as processes: their arguments, their variables, user 1000, and nothing that
-can be written to but what the pods may write to. A made-up piece of brain goes through all stages."""
+"""The containers of the local overlay, run as processes of user 1000 with their arguments and variables.
+
+A phantom goes through all stages, and nothing is written outside of the pods' volumes.
+"""
 
 import contextlib
 import os
@@ -19,7 +21,9 @@ from flysoma.models.phantom.make import make_phantom
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages.catalog import STAGES, state_path
 from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import create_layer, write_array
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
+
+pytestmark = pytest.mark.slow
 
 USER = 1000
 RESOLUTION = (64, 64, 40)
@@ -27,7 +31,7 @@ SHAPE = (96, 160, 160)
 
 
 def as_user():
-    """What to put before a command so that it runs as user 1000, who may read everything here and write nothing."""
+    """Return a command prefix that runs a command as user 1000, who may read everything and write nothing here."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         return []
     rights = [f"--{which}=-all,+dac_read_search" for which in ("inh-caps", "ambient-caps")]
@@ -36,13 +40,13 @@ def as_user():
 
 
 def of_user(folder):
-    """What user 1000 has there."""
+    """Return the entries of a folder that user 1000 owns."""
     return {e.name for e in os.scandir(folder) if e.stat(follow_symlinks=False).st_uid == USER}
 
 
 @pytest.fixture
 def places():
-    """Folders in place of what the pods mount, which user 1000 owns."""
+    """Folders of user 1000 that replace the mounts of the pods, by mount."""
     root = Path(tempfile.mkdtemp(prefix="flysoma-pods-"))
     root.chmod(0o755)
     found = {name: root / name.strip("/").replace("/", "-") for name in MOUNTS}
@@ -58,7 +62,7 @@ MOUNTS = ("/data", "/config", "/home/flysoma", "/tmp")
 
 
 def moved(text, places):
-    """A text with the folders in place of the mounts."""
+    """Replace the mount in a path by its folder."""
     for mount in MOUNTS:
         for before in ("", "fq://", "file://"):
             if text == before + mount or text.startswith(before + mount + "/"):
@@ -67,7 +71,7 @@ def moved(text, places):
 
 
 class Pods:
-    """Processes of a deployment."""
+    """The pods of a deployment, as processes."""
 
     def __init__(self, documents, places):
         self.documents, self.places = documents, places
@@ -89,7 +93,7 @@ class Pods:
 def write_volume(folder):
     phantom = make_phantom(SHAPE, RESOLUTION[::-1], 7)
     create_layer(f"file://{folder}", "image", "uint8", RESOLUTION, Box((0, 0, 0), SHAPE[::-1]))
-    write_array(f"file://{folder}", phantom.image)
+    fill_layer(f"file://{folder}", phantom.image)
     assert np.unique(phantom.labels).size > 2
 
 

@@ -1,4 +1,4 @@
-"""The benchmark: the published inference as it is specified, the other ways, and what is added up."""
+"""The accuracy benchmarks: the published inference, the baselines, and the pooled scores."""
 
 import json
 
@@ -7,13 +7,13 @@ import pytest
 from bright_networks import LOCATE, SEGMENT, brightness_network
 from click.testing import CliRunner
 
-from flysoma.analysis.metrics.points import PointScores, score_points
-from flysoma.analysis.metrics.touching import kept_apart, touching_pairs
-from flysoma.analysis.viewer.state import find_browser
+from flysoma.analysis.metrics.point_scores import PointScores, score_points
+from flysoma.analysis.metrics.touching_pairs import count_separated, find_touching_pairs
+from flysoma.analysis.viewer.browser import find_browser
 from flysoma.models.networks.weights import load_network
 from flysoma.scripts.bench import accuracy
-from flysoma.scripts.bench.ways import rivals
-from flysoma.scripts.bench.ways.published import (
+from flysoma.scripts.bench.methods import baselines
+from flysoma.scripts.bench.methods.published import (
     PATCH,
     border_starts,
     patch_starts,
@@ -81,16 +81,16 @@ def test_pairs_that_touch_and_stay_apart():
     labels = np.zeros((20, 30, 40), np.uint32)
     labels[:, :, :10], labels[:, :, 10:20], labels[0, :1, 20:30] = 3, 9, 4
     voxel_nm = (50.0, 100.0, 100.0)  # 3 and 9 share 20 x 30 faces of 0.005 um2
-    assert touching_pairs(labels, voxel_nm) == {(3, 9)}
-    assert touching_pairs(labels, voxel_nm, 0.004) == {(3, 9), (4, 9)}
+    assert find_touching_pairs(labels, voxel_nm) == {(3, 9)}
+    assert find_touching_pairs(labels, voxel_nm, 0.004) == {(3, 9), (4, 9)}
     pairs = {(3, 9), (4, 9)}
-    assert kept_apart(pairs, []) == 2
-    assert kept_apart(pairs, [(3, 4, 9)]) == 0
-    assert kept_apart(pairs, [(3, 4)]) == 2
+    assert count_separated(pairs, []) == 2
+    assert count_separated(pairs, [(3, 4, 9)]) == 0
+    assert count_separated(pairs, [(3, 4)]) == 2
 
 
-def test_the_benchmark_scores_every_way_and_writes_what_it_found(weights, tmp_path, monkeypatch):
-    """On bright balls in place of a phantom, with networks that see brightness, all but one way are perfect."""
+def test_the_benchmark_scores_every_method_and_writes_the_results(weights, tmp_path, monkeypatch):
+    """On bright balls in place of a phantom, with networks that see brightness, all methods are perfect."""
     small = accuracy.TestSet("typical", (1,), (138, 110, 230))
     truth = balls(small.shape, VOXEL, (60, 50, 40), (70, 60, 95), (66, 52, 188))
 
@@ -104,23 +104,23 @@ def test_the_benchmark_scores_every_way_and_writes_what_it_found(weights, tmp_pa
     words += ["--locate-weights", str(weights[0]), "--segment-weights", str(weights[1])]
     done = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert (
-        "small: 3 somas, 0 pairs that touch" in done.stdout and "published inference" in done.stdout
+        "small: 3 somas, 0 touching pairs" in done.stdout and "published inference" in done.stdout
     )
     result = json.loads((tmp_path / "accuracy.json").read_text())["sets"]["small"]
-    scores = {way: row["f1"] for way, row in result["rivals"].items()}
-    assert set(scores) == set(accuracy.RIVALS) and set(scores.values()) == {1.0}
+    scores = {method: row["f1"] for method, row in result["methods"].items()}
+    assert set(scores) == set(accuracy.METHODS) and set(scores.values()) == {1.0}
     assert result["localization"]["recall"] == 1 and result["localization"]["false"] == 0
     assert result["seams"]["f1_across"] == 1 and result["seams"]["somas_across"] >= 1
     assert sum(n for *_, n in result["confidence"]["bins"]) >= 3
     assert "<svg" in (tmp_path / "accuracy.svg").read_text()
     assert "Scores" in (tmp_path / "small-1.html").read_text()
     text = (tmp_path / "accuracy.json").read_text()
-    monkeypatch.setattr(rivals, "RIVALS", {})  # every answer is kept: nobody is asked again
+    monkeypatch.setattr(baselines, "METHODS", {})  # no method runs: every answer is cached
     CliRunner().invoke(cli, words, catch_exceptions=False)
     assert (tmp_path / "accuracy.json").read_text() == text
 
 
-def test_a_set_of_other_contrast_bends_the_grey_levels_of_the_same_phantom(monkeypatch):
+def test_a_set_of_other_contrast_maps_the_grey_levels_of_the_same_phantom(monkeypatch):
     class Toy:
         image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
         labels = np.ones((1, 16, 16), np.uint32)
@@ -134,7 +134,9 @@ def test_a_set_of_other_contrast_bends_the_grey_levels_of_the_same_phantom(monke
     assert np.array_equal(accuracy.TestSet("typical", (1, 2)).make(1)[0], Toy.image)
 
 
-@pytest.mark.parametrize("words", [("--sets", "tiny"), ("--rivals", "flysoma,magic")])
+@pytest.mark.parametrize(
+    "words", [("--sets", "tiny"), ("--methods", "flysoma,magic"), ("--rivals", "magic")]
+)
 def test_unknown_names_are_refused(words):
     done = CliRunner().invoke(cli, ["bench", "accuracy", *words])
     assert done.exit_code == 2 and "there are:" in done.output
@@ -146,31 +148,31 @@ def test_points_have_an_object_of_their_own_or_share_one_or_are_missed():
     labels[labels == 2] = 1
     points = np.array([*centres, (5.0, 90, 5)])
     points[3] += (0, 0, 18)  # 1152 nm off: the ball around it reaches out of the object
-    found = score_points(labels, points, VOXEL)
-    assert found == PointScores(points=5, own=2, shared=2, missed=1, objects=3, without=0)
+    scores = score_points(labels, points, VOXEL)
+    assert scores == PointScores(points=5, own=2, shared=2, missed=1, objects=3, without=0)
     assert score_points(labels, points[3:4] + (0, 0, 8), VOXEL).own == 0  # most of it is outside
     assert score_points(labels, np.zeros((0, 3)), VOXEL) == PointScores(0, 0, 0, 0, 3, 3)
 
 
-def test_the_nuclei_of_a_volume_judge_every_way(weights, tmp_path):
-    """Image voxels of 40 nm, which the network's are not a whole number of."""
-    ways = ("flysoma", "no watershed", "classical")
+def test_known_nuclei_score_every_method(weights, tmp_path):
+    """Image voxels of 40 nm: the working resolution is not a multiple of it."""
+    methods = ("flysoma", "no watershed", "classical")
     centres = [(64, 80, 64), (64, 80, 150), (70, 190, 150)]
     image = np.where(balls((138, 240, 230), (40.0, 40.0, 40.0), *centres) > 0, 210, 40)
     np.save(tmp_path / "image.npy", image.astype(np.uint8))
-    rows = [f"{x * 40},{y * 40},{z * 40}" for z, y, x in centres]
-    (tmp_path / "nuclei.csv").write_text("\n".join(["x_nm,y_nm,z_nm", *rows[:2]]))
+    lines = [f"{x * 40},{y * 40},{z * 40}" for z, y, x in centres]
+    (tmp_path / "nuclei.csv").write_text("\n".join(["x_nm,y_nm,z_nm", *lines[:2]]))
     words = [
         *("bench", "nuclei", str(tmp_path / "image.npy"), str(tmp_path / "nuclei.csv"), "--json"),
         *("--locate-weights", str(weights[0]), "--segment-weights", str(weights[1])),
     ]
-    picture = tmp_path / "new" / "ways.png"
-    words += ["--resolution", "40", "40", "40", "--rivals", ",".join(ways)]
+    picture = tmp_path / "new" / "methods.png"
+    words += ["--resolution", "40", "40", "40", "--methods", ",".join(methods)]
     words += ["--output", str(picture)]
     done = CliRunner().invoke(cli, words, catch_exceptions=False)
-    found = json.loads(done.stdout)
-    assert tuple(found) == ways and picture.read_bytes().startswith(b"\x89PNG")
-    for row in found.values():
+    rows = json.loads(done.stdout)
+    assert tuple(rows) == methods and picture.read_bytes().startswith(b"\x89PNG")
+    for row in rows.values():
         assert (row["own"], row["missed"], row["objects"], row["without"]) == (2, 0, 3, 1)
     (tmp_path / "nuclei.csv").write_text("x_nm,y_nm,z_nm\n90000,0,0\n")
     refused = CliRunner().invoke(cli, words)
@@ -180,7 +182,7 @@ def test_the_nuclei_of_a_volume_judge_every_way(weights, tmp_path):
     assert "needs the columns x_nm, y_nm, z_nm" in str(refused.exception)
     (tmp_path / "nuclei.csv").write_text("x_nm,y_nm,z_nm\n1,2,3\n1,,x\n")
     refused = CliRunner().invoke(cli, words)
-    assert "nucleus 2 has a position that is no number" in str(refused.exception)
+    assert "nucleus 2 has a position that is not a number" in str(refused.exception)
 
 
 @pytest.mark.parametrize("words", [[], pytest.param(["--draw"], marks=NEEDS_BROWSER)])
@@ -193,3 +195,11 @@ def test_outputs_of_any_number_of_somas_are_measured(words):
     assert rows["tables"]["notes"]["files"] == 4 and rows["report"]["notes"]["MB"] > 0.1
     assert all(row["values"][0] > 0 for row in rows.values())
     assert ("drawn, everything" in rows) == bool(words)
+
+
+def test_the_former_name_of_a_set_is_accepted(monkeypatch):
+    scored = []
+    monkeypatch.setattr(accuracy, "_score_set", lambda name, *_: scored.append(name))
+    words = ["bench", "accuracy", "--sets", "clean,unlike", "--json"]
+    assert CliRunner().invoke(cli, words, catch_exceptions=False).exit_code == 0
+    assert scored == ["clean", "out_of_distribution"]

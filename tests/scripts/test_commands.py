@@ -134,7 +134,7 @@ def test_evaluate_writes_a_page_of_the_worst_cases(layers, tmp_path):
     assert "precision 0.500  recall 0.500" in done.stdout
     text = page.read_text()
     assert text.count("data:image/png;base64,") == 2
-    assert "missed: no prediction" in text and "false: no soma is there" in text
+    assert "missed: no prediction" in text and "false: the prediction matches no soma" in text
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_evaluate_writes_a_page_of_the_worst_cases(layers, tmp_path):
         (["truth", "found", "--resolution", 50, 50, 40], "the prediction must cover the truth"),
         (
             ["found", "em", "--resolution", 50, 50, 40],
-            "em is a image layer and one of type segmentation",
+            "em is of type image, and a layer of type segmentation",
         ),
         (["found", "small.npy", "--resolution", 50, 50, 40], "(61, 70, 83) and (2, 2, 2)"),
         (["small.npy", "empty.npy", "--resolution", 50, 50, 40], "holds no soma"),

@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 from five_balls import flysoma
-from test_report import read
+from html_pages import read
 
 from flysoma.analysis.metrics.evaluation import ArrayLabels, evaluate
 from flysoma.analysis.pages.comparison import comparison_page, comparison_table
@@ -33,7 +33,7 @@ def test_what_differs_is_told_with_its_place(runs, tmp_path):
     table, report = tmp_path / "c.csv", tmp_path / "c.html"
     done = flysoma("compare", a, b, "--table", str(table), "--report", str(report))
     assert done.returncode == 0, done.stderr
-    assert "3 somas in both of 5 in A and 4 in B" in done.stdout
+    assert "3 somas match, of 5 in A and 4 in B" in done.stdout
     rows = pd.read_csv(table, dtype=str).fillna("").set_index("kind")
     assert set(rows.index) == {"only in A", "only in B", "several in A, one in B"}
     assert rows.loc["only in A", "ids_a"] == "1" and rows.loc["only in B", "ids_b"] == "9"
@@ -49,7 +49,7 @@ def test_what_differs_is_told_with_its_place(runs, tmp_path):
 
 def test_a_run_agrees_with_itself(runs):
     done = flysoma("compare", str(runs[0]), str(runs[0]))
-    assert "5 somas in both of 5 in A and 5 in B, median IoU 1.000" in done.stdout
+    assert "5 somas match, of 5 in A and 5 in B, median IoU 1.000" in done.stdout
     assert "view" not in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""The speed benchmark: what is watched is counted once, and rows say what was done."""
+"""The speed benchmark: nested functions are timed once, and rows say what was measured."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from flysoma.errors import UserError
-from flysoma.models.networks.unet import SomaNet
+from flysoma.models.networks.somanet import SomaNet
 from flysoma.scripts.bench.speed import brain as speed_brain
 from flysoma.scripts.bench.speed import command as speed
 from flysoma.scripts.bench.speed import network as speed_network
@@ -31,7 +31,7 @@ from flysoma.tasks.stages.predict import PredictStage
 from flysoma.tasks.store import local_folder
 from flysoma.tasks.volumes.geometry import Box
 from flysoma.tasks.volumes.image import ImageLayer
-from flysoma.tasks.volumes.labels import create_layer, write_array
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 
 def test_seconds_are_those_of_the_innermost_function_in_every_thread():
@@ -48,20 +48,20 @@ def test_seconds_are_those_of_the_innermost_function_in_every_thread():
         for thread in threads:
             thread.join()
     assert 0.1 <= spent["outer"] < 0.2 < 0.4 <= spent["inner"]
-    assert place.outer is outer  # as it was
+    assert place.outer is outer
 
 
-def test_rows_tell_the_median_and_the_spread():
+def test_rows_print_the_median_and_the_range():
     row = Row("copy", "GB/s", (3.0, 1.0, 2.0), {"of": 0.25})
     assert row.median == 2.0 and "1 to 3" in row.format() and "of 0.25" in row.format()
 
 
 def test_the_roofline_counts_every_convolution():
     net = SomaNet(stem=(1, 2, 2), widths=(32, 64), pools=((2, 2, 2),))
-    found = speed_network._convolutions(net, torch.zeros(1, 1, 4, 8, 8))
+    convolutions = speed_network._convolutions(net, torch.zeros(1, 1, 4, 8, 8))
     voxels = 4 * 4 * 4
-    assert found[0] == (2 * voxels * 32 * 4 * 27, voxels * (4 + 32) + 32 * 4 * 27)
-    assert len(found) == 1 + 2 * 2 + 2 + 2 + 1
+    assert convolutions[0] == (2 * voxels * 32 * 4 * 27, voxels * (4 + 32) + 32 * 4 * 27)
+    assert len(convolutions) == 1 + 2 * 2 + 2 + 2 + 1
 
 
 def test_stitching_is_measured_on_a_brain_of_any_size(tmp_path, monkeypatch):
@@ -76,26 +76,26 @@ def test_stitching_is_measured_on_a_brain_of_any_size(tmp_path, monkeypatch):
     assert [row["unit"] for row in rows] == ["s"] * 4 and all(row["median"] > 0 for row in rows)
 
 
-def test_what_a_run_took_is_what_its_tasks_say(undisturbed):
+def test_the_times_of_a_run_are_those_of_its_tasks(undisturbed):
     run = Run.open(str(undisturbed))
-    found = speed_pipeline.taken(run)
+    times = speed_pipeline.read_times(run)
     done = {row["stage"]: row["done"] for row in status(run)}
-    assert found.tasks == sum(done.values()) and list(found.task_s) == list(done)
-    assert 0 < found.network_s < found.task_s["predict"] and found.predict_s < found.wall_s
-    assert found.work_s < sum(found.task_s.values()) < found.wall_s * 3  # phases overlap
-    assert found.seen > 137 * 131 * 141
+    assert times.tasks == sum(done.values()) and list(times.task_s) == list(done)
+    assert 0 < times.network_s < times.task_s["predict"] and times.predict_s < times.wall_s
+    assert times.work_s < sum(times.task_s.values()) < times.wall_s * 3  # phases overlap
+    assert times.voxels_read > 137 * 131 * 141
 
 
-def test_cost_that_grows_with_the_blocks_is_a_straight_line():
-    def taken(cost):
-        return speed_pipeline.Taken(1.0, 1.0, 1.0, {"segment": cost}, 1.0, 1, 1)
+def test_cost_that_grows_with_the_blocks_fits_a_line():
+    def times(cost):
+        return speed_pipeline.RunTimes(1.0, 1.0, 1.0, {"segment": cost}, 1.0, 1, 1)
 
-    runs = {edge: [taken(c * (5 + 2 * edge**3)) for c in (1, 1.1, 0.9)] for edge in (2, 3, 4)}
-    row = speed_pipeline._straight(runs)
-    assert row.median == pytest.approx(2) and row.notes["at once, s"] == pytest.approx(5)
-    assert row.notes["most off a straight line"] < 1e-6
-    runs[3] = [taken(1.2 * (5 + 2 * 27))] * 3
-    assert 0.05 < speed_pipeline._straight(runs).notes["most off a straight line"] < 0.2
+    runs = {edge: [times(c * (5 + 2 * edge**3)) for c in (1, 1.1, 0.9)] for edge in (2, 3, 4)}
+    row = speed_pipeline._linear_fit(runs)
+    assert row.median == pytest.approx(2) and row.notes["constant, s"] == pytest.approx(5)
+    assert row.notes["largest error of the fit"] < 1e-6
+    runs[3] = [times(1.2 * (5 + 2 * 27))] * 3
+    assert 0.05 < speed_pipeline._linear_fit(runs).notes["largest error of the fit"] < 0.2
 
 
 def test_a_brain_is_projected_from_a_run_here(undisturbed, monkeypatch):
@@ -104,18 +104,18 @@ def test_a_brain_is_projected_from_a_run_here(undisturbed, monkeypatch):
     def done_before(config, workers):
         shutil.copytree(undisturbed, local_folder(config.output))
 
-    monkeypatch.setattr(speed_brain, "run_apart", done_before)
+    monkeypatch.setattr(speed_brain, "execute_apart", done_before)
     timing = Timing("cpu", 1, lambda *_: None)
-    predict, rest, money = speed_brain.brain_rows(timing, (8, 16, 16))
+    predict, rest, cost = speed_brain.brain_rows(timing, (8, 16, 16))
     assert predict.notes["tasks"] == 919 and 403 < predict.notes["Gvoxel"] < 404
     assert 1.2 < predict.notes["times read"] < 1.3
-    assert predict.median > 0 and rest.median > 0 and money.median > 0
+    assert predict.median > 0 and rest.median > 0 and cost.median > 0
 
 
 def test_a_probe_of_one_block_tells_what_faces_take_too(tmp_path):
     """It has no faces: they count as its blocks do."""
     create_layer(f"{tmp_path}/em", "image", "uint8", (64, 64, 40), Box((0, 0, 0), (100, 90, 80)))
-    write_array(f"{tmp_path}/em", np.full((80, 90, 100), 9, np.uint8))
+    fill_layer(f"{tmp_path}/em", np.full((80, 90, 100), 9, np.uint8))
     asked = RunConfig(image=f"{tmp_path}/em", output=f"{tmp_path}/run")
     probe, rows = Run(asked), estimate(Run(asked))
     for row in rows:
@@ -128,14 +128,14 @@ def test_a_probe_of_one_block_tells_what_faces_take_too(tmp_path):
 def test_networks_are_made_ready_for_long_in_large_volumes_and_in_the_benchmark(undisturbed):
     run = Run.open(str(undisturbed))
     small, large = PredictStage(run), PredictStage(run)
-    large.many_tiles = len(run.tiles.grid)
-    assert not any(network.lasting for network in small.networks)
+    large.min_tiles_to_compile = len(run.tiles.grid)
+    assert not any(network.allow_compile for network in small.networks)
     for stage in (large, speed_predict._stage(run)):
-        assert all(network.lasting for network in stage.networks)
+        assert all(network.allow_compile for network in stage.networks)
         assert stage.lattices == small.lattices
 
 
-def test_a_round_of_predict_is_told_beside_its_networks():
+def test_a_round_of_predict_is_compared_with_its_networks():
     receipt = {
         "counters": {"voxels": 30_000_000, "tiles": 9, "windows": 4},
         "phases": {"read": 1.0, "work": 2.0, "write": 1.0},
@@ -148,23 +148,23 @@ def test_a_round_of_predict_is_told_beside_its_networks():
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_a_repeated_phantom_is_one_again_and_again(tmp_path, monkeypatch, compressed):
+def test_a_repeated_phantom_reads_as_its_tiling(tmp_path, monkeypatch, compressed):
     unit = np.random.default_rng(0).integers(1, 255, (64, 128, 64)).astype(np.uint8)
     made = SimpleNamespace(image=unit)
     monkeypatch.setattr(speed_predict, "make_phantom", lambda *_: made)
-    speed_predict._repeated_phantom(tmp_path / "em", (128, 128, 192), compressed)
+    speed_predict._write_repeated_phantom(tmp_path / "em", (128, 128, 192), compressed)
     assert all((place.suffix == ".gz") == compressed for place in tmp_path.glob("em/*/*"))
     layer = ImageLayer(f"{tmp_path}/em")
     bounds = layer.working_bounds((64.0, 64.0, 40.0))
     assert np.array_equal(layer.read(bounds, (64.0, 64.0, 40.0)), np.tile(unit, (2, 1, 3)))
 
 
-def test_what_is_no_part_is_one_line():
+def test_an_unknown_part_is_refused_in_one_line():
     done = CliRunner().invoke(cli, ["bench", "speed", "--parts", "engine"])
     assert done.exit_code == 2 and "network, block, predict, pipeline, stitch" in str(done.output)
 
 
-def test_a_gpu_that_is_not_there_is_one_line(monkeypatch):
+def test_a_missing_gpu_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = CliRunner().invoke(cli, ["bench", "speed", "--device", "cuda"])
     assert isinstance(done.exception, UserError) and "sees no GPU" in str(done.exception)

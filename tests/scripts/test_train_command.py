@@ -9,13 +9,12 @@ from click.testing import CliRunner
 from toy_somas import toy_somas
 
 from flysoma.errors import UserError
+from flysoma.models.training.build import build_network
 from flysoma.models.training.config import TrainConfig
 from flysoma.models.training.dataset import Volume
-from flysoma.models.training.train import new_network
 from flysoma.scripts.cli import cli
-from flysoma.tasks.training import judge as train_judge
-from flysoma.tasks.training import volumes as train_data
-from flysoma.tasks.training.volumes import make_source
+from flysoma.tasks.training import sources, validation
+from flysoma.tasks.training.sources import make_source
 from flysoma.tasks.volumes.ingest import NewLayer, ingest_array
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -122,7 +121,10 @@ def test_volumes_are_those_that_were_annotated(lab):
             "is empty: first corner",
         ),
         ("data: [{image: EM, labels: SOMAS, boxes_nm: [BOX]}]", "nothing is held out"),
-        ("data: [{image: EM, labels: EM, boxes_nm: [BOX]}]", "one of type segmentation is needed"),
+        (
+            "data: [{image: EM, labels: EM, boxes_nm: [BOX]}]",
+            "a layer of type segmentation is needed",
+        ),
         ("data: [{emads: emads, colour: red}]", "colour"),
         ("stepz: 3", "unknown key 'stepz'"),
         ("patch: [32, 64, 64]", "shrink to 2 inside the network"),  # said before phantoms are made
@@ -165,22 +167,22 @@ def test_volumes_without_a_soma_teach_nothing(lab):
 @pytest.mark.parametrize("role", ["locate", "segment"])
 def test_the_score_by_soma_is_one_for_the_truth_and_less_for_less(monkeypatch, role):
     grid = np.ogrid[:60, :60, :120]
-    voxel_nm = train_data.VOXEL[role]
+    voxel_nm = sources.VOXEL[role]
     labels = np.zeros((60, 60, 120), np.uint16)
     for number, x in enumerate((30, 85), start=1):
         apart = sum(((g - c) * v) ** 2 for g, c, v in zip(grid, (30, 30, x), voxel_nm))
         labels[apart < 1700**2] = number
     volume = Volume(np.zeros_like(labels, np.uint8), labels)
     settings = TrainConfig(role=role)
-    network = new_network(settings, voxel_nm)
+    network = build_network(settings, voxel_nm)
     classes = volume.targets(voxel_nm, role, 135.0)
     answer = np.stack([(classes == n) * np.uint8(255) for n in range(1, len(network.spec.classes))])
-    monkeypatch.setattr(train_judge, "judge_voxels", lambda *_: {"iou": 0.25})
-    monkeypatch.setattr(train_judge, "_probabilities", lambda *_: answer)
-    scores = train_judge.judge_somas(network, [volume], settings)
+    monkeypatch.setattr(validation, "score_voxels", lambda *_: {"iou": 0.25})
+    monkeypatch.setattr(validation, "_probabilities", lambda *_: answer)
+    scores = validation.score_somas(network, [volume], settings)
     assert scores["score"] == [1.0, 0.25]
     answer[:, :, :, 60:] = 0
-    half = train_judge.judge_somas(network, [volume], settings)["score"][0]
+    half = validation.score_somas(network, [volume], settings)["score"][0]
     assert half == pytest.approx(2 / 3, abs=0.01) if role == "locate" else 0.4 < half < 0.6
-    volume.labels[volume.labels == 2] = train_judge.UNKNOWN  # now nobody knows
-    assert train_judge.judge_somas(network, [volume], settings)["score"][0] == 1
+    volume.labels[volume.labels == 2] = validation.UNKNOWN  # now nobody knows
+    assert validation.score_somas(network, [volume], settings)["score"][0] == 1

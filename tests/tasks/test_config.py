@@ -1,4 +1,4 @@
-"""A config is checked whole, with one line for each mistake."""
+"""A config is validated as a whole; an error is one line."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from flysoma.tasks.config import load_config, parse_config
 GOOD = "image: /data/em\noutput: /data/run\n"
 
 
-def test_defaults_are_filled_in_and_survive_the_round_trip():
+def test_defaults_are_saved_and_read_back():
     config = parse_config(GOOD, "c.yaml")
     assert config.image == "file:///data/em"
     again = parse_config(config.to_yaml(), "c.yaml")
@@ -16,7 +16,7 @@ def test_defaults_are_filled_in_and_survive_the_round_trip():
     assert again.content_hash == config.content_hash
 
 
-def test_the_hash_ignores_the_queue_and_follows_what_decides_the_result():
+def test_the_hash_ignores_the_queue_and_depends_on_what_determines_the_result():
     config = parse_config(GOOD, "c")
     assert parse_config(GOOD + "queue: fq://q\n", "c").content_hash == config.content_hash
     other = parse_config(GOOD + "segment: {interior_threshold: 0.9}\n", "c")
@@ -49,7 +49,7 @@ def test_the_published_preset_can_be_overridden():
         ("a: [", "not YAML"),
     ],
 )
-def test_mistakes_get_one_line(text, words):
+def test_errors_are_one_line(text, words):
     with pytest.raises(UserError) as caught:
         parse_config(text, "c.yaml")
     assert words in str(caught.value)

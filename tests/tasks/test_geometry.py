@@ -1,4 +1,4 @@
-"""Blocks cover a volume exactly, whatever its offset and size."""
+"""Blocks cover a volume exactly, for any offset and size."""
 
 import numpy as np
 from hypothesis import given, settings

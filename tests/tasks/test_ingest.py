@@ -1,4 +1,4 @@
-"""Files to layers: each format comes back as it was, with mips; nothing half-written is taken for a layer."""
+"""Ingest: every format is read back unchanged, with mips; an interrupted ingest leaves no layer."""
 
 import json
 from dataclasses import replace
@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from cloudfiles import CloudFiles
 
 from flysoma.errors import UserError
+from flysoma.scripts.volumes.ingest import command
 from flysoma.tasks.volumes import ingest as module
 from flysoma.tasks.volumes.files import read_array
 from flysoma.tasks.volumes.geometry import Box
@@ -28,7 +29,7 @@ def grey():
 
 
 def save(path, array):
-    """Write an array in the format that the name of a file says."""
+    """Write an array in the format of the file's suffix."""
     name = path.name
     if name.endswith((".tif", ".tiff")):
         tifffile.imwrite(path, array, compression="lzw")
@@ -53,7 +54,7 @@ def test_every_format_reads_back(tmp_path, grey, ending):
 
 
 @pytest.mark.parametrize("offset", [(0, 0, 0), (13, 7, 101)])
-def test_an_ingested_image_comes_back_with_mips(tmp_path, grey, offset):
+def test_an_ingested_image_is_read_back_with_mips(tmp_path, grey, offset):
     layer = NewLayer(f"{tmp_path}/deep/layer", (64, 64, 40), offset)
     sizes = ingest(save(tmp_path / "a.tif", grey), layer)
     image = ImageLayer(layer.cloudpath)
@@ -65,8 +66,8 @@ def test_an_ingested_image_comes_back_with_mips(tmp_path, grey, offset):
 
 
 @pytest.mark.parametrize("offset", [(0, 0, 0), (3, 6, -7)])
-def test_each_mip_lies_where_the_finest_does(tmp_path, offset):
-    """Mips are on the grid of the space's zero, not of the volume's first voxel."""
+def test_mips_are_aligned_with_the_finest_mip(tmp_path, offset):
+    """The grid of a mip starts at the origin of space, not at the volume's first voxel."""
     z, y, x = np.indices(SHAPE)
     ramp = (x + y // 2 + z // 4).astype(np.uint8)
     layer = NewLayer(f"{tmp_path}/layer", (64, 64, 40), offset)
@@ -96,7 +97,7 @@ def test_labels_keep_their_ids(tmp_path):
     assert len(json.loads((tmp_path / "layer/info").read_text())["scales"]) == 2
 
 
-def test_factors_go_toward_cubes():
+def test_factors_make_voxels_cubic():
     assert downsampling_factors((4, 4, 40), (2000, 2000, 60)) == [(2, 2, 1)] * 3 + [(2, 2, 2)]
     assert downsampling_factors((64, 64, 40), (384, 384, 192)) == [(1, 1, 2), (2, 2, 2), (2, 2, 2)]
     assert downsampling_factors((8, 8, 8), (1000, 1, 1000)) == [(2, 1, 2)] * 3
@@ -104,7 +105,7 @@ def test_factors_go_toward_cubes():
 
 
 def test_a_layer_in_a_bucket(tmp_path, grey, monkeypatch):
-    """A folder stands for the bucket: objects are copied one by one, the info last."""
+    """A folder stands in for a bucket: objects are copied one by one, the info last."""
     monkeypatch.setattr(module, "local_folder", lambda path: None)
     layer = NewLayer(f"file://{tmp_path}/layer", (32, 32, 40))
     steps = []
@@ -119,7 +120,7 @@ def test_a_layer_in_a_bucket(tmp_path, grey, monkeypatch):
     assert ImageLayer(layer.cloudpath).working_bounds((32, 32, 40)).size[2] == 10 and not left
 
 
-def test_an_ingest_that_stops_leaves_no_layer(tmp_path, grey, monkeypatch):
+def test_an_interrupted_ingest_leaves_no_layer(tmp_path, grey, monkeypatch):
     def stop(*args):
         raise KeyboardInterrupt
 
@@ -129,12 +130,12 @@ def test_an_ingest_that_stops_leaves_no_layer(tmp_path, grey, monkeypatch):
         ingest_array(grey, layer)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
-    (tmp_path / ".layer.ingest/32_32_40").mkdir(parents=True)  # of one that was killed
+    (tmp_path / ".layer.ingest/32_32_40").mkdir(parents=True)  # left by an ingest that was killed
     ingest_array(grey, layer)
     assert [path.name for path in tmp_path.iterdir()] == ["layer"]
 
 
-def test_a_layer_is_replaced_only_when_asked(tmp_path, grey):
+def test_a_layer_is_replaced_only_on_request(tmp_path, grey):
     path = save(tmp_path / "a.npy", grey)
     layer = NewLayer(f"{tmp_path}/layer", (32, 32, 40))
     ingest(path, layer)
@@ -157,9 +158,9 @@ def test_other_types_of_voxels_are_rescaled_on_request(tmp_path):
         ):
             ingest(path, layer)
         ingest(path, layer, rescale=(1500, 2500))
-        found = ImageLayer(layer.cloudpath).read(Box((0, 0, 0), (6, 5, 4)), (32, 32, 40))
-        wanted = np.clip((array.astype(dtype) - 1500.0) * 0.255, 0, 255)
-        assert np.abs(found - wanted).max() <= 0.51
+        scaled = ImageLayer(layer.cloudpath).read(Box((0, 0, 0), (6, 5, 4)), (32, 32, 40))
+        expected = np.clip((array.astype(dtype) - 1500.0) * 0.255, 0, 255)
+        assert np.abs(scaled - expected).max() <= 0.51
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_other_types_of_voxels_are_rescaled_on_request(tmp_path):
         (lambda p: tifffile.imwrite(p, np.zeros((7, 8, 9), np.uint8)), {"axes": "zy"}, "axes 'zy'"),
     ],
 )
-def test_a_file_that_will_not_do_says_why(tmp_path, make, options, message):
+def test_the_error_for_an_unusable_file_says_why(tmp_path, make, options, message):
     path = tmp_path / "a.tif"
     if make is not None:
         make(path)
@@ -182,7 +183,7 @@ def test_a_file_that_will_not_do_says_why(tmp_path, make, options, message):
 
 
 @pytest.mark.parametrize("ending", ["tif", "nii", "nii.gz", "h5", "npy", "npz"])
-def test_a_truncated_file_says_so(tmp_path, grey, ending):
+def test_a_truncated_file_is_an_error(tmp_path, grey, ending):
     path = save(tmp_path / f"a.{ending}", grey)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match="damaged or not whole"):
@@ -201,7 +202,7 @@ def test_datasets_are_chosen_by_name(tmp_path, grey):
             read_array(path, dataset="no")
 
 
-def test_unknown_formats_and_labels_that_are_none(tmp_path, grey):
+def test_unknown_formats_and_invalid_labels_are_errors(tmp_path, grey):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(UserError, match="unknown format"):
         read_array(tmp_path / "a.png")
@@ -219,6 +220,6 @@ def test_the_command(tmp_path, grey):
     file = save(tmp_path / "a.nii.gz", grey.transpose(2, 1, 0))
     words = [str(file), f"{tmp_path}/layer", "--resolution", "64", "64", "40"]
     more = ["--offset", "5", "6", "7", "--axes", "xyz"]
-    done = CliRunner().invoke(module.command, words + more, catch_exceptions=False)
+    done = CliRunner().invoke(command, words + more, catch_exceptions=False)
     assert done.exit_code == 0 and "150 x 70 x 41 voxels, 3 mips" in done.output
     assert ImageLayer(f"{tmp_path}/layer").working_bounds((64, 64, 40)).lo == (5, 6, 7)

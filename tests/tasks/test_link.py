@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from five_balls import OFFSET, RESOLUTION, SHAPE, flysoma, true_labels
 
-from flysoma.analysis.layers.links import LINK_COLUMNS, NEURON_COLUMNS, neurons, votes
+from flysoma.analysis.tables.links import LINK_COLUMNS, NEURON_COLUMNS, neuron_table, vote
 from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import LabelLayer, create_layer, write_array
+from flysoma.tasks.volumes.labels import LabelLayer
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 
-def test_a_segment_joins_by_what_of_it_lies_in_the_soma():
+def test_a_segment_joins_by_the_share_of_it_that_lies_in_the_soma():
     mask = np.zeros((20, 20, 20), bool)
     mask[5:15, 5:15, 5:15] = True
     segments = np.zeros(mask.shape, np.uint64)
@@ -24,26 +25,26 @@ def test_a_segment_joins_by_what_of_it_lies_in_the_soma():
     segments[5:15, 5:15, 10:15] = 7  # 500 in, 900 out: 0.36, and more than a tenth of the box
     segments[16:, :, :] = 7
     segments[15:16, 5:15, 5:15] = 9  # beside it
-    found = votes(mask, segments).set_index("segment_id")
-    assert set(found.index) == {large, 7}
-    assert found.loc[large, "share_of_segment"] == 0.5 and found.loc[large, "share_of_soma"] == 0.5
-    assert found["joins"].all()
+    votes = vote(mask, segments).set_index("segment_id")
+    assert set(votes.index) == {large, 7}
+    assert votes.loc[large, "share_of_segment"] == 0.5 and votes.loc[large, "share_of_soma"] == 0.5
+    assert votes["joins"].all()
     small = segments.copy()
     small[17:] = 0  # 500 in, 400 out: still joins; with 250 in it would not
-    assert votes(mask, small).set_index("segment_id").loc[7, "joins"]
+    assert vote(mask, small).set_index("segment_id").loc[7, "joins"]
     small[5:15, 5:10, 10:15] = 0
     small[16, :, :] = 7
-    assert not votes(mask, small).set_index("segment_id").loc[7, "joins"]
-    assert len(votes(mask, np.zeros_like(segments))) == 0
+    assert not vote(mask, small).set_index("segment_id").loc[7, "joins"]
+    assert len(vote(mask, np.zeros_like(segments))) == 0
 
 
-def test_neurons_tell_what_is_shared_split_and_missing():
+def test_neurons_show_shared_split_and_missing_segments():
     rows = [(1, 50, 0.9, True), (2, 50, 0.8, True), (3, 60, 0.5, True), (3, 61, 0.4, True)]
     rows += [(4, 70, 0.3, False)]
     links = pd.DataFrame(rows, columns=["id", "segment_id", "share_of_soma", "joins"])
     links["share_of_segment"] = 0.9
     links = links.astype({"id": np.uint64, "segment_id": np.uint64})
-    table = neurons(links, np.array([5, 4, 3, 2, 1], np.uint64))
+    table = neuron_table(links, np.array([5, 4, 3, 2, 1], np.uint64))
     assert list(table.columns) == [column.name for column in NEURON_COLUMNS]
     assert table["segment_id"].tolist() == [50, 50, 60, 0, 0]
     assert table["segments"].tolist() == [1, 1, 2, 0, 0]
@@ -51,19 +52,19 @@ def test_neurons_tell_what_is_shared_split_and_missing():
     assert table["conflict"].tolist() == ["shared", "shared", "", "none", "none"]
 
 
-def test_labels_are_sampled_at_the_middles_of_coarser_and_finer_voxels(tmp_path):
+def test_labels_are_sampled_at_the_centres_of_coarser_and_finer_voxels(tmp_path):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 9, (30, 40, 50)).astype(np.uint64)
     path = f"file://{tmp_path}/labels"
     create_layer(path, "segmentation", "uint64", (16, 16, 40), Box((10, -4, 3), (60, 36, 33)))
-    write_array(path, labels)
+    fill_layer(path, labels)
     layer = LabelLayer(path)
-    box = Box((2, -1, 2), (20, 12, 36))  # of 64 x 64 x 40: beyond the layer on both sides
-    found = layer.sample(box, (64, 64, 40))
-    for z, y, x in np.ndindex(found.shape):
+    box = Box((2, -1, 2), (20, 12, 36))  # of 64 x 64 x 40: larger than the layer on both sides
+    sampled = layer.sample(box, (64, 64, 40))
+    for z, y, x in np.ndindex(sampled.shape):
         at = [z + 2 - 3, (y - 1) * 4 + 2 + 4, (x + 2) * 4 + 2 - 10]
         inside = all(0 <= a < n for a, n in zip(at, labels.shape))
-        assert found[z, y, x] == (labels[tuple(at)] if inside else 0)
+        assert sampled[z, y, x] == (labels[tuple(at)] if inside else 0)
     fine = layer.sample(Box((20, -8, 3), (40, 8, 5)), (8, 8, 40))
     assert (fine == labels[:2, :8, :10].repeat(2, 1).repeat(2, 2)).all()
     assert not layer.sample(Box((500, 0, 0), (510, 10, 10)), (64, 64, 40)).any()
@@ -80,11 +81,11 @@ def linked(tmp_path_factory, undisturbed):
     box = Box(lo, tuple(a + n for a, n in zip(lo, truth.shape[::-1])))
     path = f"file://{folder}/neurons"
     create_layer(path, "segmentation", "uint64", (RESOLUTION[0] // 2, RESOLUTION[1] // 2, 40), box)
-    write_array(path, ids[truth])
+    fill_layer(path, ids[truth])
     return folder
 
 
-def test_link_tells_the_neuron_of_each_soma(linked):
+def test_link_finds_the_neuron_of_each_soma(linked):
     run = linked / "run"
     done = flysoma("link", str(run), "--segmentation", f"{linked}/neurons", "--workers", "1")
     assert done.returncode == 0, done.stderr
@@ -106,15 +107,15 @@ def test_link_tells_the_neuron_of_each_soma(linked):
     assert {path.name: path.read_bytes() for path in (run / "tables").iterdir()} == before
 
 
-def test_link_among_real_neurons_votes_as_counting_does(tmp_path, undisturbed, shared_data):
-    """The balls, in a dense segmentation of real tissue at half their voxels: each voxel counted by hand."""
+def test_link_among_real_neurons_equals_counting_voxels(tmp_path, undisturbed, shared_data):
+    """The balls, in a dense segmentation of real tissue at half their voxels: compared with counting every voxel."""
     path = shared_data("labels/pinky40_32x32x40nm_xyz.ckl")
     z, y, x = SHAPE
     real = crackle.decompress(path.read_bytes())[: 2 * x, : 2 * y, :z].T.astype(np.uint64)
     lo = (2 * OFFSET[0], 2 * OFFSET[1], OFFSET[2])
     box = Box(lo, tuple(a + n for a, n in zip(lo, real.shape[::-1])))
     create_layer(f"file://{tmp_path}/neurons", "segmentation", "uint64", (32, 32, 40), box)
-    write_array(f"file://{tmp_path}/neurons", real)
+    fill_layer(f"file://{tmp_path}/neurons", real)
     run = shutil.copytree(undisturbed, tmp_path / "run")
     done = flysoma("link", str(run), "--segmentation", f"{tmp_path}/neurons", "--workers", "1")
     assert done.returncode == 0, done.stderr
@@ -140,7 +141,7 @@ def test_link_among_real_neurons_votes_as_counting_does(tmp_path, undisturbed, s
     assert len(pd.read_parquet(run / "tables/links.parquet")) > 2 * len(table)
 
 
-def test_link_says_what_is_missing_in_one_line(linked, tmp_path):
+def test_errors_of_link_are_one_line(linked, tmp_path):
     done = flysoma("link", str(linked / "run"), "--segmentation", str(tmp_path / "nothing"))
     assert done.returncode == 2 and done.stderr.startswith("flysoma: no precomputed layer at")
     done = flysoma("link", str(tmp_path), "--segmentation", f"{linked}/neurons")

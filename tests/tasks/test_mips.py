@@ -1,4 +1,4 @@
-"""Mips of labels: where they are, what they hold, and that pieces make the same as a whole."""
+"""Mips of labels: their bounds, their labels, and that tasks make the same mips as the whole volume."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from flysoma.tasks.stages import mips
 from flysoma.tasks.stages.mips import DownsampleStage, ThumbnailStage, all_mips, halve, passes
 from flysoma.tasks.volumes.geometry import BlockGrid, Box
-from flysoma.tasks.volumes.labels import LabelLayer, create_layer
+from flysoma.tasks.volumes.labels import LabelLayer
+from flysoma.tasks.volumes.precomputed import create_layer
 
 VOXEL = (64.0, 64.0, 40.0)
 three = lambda values: st.tuples(values, values, values)  # noqa: E731
@@ -18,7 +19,7 @@ three = lambda values: st.tuples(values, values, values)  # noqa: E731
 
 @example(lo=(3, 0, 0), size=(256, 1, 1))  # 64 voxels of the second mip lie in 65
 @given(lo=three(st.integers(-500, 500)), size=three(st.integers(1, 20_000)))
-def test_mips_hold_the_volume_down_to_a_thumbnail(lo, size):
+def test_mips_cover_the_volume_down_to_a_thumbnail(lo, size):
     box = Box(lo, tuple(a + n for a, n in zip(lo, size)))
     made = all_mips(VOXEL, box)
     for mip in made:
@@ -45,7 +46,7 @@ def test_mips_hold_the_volume_down_to_a_thumbnail(lo, size):
     ((160, 64, 30), [(2, 1, 1), (4, 1, 1)]),
     ((64, 64, 64), []),
 ])  # fmt: skip
-def test_an_axis_of_one_chunk_is_halved_no_more(size, factors):
+def test_an_axis_that_fits_into_a_chunk_is_not_halved(size, factors):
     assert [mip.factor for mip in all_mips(VOXEL, Box((0, 0, 0), size))[1:]] == factors
 
 
@@ -55,26 +56,26 @@ def test_an_axis_of_one_chunk_is_halved_no_more(size, factors):
     three(st.sampled_from((1, 2))),
     st.integers(0, 99),
 )
-def test_a_voxel_has_what_most_of_those_before_have(lo, size, factor, seed):
+def test_a_halved_voxel_is_a_majority_vote(lo, size, factor, seed):
     labels = np.random.default_rng(seed).integers(0, 3, size[::-1]).astype(np.uint64)
-    found, first = halve(labels, lo, factor)
+    halved, first = halve(labels, lo, factor)
     assert first == tuple(a // f for a, f in zip(lo, factor))
-    assert found.shape[::-1] == tuple(
+    assert halved.shape[::-1] == tuple(
         -(-(a + n) // f) - a // f for a, n, f in zip(lo, size, factor)
     )
-    for place in np.ndindex(found.shape):
+    for place in np.ndindex(halved.shape):
         spans = zip(place, first[::-1], lo[::-1], factor[::-1])
         inside = labels[
             tuple(slice(max((p + o) * f - a, 0), (p + o + 1) * f - a) for p, o, a, f in spans)
         ]
         counts = np.bincount(inside.ravel().astype(int), minlength=3)
-        assert counts[int(found[place])] == counts.max()
+        assert counts[int(halved[place])] == counts.max()
 
 
 @settings(deadline=None, max_examples=8)
 @example(lo=(3, 3, 3), size=(32, 9, 9), seed=0)
 @given(three(st.integers(-20, 20)), three(st.integers(1, 150)), st.integers(0, 99))
-def test_pieces_make_what_the_whole_makes(tmp_path_factory, lo, size, seed):
+def test_tasks_make_the_same_mips_as_the_whole_volume(tmp_path_factory, lo, size, seed):
     box = Box(lo, tuple(a + n for a, n in zip(lo, size)))
     labels = (
         np.random.default_rng(seed)
@@ -106,7 +107,7 @@ def test_pieces_make_what_the_whole_makes(tmp_path_factory, lo, size, seed):
         for number, mip in enumerate(made[1:], start=1):
             labels, first = halve(labels, first, tuple(a // b for a, b in zip(mip.factor, before)))
             before = mip.factor
-            found = layer.read(mip.box, number)
+            stored = layer.read(mip.box, number)
             held = Box(first, tuple(a + n for a, n in zip(first, labels.shape[::-1])))
-            assert np.array_equal(found[held.slices_zyx(mip.box.lo)], labels)
-            assert found.sum() == labels.sum()  # nothing outside
+            assert np.array_equal(stored[held.slices_zyx(mip.box.lo)], labels)
+            assert stored.sum() == labels.sum()  # nothing outside

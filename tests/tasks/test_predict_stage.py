@@ -1,4 +1,4 @@
-"""The stage that runs both networks: what it says of a tile depends on the volume alone."""
+"""The predict stage: the values of a tile depend on the volume and the config alone."""
 
 import shutil
 
@@ -10,23 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flysoma.errors import UserError
-from flysoma.models.inference.levels import FULL, as_bytes, as_nibbles
+from flysoma.models.inference.encoding import FULL, encode_bytes, encode_nibbles
 from flysoma.models.inference.windows import View
-from flysoma.models.networks.weights import Network, NetworkSpec, save_network
+from flysoma.models.networks.network import Network, NetworkSpec
+from flysoma.models.networks.weights import save_network
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.fleet.coordinator import execute_here
 from flysoma.tasks.pipeline import begin
 from flysoma.tasks.stages.catalog import make_stage
 from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import create_layer, write_array
-from flysoma.tasks.volumes.resample import covered, resample
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
+from flysoma.tasks.volumes.resample import resample, source_box
 from flysoma.tasks.volumes.tiles import CORES, FIELDS, read_tiles
 
 SIZE = (91, 120, 150)
 
 
-def strange_network(path, classes, voxel_nm):
-    """Random weights, with context: what it says of a voxel depends on its surroundings."""
+def random_network(path, classes, voxel_nm):
+    """Save a network with random weights, whose output depends on the surroundings of a voxel."""
     args = {"stem": (1, 2, 2), "widths": (8, 16), "pools": ((2, 2, 2),)}
     spec = NetworkSpec("somanet", classes, voxel_nm, (32, 32, 32), args, 1 / 64, -2.0)
     torch.manual_seed(len(classes))
@@ -38,22 +39,22 @@ def strange_network(path, classes, voxel_nm):
 
 @pytest.fixture(scope="module")
 def grey(tmp_path_factory):
-    """A folder with an image, grey in one half and black in the other, and two strange networks."""
+    """A folder with an image, grey in one half and black in the other, and two random networks."""
     folder = tmp_path_factory.mktemp("grey")
     image = np.random.default_rng(1).integers(1, 255, SIZE).astype(np.uint8)
     image[:, :, SIZE[2] // 2 :] = 0
     box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, SIZE[::-1])))
     create_layer(f"file://{folder}/em", "image", "uint8", RESOLUTION, box)
-    write_array(f"file://{folder}/em", image)
-    strange_network(folder / "locate", ("background", "core"), (240.0, 64.0, 64.0))
-    strange_network(folder / "segment", ("background", "interior", "boundary"), (40.0, 64.0, 64.0))
+    fill_layer(f"file://{folder}/em", image)
+    random_network(folder / "locate", ("background", "core"), (240.0, 64.0, 64.0))
+    random_network(folder / "segment", ("background", "interior", "boundary"), (40.0, 64.0, 64.0))
     for name in ("locate", "segment"):
         (folder / name).rename(folder / f"{name}.safetensors")
     return folder
 
 
 def predicted(folder, name, **predict):
-    """A run of the stage."""
+    """Return a run through the predict stage."""
     config = RunConfig(
         image=f"{folder}/em",
         output=f"{folder}/{name}",
@@ -67,8 +68,8 @@ def predicted(folder, name, **predict):
 
 
 @pytest.mark.parametrize("block", [(1, 1, 1), (2, 3, 1), (9, 9, 9)])
-def test_a_tile_is_what_its_window_of_the_whole_volume_says(grey, block):
-    """However little of the volume its block has read."""
+def test_a_tile_has_the_values_of_its_window_in_the_whole_volume(grey, block):
+    """No matter how little of the volume its block reads."""
     run = predicted(grey, f"run-{block[0]}", block_tiles=block)
     stage = make_stage("predict", run)
     (locate, segment), (coarse, fine) = stage.networks, stage.lattices
@@ -79,37 +80,35 @@ def test_a_tile_is_what_its_window_of_the_whole_volume_says(grey, block):
     cores, fields = run.store.indices(CORES), run.store.indices(FIELDS)
     assert len(cores) > 3 and len(fields) > 3
     for folder, numbers, network, lattice, view, form in (
-        (CORES, cores, locate, coarse, View(shrunk), as_bytes),
-        (FIELDS, fields, segment, fine, View(image), as_nibbles),
+        (CORES, cores, locate, coarse, View(shrunk), encode_bytes),
+        (FIELDS, fields, segment, fine, View(image), encode_nibbles),
     ):
         for number in numbers:
             tile = lattice.tile(number)
-            window = view.window(lattice.start(tile), lattice.window)
-            (expected,) = network.each([(window, lattice.own_part(tile))], form)
+            window = view.window(lattice.window_start(tile), lattice.window)
+            (expected,) = network.predict([(window, lattice.tile_in_window(tile))], form)
             if folder == CORES:
                 expected = np.where(expected[0] < round(0.5 * FULL), 0, expected[0])
-            kept = read_tiles(run.store, folder, lattice, *lattice.owned(tile))
+            kept = read_tiles(run.store, folder, lattice, *lattice.tile_bounds(tile))
             assert (kept == expected).all()
 
 
-def test_only_what_may_be_a_core_is_kept_and_only_there_is_more_asked(grey):
+def test_only_cores_are_stored_and_only_near_them_is_segmented(grey):
     run = predicted(grey, "run-1", block_tiles=(1, 1, 1))
     tiles = run.tiles.coarse
     cores = read_tiles(run.store, CORES, tiles, (0, 0, 0), tiles.volume)
     assert set(np.unique(cores)) - {0} <= set(range(round(0.5 * FULL), FULL + 1))
     assert cores.any() and not cores[:, :, -30:].any()  # black there
-    asked, kept = run.store.indices(FIELDS), run.store.indices(CORES)
-    assert 0 < len(asked) < len(run.tiles.grid)
+    segmented, kept = run.store.indices(FIELDS), run.store.indices(CORES)
+    assert 0 < len(segmented) < len(run.tiles.grid)
     for number in kept:
-        lo, hi = tiles.owned(tiles.tile(number))
+        lo, hi = tiles.tile_bounds(tiles.tile(number))
         if cores[tuple(slice(a, b) for a, b in zip(lo, hi))].astype(bool).sum() > 102:  # 0.1 um3
-            assert number in asked
+            assert number in segmented
 
 
 @pytest.mark.parametrize("changed", ["weights", "version", "manifest"])
-def test_a_run_goes_on_with_what_it_was_begun_with_or_not_at_all(
-    grey, tmp_path, monkeypatch, changed
-):
+def test_a_run_resumes_only_with_its_own_version_and_weights(grey, tmp_path, monkeypatch, changed):
     shutil.copytree(grey, tmp_path / "own")
     run = predicted(tmp_path / "own", "run", block_tiles=(9, 9, 9))
     begin(run.config)
@@ -135,14 +134,14 @@ def test_a_run_goes_on_with_what_it_was_begun_with_or_not_at_all(
     nm=st.tuples(*[st.sampled_from([16.0, 40.0, 64.0, 100.0])] * 3),
 )
 @settings(max_examples=40, deadline=None)
-def test_a_coarser_box_is_the_mean_of_what_it_covers(lo, size, nm):
+def test_a_coarser_voxel_is_the_mean_of_what_it_covers(lo, size, nm):
     own = (16.0, 16.0, 40.0)
     nm = tuple(max(a, b) for a, b in zip(nm, own))
     box = Box(lo, tuple(a + n for a, n in zip(lo, size)))
-    source = covered(box, nm, own, Box((-500,) * 3, (500,) * 3))
+    source = source_box(box, nm, own, Box((-500,) * 3, (500,) * 3))
     values = np.random.default_rng(0).integers(0, 255, source.size[::-1]).astype(np.uint8)
-    found = resample(torch.from_numpy(values), source, own, box, nm).numpy()
-    assert found.shape == box.size[::-1] and found.dtype == np.uint8
+    resampled = resample(torch.from_numpy(values), source, own, box, nm).numpy()
+    assert resampled.shape == box.size[::-1] and resampled.dtype == np.uint8
     voxel = [0, size[1] // 2, size[2] - 1]  # x, y, z
     weights = []
     for axis in range(3):
@@ -151,19 +150,19 @@ def test_a_coarser_box_is_the_mean_of_what_it_covers(lo, size, nm):
         share = np.minimum(there + own[axis], first + nm[axis]) - np.maximum(there, first)
         weights.append(np.clip(share, 0, None) / nm[axis])
     expected = np.einsum("zyx,x,y,z", values, *weights)
-    assert abs(float(found[tuple(voxel[::-1])]) - expected) < 0.51
+    assert abs(float(resampled[tuple(voxel[::-1])]) - expected) < 0.51
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("nm", [(64.0, 64.0, 240.0), (50.0, 77.0, 61.0), (64.0, 64.0, 40.0)])
-def test_a_gpu_makes_the_same_of_an_image_and_cuts_the_same_windows(nm):
+def test_a_gpu_resamples_and_cuts_windows_as_a_cpu_does(nm):
     own, source = (16.0, 16.0, 40.0), Box((3, -5, 7), (403, 295, 97))
     image = torch.from_numpy(
         np.random.default_rng(0).integers(0, 255, source.size[::-1]).astype(np.uint8)
     )
     box = Box((1, 0, 2), (90, 50, 13))
-    found = resample(image.cuda(), source, own, box, nm)
-    assert found.cpu().equal(resample(image, source, own, box, nm))
+    resampled = resample(image.cuda(), source, own, box, nm)
+    assert resampled.cpu().equal(resample(image, source, own, box, nm))
     for start in ((-7, 30, 280), (10, -3, 5), (60, 200, 350)):
         window = View(image.cuda()).window(start, (70, 120, 130))
         assert window.cpu().equal(View(image).window(start, (70, 120, 130)))

@@ -1,4 +1,4 @@
-"""`flysoma publish`: everything arrives, once, with checksums; what is not finished is refused."""
+"""`flysoma publish` copies everything once, with checksums, and refuses an unfinished run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from cloudvolume import CloudVolume
 from five_balls import digest, flysoma, write_image
 from object_stores import AWS, moto
 
-from flysoma.scripts.results.view import view_state
 from flysoma.tasks.publishing import cors_commands
+from flysoma.tasks.results.viewing import view_state
 from flysoma.tasks.run import Run
 
 
@@ -38,7 +38,7 @@ def sums(folder):
 
 
 def published(folder):
-    """All of a layer but what its meshes were merged from."""
+    """Return the digest of a layer without the fragments of its meshes."""
     return {n: d for n, d in digest(folder).items() if ":" not in n and ".spatial" not in n}
 
 
@@ -63,14 +63,14 @@ def test_it_goes_on_where_it_stopped_and_changes_nothing(finished, tmp_path):
     first, there = tmp_path / "first", tmp_path / "there"
     assert flysoma("publish", str(finished), str(first)).returncode == 0
     assert flysoma("publish", str(finished), str(there)).returncode == 0
-    (there / "somas/info").unlink()  # and what was noted says that it is there
+    (there / "somas/info").unlink()  # although the records say that it was copied
     for name in ("provenance.json", "README.md", "tables/somas.csv"):
         (there / name).unlink()
     assert flysoma("publish", str(finished), str(there)).returncode == 0
     assert sums(there) == sums(first)
     again = flysoma("publish", str(finished), str(there))
     small = len(digest(finished / "tables")) + len(digest(finished / "report")) + 2
-    assert f", {small} of them copied now" in again.stdout
+    assert f"; {small} of them copied now" in again.stdout
     assert sums(there) == sums(first)
 
 
@@ -79,7 +79,7 @@ def layer_of(path):
 
 
 def test_shards_hold_the_same_in_fewer_objects(finished, tmp_path):
-    """Read by cloud-volume (voxels, meshes, skeletons) and by tensorstore, as neuroglancer would (annotations)."""
+    """cloud-volume reads voxels, meshes and skeletons; tensorstore reads annotations, as neuroglancer does."""
     there, again = tmp_path / "there", tmp_path / "again"
     for place in (there, again):
         done = flysoma("publish", str(finished), str(place), "--sharded")
@@ -105,9 +105,9 @@ def test_shards_hold_the_same_in_fewer_objects(finished, tmp_path):
         }
     ).result()
     for number in range(1, 6):
-        told = store.read(np.array(number, ">u8").tobytes()).result().value
-        assert told == (finished / f"centroids/by_id/{number}").read_bytes()
-    (there / "provenance.json").unlink()  # as where it was cut off: the form is known all the same
+        value = store.read(np.array(number, ">u8").tobytes()).result().value
+        assert value == (finished / f"centroids/by_id/{number}").read_bytes()
+    (there / "provenance.json").unlink()  # as after an interruption; the format is recorded
     mixed = flysoma("publish", str(finished), str(there), "--unsharded")
     assert mixed.returncode == 2 and "in shards already" in mixed.stderr
     assert flysoma("publish", str(finished), str(there)).returncode == 0
@@ -123,12 +123,12 @@ def test_what_is_not_finished_is_refused_unless_forced(finished, tmp_path):
         forced = flysoma("publish", str(finished), str(tmp_path / "there"), "--force")
     finally:
         state.write_text(kept)
-    assert refused.returncode == 2 and "not finished: publish to do" in refused.stderr
+    assert refused.returncode == 2 and "not finished: report to do" in refused.stderr
     assert not (tmp_path / "there/tables").exists() or forced.returncode == 0
-    assert forced.returncode == 0 and "not finished: publish" in forced.stderr
+    assert forced.returncode == 0 and "not finished: report" in forced.stderr
     assert "Not finished" in (tmp_path / "there/README.md").read_text()
     inside = flysoma("publish", str(finished), str(finished / "somas"))
-    assert inside.returncode == 2 and "lie in each other" in inside.stderr
+    assert inside.returncode == 2 and "overlap; choose another place" in inside.stderr
 
 
 def test_a_bucket_gets_it_compressed_and_pandas_reads_it(finished, monkeypatch):
@@ -152,7 +152,7 @@ def test_a_bucket_gets_it_compressed_and_pandas_reads_it(finished, monkeypatch):
 
 @pytest.mark.parametrize("form", ["--unsharded", "--sharded"])
 def test_from_google_to_google_with_a_link_for_all(gcs, finished, tmp_path, form):
-    """An image that everybody can read: the link opens it beside the copy. Both forms hold what they hold on a disk."""
+    """The link opens a public image beside the copy. Both formats hold the same as on disk."""
     base = f"gs://bucket/public{form}"
     write_image(f"{base}/em")
     run = shutil.copytree(finished, tmp_path / "run")
@@ -165,7 +165,7 @@ def test_from_google_to_google_with_a_link_for_all(gcs, finished, tmp_path, form
     assert flysoma("publish", str(finished), str(tmp_path / "there"), form).returncode == 0
     for layer in ("somas", "centroids", "tables"):
         assert digest(f"{base}/brain/{layer}") == digest(tmp_path / "there" / layer)
-    (link,) = re.findall(r"open it: +(https://\S+/#!\S+)", done.stdout)
+    (link,) = re.findall(r"view: +(https://\S+/#!\S+)", done.stdout)
     assert f"({link})" in CloudFiles(f"{base}/brain").get("README.md").decode()
     state = json.loads(unquote(link.partition("#!")[2]))
     sources = {layer["name"]: layer["source"] for layer in state["layers"]}

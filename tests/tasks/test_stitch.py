@@ -19,7 +19,7 @@ APART = np.zeros((0, 2), np.int64)  # no seeds in one body
 
 
 def stitch_blockwise(volume, core, halo):
-    """Cut a labelled volume (z, y, x) into blocks with labels of their own, stitch, put together again."""
+    """Cut a labelled volume (z, y, x) into blocks with their own labels, stitch them, and assemble the volume."""
     grid = BlockGrid(
         Box((5, -7, 3), tuple(a + n for a, n in zip((5, -7, 3), volume.shape[::-1]))), core, halo
     )
@@ -36,17 +36,17 @@ def stitch_blockwise(volume, core, halo):
     for block in grid:
         for axis, other in grid.upper_neighbours(block.index):
             slab = grid.face_slab(block.index, axis, halo[axis])
-            found = match_slab(
+            matches = match_slab(
                 local[block.index][slab.slices_zyx(block.read.lo)],
                 local[other][slab.slices_zyx(grid[other].read.lo)],
                 1.0,
                 Stitch(min_overlap_um3=0.0),
             )
-            found["a"] = (np.uint64(block.index) << np.uint64(ID_BITS)) | found["a"].astype(
+            matches["a"] = (np.uint64(block.index) << np.uint64(ID_BITS)) | matches["a"].astype(
                 np.uint64
             )
-            found["b"] = (np.uint64(other) << np.uint64(ID_BITS)) | found["b"].astype(np.uint64)
-            pairs.append(found)
+            matches["b"] = (np.uint64(other) << np.uint64(ID_BITS)) | matches["b"].astype(np.uint64)
+            pairs.append(matches)
     ids = np.concatenate([r[0] for r in rows]).astype(np.uint64)
     labels = Labels(
         ids, np.zeros(len(ids), int), np.concatenate([r[1] for r in rows]), np.zeros(len(ids))
@@ -111,7 +111,7 @@ def test_two_seeds_never_become_one_soma_and_are_listed():
     assert group.tolist() == [0, 1, 1] and apart.tolist() == [0, 1]
 
 
-def test_a_chain_stops_at_the_cap():
+def test_a_chain_of_joins_stops_at_the_size_limit():
     group, apart = resolve(
         labels([0] * 4, [4] * 4), pair([1, 2, 3], [2, 3, 4], [3, 2, 1]), APART, 1.0, 9.0
     )
@@ -123,7 +123,7 @@ def test_labels_of_one_seed_are_one_soma():
     assert group.tolist() == [0, 1, 0]
 
 
-def test_seeds_in_one_body_are_one_soma_up_to_the_cap():
+def test_seeds_in_one_body_are_one_soma_up_to_the_size_limit():
     some = labels([5, 3, 8, 0], [9, 9, 9, 1])
     group, apart = resolve(some, pair([4], [3], [1]), np.array([[3, 5], [3, 5]]), 1.0, 1e9)
     assert group.tolist() == [0, 0, 2, 2] and not len(apart)
@@ -141,7 +141,7 @@ def test_the_published_ratios_decide():
 
 
 @given(st.integers(0, 2**32), st.integers(20, 200))
-def test_what_is_joined_at_once_is_what_would_be_joined_in_order(seed, cap):
+def test_joins_at_once_equal_joins_in_order(seed, cap):
     rng = np.random.default_rng(seed)
     n, k = 25, int(rng.integers(0, 60))
     some = labels(rng.permutation(n) * (rng.random(n) < 0.3), rng.integers(1, 9, n))

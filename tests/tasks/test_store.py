@@ -1,4 +1,4 @@
-"""Small objects come back as they went in; what is not whole counts as absent."""
+"""Objects are read back unchanged; a partial JSON object counts as missing."""
 
 import os
 
@@ -10,7 +10,7 @@ from flysoma.tasks import store as store_module
 from flysoma.tasks.store import RunStore, normalize_cloudpath
 
 
-def test_objects_come_back(tmp_path):
+def test_objects_are_read_back(tmp_path):
     store = RunStore(str(tmp_path))
     store.put_json("a/1.json", {"n": np.int64(3), "v": np.array([1.5])})
     store.put_arrays("b/2.npz", {"x": np.arange(3)})
@@ -27,7 +27,7 @@ def test_indices_are_the_numbers_in_a_folder(tmp_path):
     assert store.indices("receipts/locate") == {3, 12}
 
 
-def test_half_written_json_is_absent(tmp_path):
+def test_partial_json_is_missing(tmp_path):
     store = RunStore(str(tmp_path))
     store.put("r/1.json", b'{"a": ')
     store.put_json("r/2.json", {"a": 1})
@@ -35,7 +35,7 @@ def test_half_written_json_is_absent(tmp_path):
     assert store.get_jsons(["r/1.json", "r/2.json"]) == {"r/2.json": {"a": 1}}
 
 
-def test_a_place_that_cannot_be_written_is_a_users_matter(tmp_path):
+def test_a_path_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write"):
         RunStore(str(tmp_path)).put("file/x.json", b"{}")
@@ -47,18 +47,18 @@ def test_cloudpaths_are_normalized(monkeypatch, tmp_path):
     assert normalize_cloudpath("x/y") == "file://" + os.path.join(str(tmp_path), "x/y")
     with pytest.raises(UserError, match="no such protocol"):
         normalize_cloudpath("ftp://x")
-    with pytest.raises(UserError, match=r"^https://\.\.\.@host/x: .*password") as told:
+    with pytest.raises(UserError, match=r"^https://\.\.\.@host/x: .*password") as caught:
         normalize_cloudpath("https://me:planted@host/x")
-    assert "planted" not in str(told.value)
+    assert "planted" not in str(caught.value)
 
 
-def test_many_tables_come_back_in_their_order_and_none_may_be_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "_AT_ONCE", 3)
+def test_arrays_are_read_in_order_and_none_may_be_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_BATCH", 3)
     store = RunStore(str(tmp_path))
     numbers = [7, 2, 10, 4, 0]
     for n in numbers:
         store.put_arrays(f"t/{n}.npz", {"n": np.array([n])})
-    found = store.get_many_arrays(f"t/{n}.npz" for n in numbers)
-    assert [int(table["n"][0]) for table in found] == numbers
-    with pytest.raises(AssertionError, match="t/3.npz is gone"):
+    tables = store.get_many_arrays(f"t/{n}.npz" for n in numbers)
+    assert [int(table["n"][0]) for table in tables] == numbers
+    with pytest.raises(AssertionError, match="t/3.npz is missing"):
         list(store.get_many_arrays(["t/7.npz", "t/3.npz"]))

@@ -1,4 +1,4 @@
-"""Reading real precomputed layers on disk: mips, resampling, offsets, and what is wrong with them."""
+"""Reading precomputed layers on disk: mips, resampling, offsets, and error messages."""
 
 import os
 
@@ -8,7 +8,8 @@ import pytest
 from flysoma.errors import UserError
 from flysoma.tasks.volumes.geometry import Box
 from flysoma.tasks.volumes.image import ImageLayer
-from flysoma.tasks.volumes.labels import LabelLayer, create_layer, write_array
+from flysoma.tasks.volumes.labels import LabelLayer
+from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def layer(tmp_path):
         if array is None:
             rng = np.random.default_rng(0)
             array = rng.integers(1, 255, size[::-1]).astype(dtype)
-        write_array(path, array)
+        fill_layer(path, array)
         return path, array
 
     return make
@@ -35,8 +36,8 @@ def test_the_layer_reads_back_in_z_y_x(layer):
     assert (image.read(box, (32, 32, 40)) == array[9:29, 3:63, 3:33]).all()
 
 
-def test_what_a_box_fetches_are_whole_chunks(layer):
-    """A volume of 3 x 2 x 1 chunks of 64, the last along each axis cut off by the volume's end."""
+def test_reading_a_box_fetches_whole_chunks(layer):
+    """A volume of 3 x 2 x 1 chunks of 64, the last along each axis cut by the end of the volume."""
     path, _ = layer((150, 100, 40), offset=(7, -3, 11))
     image = ImageLayer(path)
     at = (32, 32, 40)
@@ -48,9 +49,9 @@ def test_what_a_box_fetches_are_whole_chunks(layer):
 
 def test_an_integer_factor_gives_the_area_mean(layer):
     path, array = layer((64, 48, 20))
-    found = ImageLayer(path).read(Box((0, 0, 0), (32, 24, 20)), (64, 64, 40))
+    read = ImageLayer(path).read(Box((0, 0, 0), (32, 24, 20)), (64, 64, 40))
     mean = array.reshape(20, 24, 2, 32, 2).mean(axis=(2, 4))
-    assert np.abs(found - mean).max() <= 0.51
+    assert np.abs(read - mean).max() <= 0.51
 
 
 @pytest.mark.parametrize("resolution", [(64, 64, 40), (50, 77, 61), (64, 64, 240)])
@@ -97,7 +98,7 @@ def test_a_truncated_chunk_is_named(layer, tmp_path):
         ImageLayer(path).read(Box((0, 0, 0), (128, 64, 64)), (32, 32, 40))
 
 
-def test_what_is_no_image_says_so(layer, tmp_path):
+def test_a_layer_that_is_not_an_image_is_refused(layer, tmp_path):
     with pytest.raises(UserError, match="no precomputed layer.*nothing there"):
         ImageLayer(f"file://{tmp_path}/absent")
     (tmp_path / "other").mkdir()
@@ -112,13 +113,13 @@ def test_what_is_no_image_says_so(layer, tmp_path):
         ImageLayer(path)
 
 
-def test_sixteen_bit_images_say_how(layer):
+def test_the_error_for_16_bit_images_names_the_command(layer):
     path, _ = layer((64, 64, 64), dtype="uint16")
     with pytest.raises(UserError, match="uint16.*ingest.*--rescale"):
         ImageLayer(path)
 
 
-def test_labels_beyond_32_bits_survive(tmp_path):
+def test_labels_of_more_than_32_bits_are_kept(tmp_path):
     path = f"file://{tmp_path}/labels"
     create_layer(path, "segmentation", "uint64", (64, 64, 40), Box((3, 5, 7), (100, 80, 60)))
     labels = LabelLayer(path)

@@ -1,11 +1,11 @@
-"""Where the seconds go, by watching functions while they run."""
+"""The time that a program spends in some of its functions."""
 
 from __future__ import annotations
 
 import functools
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,12 +15,12 @@ Places = Mapping[str, tuple[tuple[Any, str], ...]]  # name: (owner, attribute) o
 
 
 @contextmanager
-def clocked(places: Places) -> Iterator[Counter[str]]:
-    """Seconds spent in functions, by name, in all threads; what one of them spends in another is the other's."""
-    spent: Counter[str] = Counter()
+def clocked(places: Places) -> Iterator[dict[str, float]]:
+    """Count the seconds spent in functions, by name and over all threads; nested calls count for the inner one only."""
+    spent: dict[str, float] = defaultdict(float)
     inner = threading.local()
 
-    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             before, inner.seconds = getattr(inner, "seconds", 0.0), 0.0
@@ -29,7 +29,7 @@ def clocked(places: Places) -> Iterator[Counter[str]]:
                 return function(*args, **kwargs)
             finally:
                 seconds = time.perf_counter() - start
-                spent[name] += seconds - inner.seconds  # type: ignore[assignment]
+                spent[name] += seconds - inner.seconds
                 inner.seconds = before + seconds
 
         return call
@@ -37,6 +37,6 @@ def clocked(places: Places) -> Iterator[Counter[str]]:
     with ExitStack() as stack:
         for name, functions in places.items():
             for owner, attribute in functions:
-                replaced = watched(name, getattr(owner, attribute))
+                replaced = timed(name, getattr(owner, attribute))
                 stack.enter_context(mock.patch.object(owner, attribute, replaced))
         yield spent

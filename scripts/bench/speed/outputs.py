@@ -1,4 +1,4 @@
-"""`flysoma bench outputs`: the table and the layers of as many somas as a brain has: seconds, memory, bytes."""
+"""`flysoma bench outputs`: time, memory and size of the tables and layers of a whole brain's somas."""
 
 from __future__ import annotations
 
@@ -16,30 +16,35 @@ import pandas as pd
 
 from ....analysis.layers.annotations import annotation_files
 from ....analysis.layers.properties import segment_properties
-from ....analysis.morphology.shapes import block_moments, merge_moments, shapes
+from ....analysis.morphology.moments import block_moments, merge_moments
+from ....analysis.morphology.shapes import shapes_from_moments
 from ....analysis.pages.plots import plot_files
 from ....analysis.pages.report import report_page, report_plots
 from ....analysis.tables.somas import COLUMNS, table_files
 from ....analysis.viewer import state as viewer
-from ....tasks.fleet.memory import forget_peak, peak_gb
+from ....analysis.viewer.browser import open_browser, open_viewer
+from ....analysis.viewer.server import serve
+from ....axes import Nm3
+from ....tasks.fleet.memory import peak_gb, reset_peak
 from ....tasks.store import RunStore
 from ....tasks.volumes.geometry import Box, vec3
-from ....tasks.volumes.labels import LabelLayer, create_layer
+from ....tasks.volumes.labels import LabelLayer
+from ....tasks.volumes.precomputed import create_layer
 from .stitch import balls
 from .timing import Row
 
 VOXEL_NM = (40.0, 64.0, 64.0)
 _CORE = (128, 256, 256)
-_NM_A_SOMA = 11_000.0  # edge of the cube that each has for itself, a brain's neuropil and all
-_COARSE = 64  # voxels in one of what stands in for the somas
-_ZOOMS_UM = (None, 200.0, 50.0)  # what the view shows; None: everything
+_NM_A_SOMA = 11_000.0  # edge of the cube of brain per soma, including neuropil
+_COARSE = 64  # downsampling of the empty layer that stands in for the somas
+_ZOOMS_UM = (None, 200.0, 50.0)  # width of the view; None: everything
 _FRAMES = 7
 _DRAW = """
 const { display } = viewer, gl = display.gl, pixel = new Uint8Array(4), seconds = [];
 for (let i = 0; i < arguments[0]; ++i) {
   const started = performance.now();
   display.draw();
-  gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel);  // waits until it is drawn
+  gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel);  // waits for the GPU
   seconds.push((performance.now() - started) / 1000);
 }
 return seconds;
@@ -47,11 +52,22 @@ return seconds;
 
 
 @click.command("outputs")
-@click.option("--somas", default=150_000, show_default=True, type=click.IntRange(1))
-@click.option("--draw", is_flag=True, help="Also neuroglancer in a headless chromium.")
+@click.option(
+    "--somas",
+    default=150_000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of somas.",
+)
+@click.option(
+    "--draw", is_flag=True, help="Measure drawing in neuroglancer too, in a headless chromium."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(somas: int, draw: bool, as_json: bool) -> None:
-    """Make tables, annotations, properties and report of so many made-up somas."""
+    """Measure the writing of tables and layers for many somas.
+
+    Makes tables, annotations, segment properties and the report of synthetic somas.
+    """
     rows = []
     for row in output_rows(somas, draw):
         rows.append(asdict(row))
@@ -62,14 +78,14 @@ def command(somas: int, draw: bool, as_json: bool) -> None:
 
 
 def output_rows(somas: int, draw: bool) -> Iterator[Row]:
-    """Each step's seconds, the most memory that the process held in it, and what it made."""
-    frame, row = _timed("sums of blocks to shapes", lambda: _shapes(somas))
+    """Yield the seconds, the peak memory and the output size of each step."""
+    frame, row = _timed("moments of blocks to shapes", lambda: _shapes(somas))
     yield row
-    frame = _filled(frame)
-    high = tuple(frame[f"bb_end_{a}_nm"].max() for a in "xyz")
-    volume = ((0.0, 0.0, 0.0), high)
+    frame = _fill_columns(frame)
+    x, y, z = (float(frame[f"bb_end_{a}_nm"].max()) for a in "xyz")
+    volume = ((0.0, 0.0, 0.0), (x, y, z))
     yield _timed("tables", lambda: table_files(frame))[1]
-    layer, row = _timed("annotations", lambda: annotation_files(frame, *volume))  # type: ignore[arg-type]
+    layer, row = _timed("annotations", lambda: annotation_files(frame, *volume))
     yield row
     with tempfile.TemporaryDirectory(prefix="flysoma-bench-") as folder:
         store = RunStore(folder)
@@ -81,34 +97,34 @@ def output_rows(somas: int, draw: bool) -> Iterator[Row]:
         yield _timed("report", lambda: _report(frame, {"bounds_nm": volume}))[1]
         if draw:
             store.put_many({f"somas/{name}": data for name, data in properties.items()})
-            yield from _drawn(Path(folder), volume)
+            yield from _drawing_rows(Path(folder), volume)
 
 
 def _timed(name: str, work: Callable[[], Any]) -> tuple[Any, Row]:
-    """What some work makes; its seconds, the most memory in it, and the size of the files that it makes."""
-    forget_peak()
+    """Return the result of `work`, and a row of its seconds, its peak memory and the size of its files."""
+    reset_peak()
     started = time.perf_counter()
-    made = work()
+    result = work()
     seconds = time.perf_counter() - started
     notes: dict[str, Any] = {"peak GB of the process": peak_gb()}
-    if isinstance(made, dict):
-        notes |= {"files": len(made), "MB": sum(map(len, made.values())) / 1e6}
-    return made, Row(name, "s", (seconds,), notes)
+    if isinstance(result, dict):
+        notes |= {"files": len(result), "MB": sum(map(len, result.values())) / 1e6}
+    return result, Row(name, "s", (seconds,), notes)
 
 
 def _shapes(somas: int) -> pd.DataFrame:
-    """Somas of which every block has the same few, at places of their own."""
+    """Return the shapes of somas that repeat those of one block under new ids."""
     labels = balls(_CORE[::-1], 0).T
-    core = tuple(slice(0, n) for n in _CORE)
-    one = block_moments(labels, core, (0, 0, 0), ((0, 0, 0), _CORE), VOXEL_NM)  # type: ignore[arg-type]
+    z, y, x = (slice(0, n) for n in _CORE)
+    one = block_moments(labels, (z, y, x), (0, 0, 0), ((0, 0, 0), _CORE), VOXEL_NM)
     numbers = np.arange(len(one), dtype=np.uint64)
     blocks = -(-somas // len(one))
     parts = [one.assign(id=numbers + np.uint64(b * len(one) + 1)) for b in range(blocks)]
-    return shapes(merge_moments(parts), VOXEL_NM).head(somas)
+    return shapes_from_moments(merge_moments(parts), VOXEL_NM).head(somas)
 
 
-def _filled(frame: pd.DataFrame) -> pd.DataFrame:
-    """The same somas scattered over a brain, with every column that a run measures."""
+def _fill_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Scatter somas over a brain and fill all columns that a run measures."""
     rng = np.random.default_rng(0)
     frame = frame.copy()
     edge = _NM_A_SOMA * len(frame) ** (1 / 3)
@@ -118,8 +134,8 @@ def _filled(frame: pd.DataFrame) -> pd.DataFrame:
             frame[name] += shift
     for column in COLUMNS:
         if column.name not in frame:
-            some = rng.random(len(frame))
-            frame[column.name] = some < 0.01 if column.dtype == "bool" else some
+            values = rng.random(len(frame))
+            frame[column.name] = values < 0.01 if column.dtype == "bool" else values
     return frame
 
 
@@ -134,20 +150,20 @@ def _report(frame: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, bytes]:
     return files
 
 
-def _drawn(folder: Path, volume: tuple[tuple[float, ...], tuple[float, ...]]) -> Iterator[Row]:
-    """How long neuroglancer takes until all that it shows is there, and then for a frame, from far to near."""
-    coarse = [r * _COARSE for r in VOXEL_NM[::-1]]  # as a run's mips are, from afar
+def _drawing_rows(folder: Path, volume: tuple[Nm3, Nm3]) -> Iterator[Row]:
+    """Yield the seconds until neuroglancer has loaded the view, and those of a frame, at each zoom."""
+    coarse = [r * _COARSE for r in VOXEL_NM[::-1]]  # like the coarsest mip of a run
     size = vec3([n // r + 1 for n, r in zip(volume[1], coarse)])
     somas = f"{folder}/somas"
     create_layer(somas, "segmentation", "uint64", coarse, Box((0, 0, 0), size))
     LabelLayer(somas).set_info(segment_properties="segment_properties")
-    with viewer.serve(folder) as server, viewer.browser((1600, 1000)) as driver:
+    with serve(folder) as server, open_browser((1600, 1000)) as driver:
         layers = viewer.Layers(
             somas=viewer.source_url(somas, str(folder), server.url),
-            bounds_nm=volume,  # type: ignore[arg-type]
+            bounds_nm=volume,
             centroids=viewer.source_url(f"{folder}/centroids", str(folder), server.url),
         )
-        shown = viewer.open_viewer(viewer.viewer_state(layers))
+        shown = open_viewer(viewer.viewer_state(layers))
         started = time.perf_counter()
         driver.get(shown.get_viewer_url())
         for zoom in _ZOOMS_UM:
@@ -157,7 +173,7 @@ def _drawn(folder: Path, volume: tuple[tuple[float, ...], tuple[float, ...]]) ->
                     state.cross_section_scale = zoom * 1e3 / 420
             shown.screenshot()
             seconds = time.perf_counter() - started
-            what = "everything" if zoom is None else f"{zoom:g} um"
-            yield Row(f"drawn, {what}", "s", (seconds,))
-            yield Row(f"a frame, {what}", "s", tuple(driver.execute_script(_DRAW, _FRAMES)))
+            view = "everything" if zoom is None else f"{zoom:g} um"
+            yield Row(f"drawn, {view}", "s", (seconds,))
+            yield Row(f"a frame, {view}", "s", tuple(driver.execute_script(_DRAW, _FRAMES)))
             started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Speed of predict, from image chunks to tiles, with processes that share the device, beside its networks alone."""
+"""Speed of predict, from image chunks to tiles, with processes that share a device, beside the networks alone."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from ....models.inference.lattice import Lattice
-from ....models.inference.windows import Predictor
+from ....models.inference.predictor import Predictor
 from ....models.phantom.make import make_phantom
 from ....tasks.config import Predict, RunConfig
-from ....tasks.fleet.worker import do_task
+from ....tasks.fleet.job import do_task
 from ....tasks.pipeline import begin
 from ....tasks.run import Run
 from ....tasks.stages.predict import PredictStage
@@ -34,50 +34,49 @@ from ....tasks.volumes.ingest import NewLayer, ingest_array
 from .timing import Row, Timing
 
 VOXEL = (40.0, 64.0, 64.0)
-_UNIT = (192, 384, 384)  # of the image, which is that again and again
-_SHAPE = {
-    "cpu": _UNIT,
-    "cuda": (768, 2944, 2944),
-}  # blocks of one size, met in the middle of chunks
-_TILES = {"cpu": (1, 1, 1), "cuda": Predict().block_tiles}  # of a task, x, y, z
+_UNIT = (192, 384, 384)  # z, y, x, of the phantom that the image repeats
+_SHAPE = {"cpu": _UNIT, "cuda": (768, 2944, 2944)}  # blocks of equal size, not aligned with chunks
+_TILES = {"cpu": (1, 1, 1), "cuda": Predict().block_tiles}  # per task, x, y, z
 _ENCODINGS = ("raw", "raw in gzip")  # of chunks
-_BATCHES = {"cpu": 1, "cuda": 8}  # one after the other, as a task has them
+_BATCHES = {"cpu": 1, "cuda": 8}  # timed together, as a task runs them
 _SEED = 174
-_PATIENCE_S = 1800.0
+_TIMEOUT_S = 1800.0
 
 Receipt = dict[str, Any]
 
 
 def predict_rows(timing: Timing) -> Iterator[Row]:
-    """Rounds of as many tasks as there are processes, which go on and on; beside them their networks alone."""
+    """Yield the speed of rounds with one task per process, for some numbers of processes, and of the networks alone."""
     with tempfile.TemporaryDirectory(prefix="flysoma-bench-") as name:
-        batch_s = None
-        for encoding in _ENCODINGS:
-            run = _run(Path(name) / encoding.replace(" ", "-"), encoding, timing.device)
-            batch_s = batch_s or _batch_seconds(timing, run)
+        runs = {
+            encoding: _make_run(Path(name) / encoding.replace(" ", "-"), encoding, timing.device)
+            for encoding in _ENCODINGS
+        }
+        network_s = _time_networks(timing, runs[_ENCODINGS[0]])
+        for encoding, run in runs.items():
             for count in _counts():
                 title = f"{encoding}, {count} {'process' if count == 1 else 'processes'}"
                 rounds = list(_rounds(timing, run.path, count, title))
-                yield _row(title, rounds, batch_s)
-        receipts = [receipt for _, some in rounds for receipt in some]
-        seconds = sum(map(batch_s, receipts))
-        yield Row("its networks alone", "Mvoxel/s", (1e-6 * _voxels(receipts) / seconds,))
+                yield _row(title, rounds, network_s)
+        receipts = [receipt for _, done in rounds for receipt in done]
+        seconds = sum(map(network_s, receipts))
+        yield Row("networks alone", "Mvoxel/s", (1e-6 * _voxels(receipts) / seconds,))
 
 
 def _row(
-    title: str, rounds: list[tuple[float, list[Receipt]]], batch_s: Callable[[Receipt], float]
+    title: str, rounds: list[tuple[float, list[Receipt]]], network_s: Callable[[Receipt], float]
 ) -> Row:
-    """What rounds have done a second; how a process spent its time."""
-    times = [seconds / sum(map(batch_s, receipts)) for seconds, receipts in rounds]
-    receipts = [receipt for _, some in rounds for receipt in some]
+    """Return the speed of the rounds, and the shares of a process's time."""
+    times = [seconds / sum(map(network_s, receipts)) for seconds, receipts in rounds]
+    receipts = [receipt for _, done in rounds for receipt in done]
     spent = {
         name: sum(receipt["phases"][name] for receipt in receipts)
         for name in ("read", "work", "write")
     }
-    whole = sum(spent.values())
+    total = sum(spent.values())
     notes = {"times the networks alone": float(np.median(times))}
-    notes |= {name: seconds / whole for name, seconds in spent.items()}
-    rates = tuple(1e-6 * _voxels(some) / seconds for seconds, some in rounds)
+    notes |= {name: seconds / total for name, seconds in spent.items()}
+    rates = tuple(1e-6 * _voxels(done) / seconds for seconds, done in rounds)
     return Row(title, "Mvoxel/s", rates, notes)
 
 
@@ -86,22 +85,22 @@ def _voxels(receipts: list[Receipt]) -> int:
 
 
 def _counts() -> list[int]:
-    """One process, half as many as there are cores, and as many."""
+    """Return the numbers of processes: one, half the cores, and all cores."""
     cores = len(os.sched_getaffinity(0))
     return sorted({1, max(1, cores // 2), cores})
 
 
-def _run(folder: Path, encoding: str, device: str) -> Run:
-    """A run whose predict can be done."""
-    _repeated_phantom(folder / "em", _SHAPE[device], "gzip" in encoding)
+def _make_run(folder: Path, encoding: str, device: str) -> Run:
+    """Begin a run on a repeated phantom, and prepare its predict stage."""
+    _write_repeated_phantom(folder / "em", _SHAPE[device], "gzip" in encoding)
     predict = Predict(block_tiles=_TILES[device])
     run = begin(RunConfig(image=f"{folder}/em", output=f"{folder}/run", predict=predict))
     _stage(run).prepare()
     return run
 
 
-def _repeated_phantom(path: Path, shape: tuple[int, int, int], compressed: bool) -> None:
-    """A layer, of whole chunks, that holds a phantom again and again: the same chunks by other names."""
+def _write_repeated_phantom(path: Path, shape: tuple[int, int, int], compressed: bool) -> None:
+    """Write a layer that repeats a phantom, as hard links to its chunks."""
     unit = make_phantom(_UNIT, VOXEL, _SEED, "typical").image
     ingest_array(unit, NewLayer(str(path), VOXEL[::-1]))
     info = json.loads((path / "info").read_text())
@@ -127,72 +126,72 @@ def _repeated_phantom(path: Path, shape: tuple[int, int, int], compressed: bool)
 def _rounds(
     timing: Timing, path: str, count: int, title: str
 ) -> Iterator[tuple[float, list[Receipt]]]:
-    """Seconds in which so many tasks came to their end, and their receipts; the first round, in which all begin at
-    once, is left out."""
+    """Yield the seconds in which `count` tasks finish, and their receipts, without the first round."""
     context = multiprocessing.get_context("spawn")
-    ready, over, done = context.Barrier(count), context.Event(), context.Queue()
-    work = [
-        context.Process(target=_work, args=(path, number, count, ready, over, done), daemon=True)
+    ready, stop, done = context.Barrier(count), context.Event(), context.Queue()
+    processes = [
+        context.Process(target=_work, args=(path, number, count, ready, stop, done), daemon=True)
         for number in range(count)
     ]
-    for process in work:
+    for process in processes:
         process.start()
     before = 0.0
     for number in range(timing.repeats + 1):
         timing.bars(title, number, timing.repeats + 1)
-        receipts = [_next(done, work) for _ in range(count)]
+        receipts = [_next_receipt(done, processes) for _ in range(count)]
         now = time.perf_counter()
         if number:
             yield now - before, receipts
         before = now
     timing.bars(title, 1, 1)
-    over.set()
-    for process in work:
+    stop.set()
+    for process in processes:
         process.join()
 
 
-def _next(done: Queue[Receipt], work: list[SpawnProcess]) -> Receipt:
+def _next_receipt(done: Queue[Receipt], processes: list[SpawnProcess]) -> Receipt:
     while True:
         try:
             return done.get(timeout=2)
         except Empty:
-            if not all(process.is_alive() for process in work):
-                raise RuntimeError("a process of the benchmark failed; it has said why") from None
+            if not all(process.is_alive() for process in processes):
+                raise RuntimeError(
+                    "a process of the benchmark failed; its error is above"
+                ) from None
 
 
 def _work(
-    path: str, number: int, count: int, ready: Barrier, over: Event, done: Queue[Receipt]
+    path: str, number: int, count: int, ready: Barrier, stop: Event, done: Queue[Receipt]
 ) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
     stage = _stage(Run.open(path))
     tasks = stage.plan()
     first = number % len(tasks)
-    do_task(stage, tasks[first])  # for nothing: the networks are made ready
-    ready.wait(_PATIENCE_S)
+    do_task(stage, tasks[first])  # untimed: loads and compiles the networks
+    ready.wait(_TIMEOUT_S)
     for index in cycle([*tasks[first:], *tasks[:first]]):
-        del stage.run.image  # with the chunks that it remembers
+        del stage.run.image  # and its cache of chunks
         receipt = do_task(stage, index)
-        if over.is_set():
+        if stop.is_set():
             return
         done.put(receipt)
 
 
 def _stage(run: Run) -> PredictStage:
-    """With networks as for a large volume."""
+    """Return the stage with compiled networks, as for a large volume."""
     stage = PredictStage(run)
-    stage.many_tiles = 0
+    stage.min_tiles_to_compile = 0
     return stage
 
 
 @torch.inference_mode()
-def _batch_seconds(timing: Timing, run: Run) -> Callable[[Receipt], float]:
-    """What the networks alone need for the batches of a task, on what is on the device already."""
+def _time_networks(timing: Timing, run: Run) -> Callable[[Receipt], float]:
+    """Return a function from a receipt to the time of its networks alone, on data that is on the device."""
     stage = _stage(run)
-    batch_s = {
-        counter: float(np.median(timing.seconds(f"{counter} alone", _batches(timing, *pair))))
-        / _BATCHES[timing.device]
-        for counter, *pair in zip(("tiles", "windows"), stage.networks, stage.lattices)
-    }
+    batch_s = {}
+    for counter, predictor, lattice in zip(("tiles", "windows"), stage.networks, stage.lattices):
+        seconds = timing.seconds(f"{counter} alone", _run_batches(timing, predictor, lattice))
+        batch_s[counter] = float(np.median(seconds)) / _BATCHES[timing.device]
     size = stage.networks[0].batch
     return lambda receipt: sum(
         math.ceil(receipt["counters"][counter] / size) * seconds
@@ -200,7 +199,8 @@ def _batch_seconds(timing: Timing, run: Run) -> Callable[[Receipt], float]:
     )
 
 
-def _batches(timing: Timing, predictor: Predictor, lattice: Lattice) -> Callable[[], object]:
+def _run_batches(timing: Timing, predictor: Predictor, lattice: Lattice) -> Callable[[], object]:
+    """Return a function that runs a network on random windows, some batches at a time."""
     grey = torch.randint(0, 255, (predictor.batch, 1, *lattice.window), device=timing.device)
-    fed = predictor.network.spec.feed(grey.float())
-    return lambda: [predictor.run(fed).shape for _ in range(_BATCHES[timing.device])]
+    inputs = predictor.network.spec.preprocess(grey.float())
+    return lambda: [predictor.run(inputs).shape for _ in range(_BATCHES[timing.device])]

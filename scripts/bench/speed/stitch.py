@@ -1,4 +1,4 @@
-"""Speed of stitching a whole brain: what somas leave behind in its blocks is made up, what is done with it is real."""
+"""Speed of stitching a whole brain, on synthetic labels and pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import crackle
 import numpy as np
 
 from ....tasks.config import RunConfig, Stitch
-from ....tasks.fleet.memory import forget_peak, peak_gb
+from ....tasks.fleet.memory import peak_gb, reset_peak
 from ....tasks.run import ID_BITS, Run
 from ....tasks.stages.match import Labels, MatchStage, match_slab, resolve
 from .timing import Row, Timing
@@ -25,7 +25,7 @@ _CAP_UM3 = 4189.0  # a ball of 20 um
 
 @dataclass(frozen=True)
 class Brain:
-    """How much of everything there is."""
+    """The size of the problem."""
 
     somas: int = 150_000
     labels: int = 500_000
@@ -34,45 +34,45 @@ class Brain:
 
 
 def stitch_rows(timing: Timing, brain: Brain = Brain()) -> Iterator[Row]:
-    """match, resolve and relabel, by face, by brain and by block."""
+    """Yield the time of match (one face), resolve (the whole brain) and relabel (one block)."""
     rng = np.random.default_rng(0)
     lower, upper = (crackle.compress(balls(_SLAB, shift)) for shift in (0, 1))
-    found = timing.seconds(
+    seconds = timing.seconds(
         "match",
         lambda: match_slab(
             crackle.decompress(lower), crackle.decompress(upper), _VOXEL_UM3, Stitch()
         ),
     )
-    hours = 3 * brain.blocks * float(np.median(found)) / 3600
-    yield Row("match, a face", "s", found, {f"worker-hours for {3 * brain.blocks} faces": hours})
+    hours = 3 * brain.blocks * float(np.median(seconds)) / 3600
+    yield Row("match, a face", "s", seconds, {f"worker-hours for {3 * brain.blocks} faces": hours})
 
-    labels, pair = somas_in_labels(brain, rng)
+    labels, pairs = somas_in_labels(brain, rng)
     name = f"resolve {brain.pairs} pairs"
-    yield _large(timing, name, lambda: _resolve(labels, pair), labels=brain.labels)
-    yield _finish(timing, brain, labels, pair)
+    yield _time_cold(timing, name, lambda: _resolve(labels, pairs), labels=brain.labels)
+    yield _finish(timing, brain, labels, pairs)
 
     core = crackle.compress(balls(_CORE, 0))
     table = np.arange(1 << 16, dtype=np.uint64)
-    found = timing.seconds("relabel", lambda: table[crackle.decompress(core)])
-    hours = brain.blocks * float(np.median(found)) / 3600
+    seconds = timing.seconds("relabel", lambda: table[crackle.decompress(core)])
+    hours = brain.blocks * float(np.median(seconds)) / 3600
     yield Row(
-        "relabel, a block, not written", "s", found, {f"worker-hours for {brain.blocks}": hours}
+        "relabel, a block, not written", "s", seconds, {f"worker-hours for {brain.blocks}": hours}
     )
 
 
 def balls(shape: Sequence[int], shift: int) -> np.ndarray:
-    """Labels (uint32) of balls side by side, a few voxels apart."""
+    """Return labels (uint32) of balls in a grid, a few voxels apart."""
     step, radius = 80, 35
     grid = [(np.arange(n) + shift) for n in shape]
     cell = [g // step for g in grid]
-    from_middle = [(g % step - step / 2) ** 2 for g in grid]
+    from_centre = [(g % step - step / 2) ** 2 for g in grid]
     number = cell[0][:, None, None] * 64 + cell[1][:, None] * 8 + cell[2] + 1
-    inside = from_middle[0][:, None, None] + from_middle[1][:, None] + from_middle[2] < radius**2
+    inside = from_centre[0][:, None, None] + from_centre[1][:, None] + from_centre[2] < radius**2
     return np.where(inside, number, 0).astype(np.uint32)
 
 
 def somas_in_labels(brain: Brain, rng: np.random.Generator) -> tuple[Labels, dict[str, np.ndarray]]:
-    """Labels in the order of their ids, one of a soma with its seed, and pairs between those of the same soma."""
+    """Return labels ordered by id, of which one per soma has its seed, and pairs of labels of the same soma."""
     block = np.sort(rng.integers(0, brain.blocks, brain.labels))
     first = np.searchsorted(block, block)
     ids = (block.astype(np.uint64) << np.uint64(ID_BITS)) | (
@@ -86,41 +86,41 @@ def somas_in_labels(brain: Brain, rng: np.random.Generator) -> tuple[Labels, dic
     a = rng.integers(0, brain.labels, brain.pairs)
     size = np.diff(np.append(starts, brain.labels))
     b = starts[soma[a]] + rng.integers(0, size[soma[a]])
-    pair = {
+    pairs = {
         "a": ids[a],
         "b": ids[b],
         "overlap_um3": rng.random(brain.pairs) * 30,
         "ratio": np.full(brain.pairs, 0.9),
         "joins": rng.random(brain.pairs) < 0.9,
     }
-    return Labels(ids, seed, voxels, np.full(brain.labels, 0.9) * voxels), pair
+    return Labels(ids, seed, voxels, np.full(brain.labels, 0.9) * voxels), pairs
 
 
-def _resolve(labels: Labels, pair: dict[str, np.ndarray]) -> None:
-    resolve(labels, pair, np.zeros((0, 2), np.int64), _VOXEL_UM3, _CAP_UM3)
+def _resolve(labels: Labels, pairs: dict[str, np.ndarray]) -> None:
+    resolve(labels, pairs, np.zeros((0, 2), np.int64), _VOXEL_UM3, _CAP_UM3)
 
 
-def _large(timing: Timing, name: str, work: Any, **notes: Any) -> Row:
-    """Of what holds a whole brain; with the most memory."""
-    forget_peak()
-    found = timing.seconds(name, work, warm=False)
-    return Row(name, "s", found, notes | {"peak GB of the process": peak_gb()})
+def _time_cold(timing: Timing, name: str, work: Any, **notes: Any) -> Row:
+    """Time a step over the whole brain without a warm-up, and record its peak memory."""
+    reset_peak()
+    seconds = timing.seconds(name, work, warm=False)
+    return Row(name, "s", seconds, notes | {"peak GB of the process": peak_gb()})
 
 
-def _finish(timing: Timing, brain: Brain, labels: Labels, pair: dict[str, np.ndarray]) -> Row:
-    """What the coordinator does after match: a file for each block and one for its pairs, as many as labels in all."""
+def _finish(timing: Timing, brain: Brain, labels: Labels, pairs: dict[str, np.ndarray]) -> Row:
+    """Time what the coordinator does after match, with one file of labels and one of pairs for each block."""
     with tempfile.TemporaryDirectory(prefix="flysoma-bench-") as folder:
         run = Run(RunConfig(image=f"{folder}/em", output=f"{folder}/run"))
-        few = {name: values[: brain.labels] for name, values in pair.items()}
-        _write_blocks(Path(folder) / "run", brain, labels, few)
-        stage = _Whole(run)
+        kept = {name: values[: brain.labels] for name, values in pairs.items()}
+        _write_blocks(Path(folder) / "run", brain, labels, kept)
+        stage = _BrainMatch(run)
         stage.blocks = brain.blocks
         name = f"gather and resolve {brain.blocks} blocks"
-        return _large(timing, name, stage.finish, labels=brain.labels)
+        return _time_cold(timing, name, stage.finish, labels=brain.labels)
 
 
-class _Whole(MatchStage):
-    """All blocks have been segmented."""
+class _BrainMatch(MatchStage):
+    """The match stage of a brain whose blocks are all segmented."""
 
     blocks = 0
 
@@ -128,21 +128,21 @@ class _Whole(MatchStage):
         return range(self.blocks)
 
 
-def _write_blocks(run: Path, brain: Brain, labels: Labels, pair: dict[str, np.ndarray]) -> None:
-    """What the stages leave there, written without their care for what may go wrong, which takes longer."""
+def _write_blocks(run: Path, brain: Brain, labels: Labels, pairs: dict[str, np.ndarray]) -> None:
+    """Write what the stages leave for each block, without their checks, which take longer."""
     (run / "blocks").mkdir(parents=True)
     (run / "stitch/pairs").mkdir(parents=True)
     first = np.arange(brain.blocks + 1, dtype=np.uint64) << np.uint64(ID_BITS)
     rows = np.searchsorted(labels.ids, first)
-    order = np.argsort(pair["a"], kind="stable")
-    sorted_pair = {name: values[order] for name, values in pair.items()}
-    pairs = np.searchsorted(sorted_pair["a"], first)
+    order = np.argsort(pairs["a"], kind="stable")
+    sorted_pairs: dict[str, Any] = {name: values[order] for name, values in pairs.items()}
+    pair_rows = np.searchsorted(sorted_pairs["a"], first)
     for block in range(brain.blocks):
         own = slice(rows[block], rows[block + 1])
         table = {name: getattr(labels, name)[own] for name in ("seed", "voxels", "certainty")}
         np.savez(run / f"blocks/{block}.npz", **table, one_body=np.zeros((0, 2), np.int64))
-        own = slice(pairs[block], pairs[block + 1])
+        own = slice(pair_rows[block], pair_rows[block + 1])
         np.savez(
             run / f"stitch/pairs/{block}.npz",
-            **{name: values[own] for name, values in sorted_pair.items()},
+            **{name: values[own] for name, values in sorted_pairs.items()},
         )

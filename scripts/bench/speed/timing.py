@@ -1,4 +1,4 @@
-"""What is measured, how often, and how it is told."""
+"""A measurement, and how it is repeated and printed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...progress import Bars
 
 @dataclass(frozen=True)
 class Row:
-    """A measurement: its value each time, and what else is to be told."""
+    """A measurement: the value of each repeat, and notes to print beside it."""
 
     name: str
     unit: str
@@ -27,18 +27,18 @@ class Row:
         return float(np.median(self.values))
 
     def format(self) -> str:
-        """One line."""
+        """Return the row as one line."""
         spread = f"{min(self.values):.4g} to {max(self.values):.4g}" if len(self.values) > 1 else ""
-        told = ", ".join(
+        notes = ", ".join(
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
             for key, value in self.notes.items()
         )
-        return f"  {self.name:32} {self.median:10.4g} {self.unit:8} {spread:20} {told}".rstrip()
+        return f"  {self.name:32} {self.median:10.4g} {self.unit:8} {spread:20} {notes}".rstrip()
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How things are timed: on which device, how often."""
+    """How measurements are taken: the device, the number of repeats, and the progress bar."""
 
     device: str
     repeats: int
@@ -47,14 +47,14 @@ class Timing:
     def seconds(
         self, name: str, work: Callable[[], object], warm: bool = True
     ) -> tuple[float, ...]:
-        """Seconds that some work takes, each time; `warm`: after once for nothing."""
-        found = []
+        """Return the seconds that each call of `work` takes; `warm`: after a first call that is not timed."""
+        seconds = []
         for number in range(self.repeats + warm):
             self.bars(name, number, self.repeats + warm)
             start = time.perf_counter()
             work()
             if self.device == "cuda":
                 torch.cuda.synchronize()
-            found.append(time.perf_counter() - start)
+            seconds.append(time.perf_counter() - start)
         self.bars(name, self.repeats + warm, self.repeats + warm)
-        return tuple(found[warm:])
+        return tuple(seconds[warm:])

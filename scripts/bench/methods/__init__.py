@@ -1,0 +1,1 @@
+"""Methods that segment somas, for comparison."""

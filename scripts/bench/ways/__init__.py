@@ -1,1 +1,0 @@
-"""Ways to get from an image to somas that benchmarks compare."""

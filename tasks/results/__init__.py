@@ -1,0 +1,1 @@
+"""What the commands on a finished run compute: a view, a comparison, scores."""

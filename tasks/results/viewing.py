@@ -1,0 +1,59 @@
+"""The neuroglancer view of a run."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from ...analysis.viewer import state as viewer
+from ...axes import Nm3
+from ...errors import UserError
+from ..run import Run
+
+_MAX_MESHES = 300  # with more somas than this, the 3D panel shows a mesh only on request
+
+
+def view_state(
+    run: Run,
+    root: str = "",
+    served: str = "",
+    position_nm: Nm3 | None = None,
+    beside: Run | None = None,
+    like: Run | None = None,
+) -> dict[str, Any]:
+    """Return the neuroglancer state that shows a run.
+
+    Args:
+      root, served: local folder and the URL that serves it, as in `viewer.source_url`.
+      position_nm: centre of the view, x, y, z; default: the centre of the volume.
+      beside: another run on the same volume to show too.
+      like: the run to read from while the objects of `run` are not yet copied to their place.
+    """
+    source = like or run
+    (x, y, z), bounds = source.somas.resolution_nm, source.somas.bounds
+    low, high = ((c[0] * x, c[1] * y, c[2] * z) for c in (bounds.lo, bounds.hi))
+    properties = source.store.get_json("somas/segment_properties/info") or {"inline": {"ids": []}}
+    ids = properties["inline"]["ids"]
+    has_quality = source.store.get("quality/info") is not None
+    layers = viewer.Layers(
+        somas=viewer.source_url(run.somas_path, root, served),
+        bounds_nm=(low, high),
+        image=viewer.source_url(run.config.image, root, served),
+        centroids=viewer.source_url(f"{run.path}/centroids", root, served),
+        quality=viewer.source_url(f"{run.path}/quality", root, served) if has_quality else None,
+        beside=None if beside is None else viewer.source_url(beside.somas_path, root, served),
+        selected=ids if len(ids) <= _MAX_MESHES else (),
+    )
+    return viewer.viewer_state(layers, position_nm=position_nm)
+
+
+def copy_link(run: Run, target: str, base_url: str) -> str | None:
+    """Return a link to the copy of a run at a cloudpath; None if the copy or the image is on a local disk.
+
+    Args:
+      base_url: URL of the neuroglancer to link to.
+    """
+    copy = Run(run.config.model_copy(update={"output": target}))
+    with contextlib.suppress(UserError):
+        return viewer.link(view_state(copy, like=run), base_url)
+    return None
