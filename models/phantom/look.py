@@ -1,4 +1,4 @@
-"""How one phantom looks: grey levels, widths and grain, drawn at random so that no two volumes look alike."""
+"""The look of a phantom: grey values, widths, noise and blur, drawn at random for each volume."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _SPREAD = {"clean": 0.3, "typical": 1.0, "worst": 1.5}
 
 @dataclass(frozen=True)
 class Look:
-    """Grey levels from 0 (black) to 1 (white), lengths in nm.
+    """Grey values from 0 (black) to 1 (white) and lengths in nm.
 
-    The middle of each range is measured on a section of a fly's nerve cord at 40 nm: nucleus 0.69 with a deviation
-    of 0.16 within it, cytoplasm 0.60, resin 0.82, neuropil 0.53, mitochondria and membranes 0.25.
+    The middle of each range was measured on a section of a fly nerve cord at 40 nm: nucleus 0.69 (standard deviation
+    0.16), cytoplasm 0.60, resin 0.82, neuropil 0.53, mitochondria and membranes 0.25.
     """
 
     resin: float
@@ -32,7 +32,7 @@ class Look:
     speckle_nm: float
     grain: float
     grain_nm: float
-    variety: float  # how unlike each other processes are
+    variety: float  # range of grey between processes
     soma_scale: float
     wall_nm: float
     envelope_nm: float
@@ -46,32 +46,29 @@ class Look:
     gamma: float
     contrast: float
     brightness: float
-    rim_nm: float = 170.0  # least width of the cytoplasm around a nucleus
-    nucleolus: float = 0.24  # how much darker than nucleoplasm
-    clump: float = 0.0  # the same of clumped chromatin
-    envelope_gap_nm: float = 0.0  # between the membranes of the nuclear envelope; 0: one line
-    wavy: float = 1.0  # how much outlines are bent
-    film: float = (
-        1.0  # thickness of the glia between the neurites of the rind; above 1 of bundles as well
-    )
-    deep_blur_nm: float = 0.0  # blur across sections
-    compression: float = 0.0  # grey levels to which blocks of the picture are rounded
-    faults: Difficulty | None = (
-        None  # whose faults of sections it has; None: those of its difficulty
-    )
+    rim_nm: float = 170.0  # minimum width of the cytoplasm around a nucleus
+    nucleolus: float = 0.24  # contrast to the nucleoplasm
+    clump: float = 0.0  # contrast of chromatin clumps
+    envelope_gap_nm: float = 0.0  # distance between its membranes; 0: one line
+    waviness: float = 1.0  # strength of the warp of outlines
+    # Thickness of the glia between neurites of the rind; above 1, also between those of bundles.
+    film: float = 1.0
+    z_blur_nm: float = 0.0  # blur along z
+    compression: float = 0.0  # quantization step of lossy compression, grey levels
+    faults: Difficulty | None = None  # difficulty of the section faults; None: that of the phantom
 
     @classmethod
     def draw(cls, difficulty: Difficulty, rng: np.random.Generator) -> Look:
-        """Standard looks when clean, wide when typical, beyond that when worst."""
+        """Draw a look from a range that widens from clean to worst, or from the range of real sections."""
         if difficulty == "real":
             return _real(rng)
         spread = _SPREAD[difficulty]
 
-        def about(middle: float, reach: float, least: float = 0.0) -> float:
-            return max(least, float(middle + spread * reach * rng.uniform(-1, 1)))
+        def about(middle: float, reach: float, minimum: float = 0.0) -> float:
+            return max(minimum, float(middle + spread * reach * rng.uniform(-1, 1)))
 
-        grown = difficulty != "clean" and rng.random() < 0.4  # other animals, other places
-        scale = rng.uniform(1.0, 1.4) if grown else np.exp(spread * rng.normal(0, 0.05))
+        large = difficulty != "clean" and rng.random() < 0.4  # as in other animals and regions
+        scale = rng.uniform(1.0, 1.4) if large else np.exp(spread * rng.normal(0, 0.05))
         nucleus = about(0.70, 0.09)
         cytoplasm = nucleus - about(0.055, 0.085, -0.05)
         return cls(
@@ -104,25 +101,25 @@ class Look:
         )
 
 
-_Style = Literal["transmission", "isotropic", "block face"]
-_STYLES: tuple[_Style, ...] = ("transmission", "isotropic", "block face")
+_Imaging = Literal["transmission", "isotropic", "block face"]
+_IMAGING: tuple[_Imaging, ...] = ("transmission", "isotropic", "block face")
 
 
 def _real(rng: np.random.Generator) -> Look:
-    """A look as sections of whole fly brains have it: little contrast, nucleus and cytoplasm nearly of one grey.
+    """Draw the look of sections of whole fly brains: low contrast, nucleus and cytoplasm of almost the same grey.
 
-    The middle of the ranges is measured on an adult fly's brain (transmission, 40 nm): nucleus 0.59, cytoplasm 0.56,
-    other tissue 0.53 with 0.36 to 0.68 from the 5th to the 95th percentile, deviation within a nucleus 0.085.
-    "isotropic" is smooth in all directions, as volumes milled by an ion beam are; "block face" is noisy.
+    The middle of the ranges was measured on an adult fly brain (transmission, 40 nm): nucleus 0.59 (standard deviation
+    0.085), cytoplasm 0.56, other tissue 0.53 (0.36 to 0.68 from the 5th to the 95th percentile). "isotropic" is smooth
+    in all directions, as FIB-SEM is; "block face" is noisy.
     """
 
     def within(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
-    style = _STYLES[int(rng.choice(3, p=[0.66, 0.17, 0.17]))]
-    smooth, noisy = style == "isotropic", style == "block face"
+    imaging = _IMAGING[int(rng.choice(3, p=[0.66, 0.17, 0.17]))]
+    smooth, noisy = imaging == "isotropic", imaging == "block face"
     nucleus = within(0.52, 0.68)
-    cytoplasm = nucleus - within(-0.03, 0.09 if style == "transmission" else 0.14)
+    cytoplasm = nucleus - within(-0.03, 0.09 if imaging == "transmission" else 0.14)
     return Look(
         resin=nucleus + within(0.05, 0.25),
         nucleus=nucleus,
@@ -154,9 +151,9 @@ def _real(rng: np.random.Generator) -> Look:
         nucleolus=within(0.1, 0.32),
         clump=within(0, 0.25),
         envelope_gap_nm=within(0, 70) if rng.random() < 0.7 else 0.0,
-        wavy=within(0.9, 1.9),
+        waviness=within(0.9, 1.9),
         film=within(0.6, 2.2),
-        deep_blur_nm=within(20, 50) if smooth else 0.0,
+        z_blur_nm=within(20, 50) if smooth else 0.0,
         compression=within(4, 22) if rng.random() < 0.4 else 0.0,
         faults="clean" if smooth else "typical" if rng.random() < 0.7 else "worst",
     )

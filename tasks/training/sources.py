@@ -13,7 +13,7 @@ from ...axes import Voxel, Zyx
 from ...errors import UserError
 from ...models.training import distributed
 from ...models.training.config import Emads, Layers, Phantoms, TrainConfig
-from ...models.training.dataset import PhantomPlan, Source, Volume, describe, phantom_volumes
+from ...models.training.dataset import PhantomPlan, Source, Volume, describe, load_phantoms
 from ...models.training.emads import downsample_image, downsample_labels, read_emads
 from ...models.training.targets import Role
 from ..volumes.geometry import Box, vec3
@@ -73,7 +73,7 @@ def _make_phantoms(plan: PhantomPlan, cache: Path) -> list[Volume]:
     with click.progressbar(
         length=plan.count, label="phantoms", file=sys.stderr, hidden=hidden
     ) as bar:
-        return phantom_volumes(plan, cache, os.cpu_count() or 1, lambda *_: bar.update(1))
+        return load_phantoms(plan, cache, os.cpu_count() or 1, lambda *_: bar.update(1))
 
 
 def _emads(data: Emads, voxel_nm: Voxel) -> Split:
@@ -88,7 +88,7 @@ def _emads(data: Emads, voxel_nm: Voxel) -> Split:
     volumes: dict[str, Volume] = {}
     for block in read_emads(data.emads):
         image, labels = block.image, block.labels
-        whole = Volume.checked(image, labels, f"{data.emads}/{block.name}", data.ignore_label)
+        whole = Volume.from_arrays(image, labels, f"{data.emads}/{block.name}", data.ignore_label)
         volumes[block.name] = replace(
             whole,
             image=downsample_image(whole.image, factor),
@@ -129,6 +129,6 @@ def _layers(data: Layers, voxel_nm: Voxel) -> Split:
                 f"{labels.bounds} in voxels of {labels.resolution_nm} nm (x, y, z); choose a box inside"
             )
         grey, truth = image.read(box, (x, y, z)), labels.sample(box, (x, y, z), mip=0)
-        volume = Volume.checked(grey, truth, f"{data.labels} box {number}", data.ignore_label)
+        volume = Volume.from_arrays(grey, truth, f"{data.labels} box {number}", data.ignore_label)
         (held_out if number in data.held_out else train).append(volume)
     return train, held_out, {"image": data.image, "labels": data.labels, "boxes": data.boxes_nm}
