@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .scene import Ellipsoid, Tube
+from .morphology import Ellipsoid, Tube
 from .texture import Grid
 
 Box = tuple[slice, slice, slice]

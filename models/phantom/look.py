@@ -61,7 +61,7 @@ class Look:
     def draw(cls, difficulty: Difficulty, rng: np.random.Generator) -> Look:
         """Draw a look from a range that widens from clean to worst, or from the range of real sections."""
         if difficulty == "real":
-            return _real(rng)
+            return _draw_real(rng)
         spread = _SPREAD[difficulty]
 
         def about(middle: float, reach: float, minimum: float = 0.0) -> float:
@@ -105,7 +105,7 @@ _Imaging = Literal["transmission", "isotropic", "block face"]
 _IMAGING: tuple[_Imaging, ...] = ("transmission", "isotropic", "block face")
 
 
-def _real(rng: np.random.Generator) -> Look:
+def _draw_real(rng: np.random.Generator) -> Look:
     """Draw the look of sections of whole fly brains: low contrast, nucleus and cytoplasm of almost the same grey.
 
     The middle of the ranges was measured on an adult fly brain (transmission, 40 nm): nucleus 0.59 (standard deviation

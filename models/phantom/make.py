@@ -80,7 +80,7 @@ def make_phantom(
     if min(shape_zyx) < 1 or min(voxel_nm) <= 0:
         raise ValueError(f"shape {shape_zyx} and voxel size {voxel_nm} nm must be positive")
     streams = np.random.SeedSequence([seed, 23]).spawn(6)
-    layout, looks, shapes, grains, light, faults = (np.random.default_rng(s) for s in streams)
+    layout, looks, shapes, grains, noise, faults = (np.random.default_rng(s) for s in streams)
     size_nm = np.array(shape_zyx) * np.array(voxel_nm, float)
     look = Look.draw(difficulty, looks)
     geometry = make_scene(size_nm, scene, look.soma_scale, layout)
@@ -88,7 +88,7 @@ def make_phantom(
     fine_nm = np.array([voxel_nm[0] / oversampling, voxel_nm[1], voxel_nm[2]])
     fine_shape = (shape_zyx[0] * oversampling, shape_zyx[1], shape_zyx[2])
     painter = Painter(geometry, size_nm, fine_nm, look, shapes, grains)
-    image, labels = _paint_volume(painter, fine_shape, fine_nm, light, progress)
+    image, labels = _paint_volume(painter, fine_shape, fine_nm, noise, progress)
     # Before the faults, whose shifts may split a soma.
     labels = _drop_fragments(labels, float(np.prod(fine_nm)) * 1e-9)
     add_faults(image, labels, look.faults or difficulty, float(np.mean(fine_nm[1:])), faults)
@@ -108,7 +108,7 @@ def _paint_volume(
     painter: Painter,
     shape: Zyx,
     voxel_nm: np.ndarray,
-    light: np.random.Generator,
+    noise: np.random.Generator,
     progress: Callable[[float], None] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paint and image a volume, a few sections at a time."""
@@ -124,7 +124,7 @@ def _paint_volume(
                 box = (in_z, slice(y, y + BLOCK[1]), slice(x, x + BLOCK[2]))
                 grid = Grid([a[s] for a, s in zip(axes, box)], (z, y, x))
                 sections[:, box[1], box[2]], labels[box] = painter.paint(grid)
-        image[in_z] = expose(sections, painter.look, float(np.mean(voxel_nm[1:])), light)
+        image[in_z] = expose(sections, painter.look, float(np.mean(voxel_nm[1:])), noise)
         if progress is not None:
             progress(min(1.0, (z + BLOCK[0]) / shape[0]))
     if z_blur > 0.2:

@@ -1,10 +1,37 @@
-"""Sizes and shapes of cell bodies and their nuclei. Lengths are in nm."""
+"""Ellipsoids and tubes, and the sizes and shapes of cell bodies and nuclei. Axes are z, y, x; lengths are in nm."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from .texture import random_rotations
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """The points p with |axes @ (p - centre)| < 1.
+
+    Attributes:
+      centre: z, y, x, nm.
+      axes: matrix (3, 3) from nm to radii.
+      radius: nm; scales distances from radii to nm.
+      reach: distance from the centre to the farthest point, nm.
+    """
+
+    centre: np.ndarray
+    axes: np.ndarray
+    radius: float
+    reach: float
+
+
+@dataclass(frozen=True)
+class Tube:
+    """A chain of capsules through `points` (n, 3), nm, with a radius at each point."""
+
+    points: np.ndarray
+    radii: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -73,3 +100,13 @@ class Morphology:
             nucleoli=(1, 8),
             nucleolus=(0.07, 0.42),
         )
+
+
+def random_ellipsoid(
+    centre: np.ndarray, radius: float, spread: float, rng: np.random.Generator
+) -> Ellipsoid:
+    """Draw an ellipsoid of a given volume; `spread` is the standard deviation of the logarithm of its axes."""
+    stretch = np.exp(np.clip(rng.normal(0, spread, 3), -0.45, 0.45))
+    semi = radius * stretch / np.prod(stretch) ** (1 / 3)
+    axes = (random_rotations(1, rng)[0] / semi).T
+    return Ellipsoid(np.asarray(centre), axes, float(radius), float(semi.max()))

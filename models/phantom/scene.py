@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .morphology import Morphology
+from .morphology import Ellipsoid, Morphology, Tube, random_ellipsoid
 from .pack import Layers, grow_neurites, normalize, pack_somas
 from .texture import random_directions, random_rotations, rotation_from
 
@@ -44,23 +44,6 @@ class OrganelleKind(IntEnum):
 
 
 @dataclass(frozen=True)
-class Ellipsoid:
-    """The points p with |axes @ (p - centre)| < 1.
-
-    Attributes:
-      centre: z, y, x, nm.
-      axes: matrix (3, 3) from nm to radii.
-      radius: nm; scales distances from radii to nm.
-      reach: distance from the centre to the farthest point, nm.
-    """
-
-    centre: np.ndarray
-    axes: np.ndarray
-    radius: float
-    reach: float
-
-
-@dataclass(frozen=True)
 class Organelle:
     """A small ellipsoid, bent along its long (last) axis; `tone` is its brightness in standard deviations."""
 
@@ -68,14 +51,6 @@ class Organelle:
     kind: OrganelleKind
     bend: float
     tone: float
-
-
-@dataclass(frozen=True)
-class Tube:
-    """A chain of capsules through `points` (n, 3), nm, with a radius at each point."""
-
-    points: np.ndarray
-    radii: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -240,7 +215,7 @@ def _make_cell(
 ) -> Cell:
     """Make a cell body with its contents, organelles only if it is `visible`."""
     spread, flat = (0.38, 0.30) if kind == CellKind.GLIA else (morphology.spread, morphology.flat)
-    body = _random_ellipsoid(centre, radius * morphology.swell, spread, rng)
+    body = random_ellipsoid(centre, radius * morphology.swell, spread, rng)
     width = tube.radii[-1]
     narrow = np.flatnonzero(tube.radii[1:] < 1.4 * width)
     neurite_start = int(narrow[0]) + 1 if len(narrow) else len(tube.radii)
@@ -251,9 +226,9 @@ def _make_cell(
         * max(0.0, morphology.room - ratio)
         * rng.uniform(0, 1) ** 0.5
     )
-    nucleus = _random_ellipsoid(centre + offset, radius * ratio, flat, rng)
+    nucleus = random_ellipsoid(centre + offset, radius * ratio, flat, rng)
     nucleoli = [
-        _random_ellipsoid(
+        random_ellipsoid(
             nucleus.centre + random_directions(1, rng)[0] * nucleus.radius * rng.uniform(0.4, 1.0),
             nucleus.radius * rng.uniform(*morphology.nucleolus),
             0.15,
@@ -353,7 +328,7 @@ def _place_droplets(
     for body in placed if len(points) else []:
         points = points[np.linalg.norm(points - body.centre, axis=1) > 0.9 * body.radius]
     return [
-        Cell(CellKind.DROPLET, _random_ellipsoid(p, float(rng.uniform(350, 1000)), 0.12, rng))
+        Cell(CellKind.DROPLET, random_ellipsoid(p, float(rng.uniform(350, 1000)), 0.12, rng))
         for p in points
     ]
 
@@ -362,12 +337,3 @@ def _make_tract(size_nm: np.ndarray, rng: np.random.Generator) -> Tract:
     frame = rotation_from(random_directions(1, rng)[0], rng)
     radius = float(np.exp(rng.uniform(np.log(800), np.log(4500))))
     return Tract(rng.uniform(0, 1, 3) * size_nm, frame, radius, float(rng.uniform(260, 620)))
-
-
-def _random_ellipsoid(
-    centre: np.ndarray, radius: float, spread: float, rng: np.random.Generator
-) -> Ellipsoid:
-    stretch = np.exp(np.clip(rng.normal(0, spread, 3), -0.45, 0.45))
-    semi = radius * stretch / np.prod(stretch) ** (1 / 3)
-    axes = (random_rotations(1, rng)[0] / semi).T
-    return Ellipsoid(np.asarray(centre), axes, float(radius), float(semi.max()))
