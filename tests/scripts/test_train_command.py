@@ -110,7 +110,7 @@ def test_volumes_are_those_that_were_annotated(lab):
     [
         ("data: [{emads: nowhere}]", "no folder at nowhere"),
         ("data: [{emads: emads, held_out: [x]}]", "has no x; there is"),
-        ("data: [{emads: emads, resolution_nm: [20, 20, 50]}]", "do not fit into"),
+        ("data: [{emads: emads, resolution_nm: [20, 20, 50]}]", "is not a whole multiple"),
         ("data: [{emads: emads, share: 1}, {phantoms: 0, held_out: 0}]", "give a share to all"),
         (
             "data: [{image: EM, labels: SOMAS, boxes_nm: [[0, 0, 0, 9999, 9999, 9999]]}]",
@@ -120,7 +120,7 @@ def test_volumes_are_those_that_were_annotated(lab):
             "data: [{image: EM, labels: SOMAS, boxes_nm: [[0, 0, 0, -1, 9, 9]]}]",
             "is empty: first corner",
         ),
-        ("data: [{image: EM, labels: SOMAS, boxes_nm: [BOX]}]", "nothing is held out"),
+        ("data: [{image: EM, labels: SOMAS, boxes_nm: [BOX]}]", "no volume is held out"),
         (
             "data: [{image: EM, labels: EM, boxes_nm: [BOX]}]",
             "a layer of type segmentation is needed",
