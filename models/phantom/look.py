@@ -1,4 +1,4 @@
-"""How one phantom looks: grey levels, widths and grain, drawn at random so that no two volumes look alike."""
+"""The look of a phantom: grey values, widths, noise and blur, drawn at random for each volume."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Literal
 
 import numpy as np
 
-Difficulty = Literal["clean", "typical", "worst"]
-DIFFICULTIES: tuple[Difficulty, ...] = ("clean", "typical", "worst")
+Difficulty = Literal["clean", "typical", "worst", "real"]
+DIFFICULTIES: tuple[Difficulty, ...] = ("clean", "typical", "worst", "real")
 _SPREAD = {"clean": 0.3, "typical": 1.0, "worst": 1.5}
 
 
 @dataclass(frozen=True)
 class Look:
-    """Grey levels from 0 (black) to 1 (white), lengths in nm.
+    """Grey values from 0 (black) to 1 (white) and lengths in nm.
 
-    The middle of each range is measured on a section of a fly's nerve cord at 40 nm: nucleus 0.69 with a deviation
-    of 0.16 within it, cytoplasm 0.60, resin 0.82, neuropil 0.53, mitochondria and membranes 0.25.
+    The middle of each range was measured on a section of a fly nerve cord at 40 nm: nucleus 0.69 (standard deviation
+    0.16), cytoplasm 0.60, resin 0.82, neuropil 0.53, mitochondria and membranes 0.25.
     """
 
     resin: float
@@ -32,7 +32,7 @@ class Look:
     speckle_nm: float
     grain: float
     grain_nm: float
-    variety: float  # how unlike each other processes are
+    variety: float  # range of grey between processes
     soma_scale: float
     wall_nm: float
     envelope_nm: float
@@ -46,17 +46,29 @@ class Look:
     gamma: float
     contrast: float
     brightness: float
+    rim_nm: float = 170.0  # minimum width of the cytoplasm around a nucleus
+    nucleolus: float = 0.24  # contrast to the nucleoplasm
+    clump: float = 0.0  # contrast of chromatin clumps
+    envelope_gap_nm: float = 0.0  # distance between its membranes; 0: one line
+    waviness: float = 1.0  # strength of the warp of outlines
+    # Thickness of the glia between neurites of the rind; above 1, also between those of bundles.
+    film: float = 1.0
+    z_blur_nm: float = 0.0  # blur along z
+    compression: float = 0.0  # quantization step of lossy compression, grey levels
+    faults: Difficulty | None = None  # difficulty of the section faults; None: that of the phantom
 
     @classmethod
     def draw(cls, difficulty: Difficulty, rng: np.random.Generator) -> Look:
-        """Standard looks when clean, wide when typical, beyond that when worst."""
+        """Draw a look from a range that widens from clean to worst, or from the range of real sections."""
+        if difficulty == "real":
+            return _draw_real(rng)
         spread = _SPREAD[difficulty]
 
-        def about(middle: float, reach: float, least: float = 0.0) -> float:
-            return max(least, float(middle + spread * reach * rng.uniform(-1, 1)))
+        def about(middle: float, reach: float, minimum: float = 0.0) -> float:
+            return max(minimum, float(middle + spread * reach * rng.uniform(-1, 1)))
 
-        grown = difficulty != "clean" and rng.random() < 0.4  # other animals, other places
-        scale = rng.uniform(1.0, 1.4) if grown else np.exp(spread * rng.normal(0, 0.05))
+        large = difficulty != "clean" and rng.random() < 0.4  # as in other animals and regions
+        scale = rng.uniform(1.0, 1.4) if large else np.exp(spread * rng.normal(0, 0.05))
         nucleus = about(0.70, 0.09)
         cytoplasm = nucleus - about(0.055, 0.085, -0.05)
         return cls(
@@ -87,3 +99,61 @@ class Look:
             contrast=about(1.0, 0.35, 0.3),
             brightness=about(0.0, 0.07),
         )
+
+
+_Imaging = Literal["transmission", "isotropic", "block face"]
+_IMAGING: tuple[_Imaging, ...] = ("transmission", "isotropic", "block face")
+
+
+def _draw_real(rng: np.random.Generator) -> Look:
+    """Draw the look of sections of whole fly brains: low contrast, nucleus and cytoplasm of almost the same grey.
+
+    The middle of the ranges was measured on an adult fly brain (transmission, 40 nm): nucleus 0.59 (standard deviation
+    0.085), cytoplasm 0.56, other tissue 0.53 (0.36 to 0.68 from the 5th to the 95th percentile). "isotropic" is smooth
+    in all directions, as FIB-SEM is; "block face" is noisy.
+    """
+
+    def within(low: float, high: float) -> float:
+        return float(rng.uniform(low, high))
+
+    imaging = _IMAGING[int(rng.choice(3, p=[0.66, 0.17, 0.17]))]
+    smooth, noisy = imaging == "isotropic", imaging == "block face"
+    nucleus = within(0.52, 0.68)
+    cytoplasm = nucleus - within(-0.03, 0.09 if imaging == "transmission" else 0.14)
+    return Look(
+        resin=nucleus + within(0.05, 0.25),
+        nucleus=nucleus,
+        cytoplasm=cytoplasm,
+        glia=cytoplasm - within(0.06, 0.22),
+        neurite=cytoplasm + within(-0.02, 0.09),
+        neuropil=cytoplasm + within(-0.08, 0.06),
+        membrane=cytoplasm - within(0.20, 0.42),
+        mitochondria=cytoplasm - within(0.08, 0.28),
+        speckle=within(0.02, 0.05) if smooth else within(0.03, 0.11),
+        speckle_nm=within(25, 60) if smooth else within(16, 40),
+        grain=within(0.01, 0.04) if smooth else within(0.02, 0.08),
+        grain_nm=within(12, 34),
+        variety=within(0.05, 0.22),
+        soma_scale=within(0.85, 1.1),
+        wall_nm=within(9, 24),
+        envelope_nm=within(8, 20),
+        gap_nm=within(20, 190),
+        lamella_nm=within(80, 170),
+        process_nm=within(200, 520),
+        reticulum=within(0.2, 1.6),
+        noise=within(0.03, 0.09) if noisy else within(0.004, 0.03),
+        blur_nm=within(20, 50) if smooth else within(0, 36),
+        sharpen=0.0 if smooth else within(0, 0.9),
+        gamma=float(np.exp(rng.uniform(-0.3, 0.3))),
+        contrast=float(np.exp(rng.uniform(-0.6, 0.4))),
+        brightness=within(-0.1, 0.1),
+        rim_nm=within(50, 170),
+        nucleolus=within(0.1, 0.32),
+        clump=within(0, 0.25),
+        envelope_gap_nm=within(0, 70) if rng.random() < 0.7 else 0.0,
+        waviness=within(0.9, 1.9),
+        film=within(0.6, 2.2),
+        z_blur_nm=within(20, 50) if smooth else 0.0,
+        compression=within(4, 22) if rng.random() < 0.4 else 0.0,
+        faults="clean" if smooth else "typical" if rng.random() < 0.7 else "worst",
+    )

@@ -1,12 +1,10 @@
-"""Realistic fly-brain EM with exact soma labels, deterministic by seed, at any voxel size. Everything is z, y, x.
+"""Phantoms: realistic EM of fly brain with exact soma labels, reproducible from a seed. Arrays are z, y, x.
 
-A scene in nm (phantom_scene: where bodies, neurites, tracheae and layers lie) is painted on voxels
-(phantom_paint, phantom_matrix, phantom_resin) with a look drawn at random (phantom_look), then gets the faults of
-serial sections (phantom_faults).
+`make_phantom` lays out a scene in nm (scene.py), draws a look (look.py), paints the scene on voxels (paint.py,
+tissue.py, resin.py), images the sections (imaging.py) and adds the faults of serial sections (faults.py).
 
-Labels: a voxel is soma when its centre lies inside the plasma membrane, up to the membrane's middle. A neurite is not
-soma: the label ends where the cell has narrowed to it. Dark neurons and the rare odd grey cell are labelled; glia,
-axons and tracheae are not.
+A voxel belongs to a soma if its centre lies inside the middle of the plasma membrane. The label ends where the cell
+has narrowed to a neurite. Neurons are labelled, also dark and atypical ones; glia, axons and tracheae are not.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from scipy import ndimage
 
 from ...axes import Zyx
 from .faults import add_faults
+from .imaging import compress, expose
 from .look import DIFFICULTIES, Difficulty, Look
 from .paint import BLOCK, Painter
 from .scene import SCENES, SceneKind, make_scene
@@ -27,13 +26,20 @@ from .texture import Grid
 
 __all__ = ["DIFFICULTIES", "SCENES", "Difficulty", "Phantom", "SceneKind", "make_phantom"]
 
-_SECTION_NM = 80.0  # thicker voxels are painted as several sections and averaged
-_MAX_SHRED_UM3 = 0.5
+_SECTION_NM = 80.0  # thicker voxels are painted as several sections, which are averaged
+_MIN_FRAGMENT_UM3 = 0.5
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """image: uint8; labels: uint32, 0 is no soma, 1..n, each in one piece; voxel_nm: z, y, x."""
+    """Synthetic EM and its ground truth.
+
+    Attributes:
+      image: uint8, z, y, x.
+      labels: uint32, z, y, x; 0 is background, each label 1..n is one connected soma.
+      voxel_nm: voxel size, z, y, x.
+      seed: the random seed.
+    """
 
     image: np.ndarray
     labels: np.ndarray
@@ -49,20 +55,23 @@ def make_phantom(
     scene: SceneKind = "brain",
     progress: Callable[[float], None] | None = None,
 ) -> Phantom:
-    """A volume of phantom EM and its truth.
+    """Make a phantom.
 
     Args:
-      shape_zyx, voxel_nm: voxels and their size in nm, z, y, x. Same seed and same size in nm: same brain.
-      seed: everything follows from it.
-      difficulty: "clean" (no faults, standard contrast), "typical" (usual faults, wide range of looks) or
-        "worst" (heavy faults; contrast, blur and noise beyond that range).
-      scene: "brain" (resin, sheath, rind, neuropil), "rind" (somas all through), "glia" (a rind with many bodies
-        that are none, and dark neurons), "neuropil" (no soma) or "edge" (mostly resin and sheath, the resin
-        charged in places).
-      progress: called with the part done, 0..1.
+      shape_zyx: number of voxels, z, y, x.
+      voxel_nm: voxel size, z, y, x. The same seed and the same size in nm give the same brain at any voxel size.
+      seed: random seed.
+      difficulty: "clean" (no faults, standard contrast), "typical" (common faults, a wide range of looks), "worst"
+        (many faults; contrast, blur and noise beyond that range) or "real" (common faults and the look of sections
+        of whole fly brains: low contrast, nucleus and cytoplasm of almost the same grey).
+      scene: "brain" (resin, sheath, cell body rind, neuropil), "rind" (cell bodies everywhere), "glia" (a rind with
+        many glial cell bodies and dark neurons), "neuropil" (no soma), "edge" (mostly resin and sheath; parts of the
+        resin are charged) or "cortex" (small somas that the nucleus almost fills, with neurite bundles and fat
+        droplets between them, often beside neuropil).
+      progress: called with the finished fraction, 0..1.
 
     Raises:
-      ValueError: unknown difficulty or scene, or a shape or voxel size that is not positive.
+      ValueError: the difficulty or scene is unknown, or the shape or voxel size is not positive.
     """
     if difficulty not in DIFFICULTIES or scene not in SCENES:
         raise ValueError(
@@ -71,94 +80,81 @@ def make_phantom(
     if min(shape_zyx) < 1 or min(voxel_nm) <= 0:
         raise ValueError(f"shape {shape_zyx} and voxel size {voxel_nm} nm must be positive")
     streams = np.random.SeedSequence([seed, 23]).spawn(6)
-    layout, looks, shapes, grains, light, faults = (np.random.default_rng(s) for s in streams)
+    layout, looks, shapes, grains, noise, faults = (np.random.default_rng(s) for s in streams)
     size_nm = np.array(shape_zyx) * np.array(voxel_nm, float)
     look = Look.draw(difficulty, looks)
     geometry = make_scene(size_nm, scene, look.soma_scale, layout)
-    thin = _sections_per_voxel(voxel_nm[0])
-    fine_nm = np.array([voxel_nm[0] / thin, voxel_nm[1], voxel_nm[2]])
-    fine_shape = (shape_zyx[0] * thin, shape_zyx[1], shape_zyx[2])
+    oversampling = _sections_per_voxel(voxel_nm[0])
+    fine_nm = np.array([voxel_nm[0] / oversampling, voxel_nm[1], voxel_nm[2]])
+    fine_shape = (shape_zyx[0] * oversampling, shape_zyx[1], shape_zyx[2])
     painter = Painter(geometry, size_nm, fine_nm, look, shapes, grains)
-    image, labels = _paint(painter, fine_shape, fine_nm, light, progress)
-    labels = _whole_bodies(labels, float(np.prod(fine_nm)) * 1e-9)  # before shifts tear them
-    add_faults(image, labels, difficulty, float(np.mean(fine_nm[1:])), faults)
-    if thin > 1:
-        image = np.rint(_mean_sections(image, thin)).astype(np.uint8)
-        labels = labels[thin // 2 :: thin]
-    return Phantom(image, _dense(labels), voxel_nm, seed)
+    image, labels = _paint_volume(painter, fine_shape, fine_nm, noise, progress)
+    # Before the faults, whose shifts may split a soma.
+    labels = _drop_fragments(labels, float(np.prod(fine_nm)) * 1e-9)
+    add_faults(image, labels, look.faults or difficulty, float(np.mean(fine_nm[1:])), faults)
+    if oversampling > 1:
+        image = np.rint(_average_sections(image, oversampling)).astype(np.uint8)
+        labels = labels[oversampling // 2 :: oversampling]
+    image = compress(image, look.compression)
+    return Phantom(image, _renumber(labels), voxel_nm, seed)
 
 
 def _sections_per_voxel(z_nm: float) -> int:
-    """An odd number, so that the middle section is the voxel's centre."""
+    """Return an odd number, so that the centre of the middle section is the centre of the voxel."""
     return max(1, 2 * int(z_nm / _SECTION_NM / 2) + 1) if z_nm > 1.2 * _SECTION_NM else 1
 
 
-def _paint(
+def _paint_volume(
     painter: Painter,
     shape: Zyx,
     voxel_nm: np.ndarray,
-    light: np.random.Generator,
+    noise: np.random.Generator,
     progress: Callable[[float], None] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All blocks, a slab of sections at a time."""
+    """Paint and image a volume, a few sections at a time."""
     image = np.empty(shape, np.uint8)
     labels = np.empty(shape, np.uint32)
     axes = [(np.arange(n) + 0.5) * v for n, v in zip(shape, voxel_nm)]
+    z_blur = painter.look.z_blur_nm / voxel_nm[0]
     for z in range(0, shape[0], BLOCK[0]):
-        deep = slice(z, z + BLOCK[0])
-        slab = np.empty(image[deep].shape, np.float32)
+        in_z = slice(z, z + BLOCK[0])
+        sections = np.empty(image[in_z].shape, np.float32)
         for y in range(0, shape[1], BLOCK[1]):
             for x in range(0, shape[2], BLOCK[2]):
-                box = (deep, slice(y, y + BLOCK[1]), slice(x, x + BLOCK[2]))
+                box = (in_z, slice(y, y + BLOCK[1]), slice(x, x + BLOCK[2]))
                 grid = Grid([a[s] for a, s in zip(axes, box)], (z, y, x))
-                slab[:, box[1], box[2]], labels[box] = painter.paint(grid)
-        image[deep] = _expose(slab, painter.look, float(np.mean(voxel_nm[1:])), light)
+                sections[:, box[1], box[2]], labels[box] = painter.paint(grid)
+        image[in_z] = expose(sections, painter.look, float(np.mean(voxel_nm[1:])), noise)
         if progress is not None:
             progress(min(1.0, (z + BLOCK[0]) / shape[0]))
+    if z_blur > 0.2:
+        image = ndimage.gaussian_filter1d(image, z_blur, axis=0, truncate=2.5)
     return image, labels
 
 
-def _expose(
-    slab: np.ndarray, look: Look, nm_per_pixel: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Blur, sharpening, noise and contrast of the microscope: float to uint8, never 0 (0 means no image)."""
-    sigma = look.blur_nm / nm_per_pixel
-    if sigma > 0.3:
-        slab = ndimage.gaussian_filter(slab, (0, sigma, sigma), truncate=2.5)
-    if look.sharpen > 0.05:
-        soft = ndimage.gaussian_filter(slab, (0, 1.0, 1.0), truncate=2.0)
-        slab = slab + (slab - soft) * np.float32(look.sharpen)
-    slab += rng.standard_normal(slab.shape, dtype=np.float32) * np.float32(look.noise)
-    slab -= np.float32(0.6)
-    slab *= np.float32(look.contrast)
-    slab += np.float32(0.6 + look.brightness)
-    np.clip(slab, 0, 1, out=slab)
-    np.power(slab, np.float32(look.gamma), out=slab)
-    slab *= 254
-    slab += np.float32(1.5)
-    return slab.astype(np.uint8)
+def _average_sections(image: np.ndarray, count: int) -> np.ndarray:
+    return image.reshape(-1, count, *image.shape[1:]).mean(axis=1, dtype=np.float32)
 
 
-def _mean_sections(image: np.ndarray, thin: int) -> np.ndarray:
-    return image.reshape(-1, thin, *image.shape[1:]).mean(axis=1, dtype=np.float32)
+def _drop_fragments(labels: np.ndarray, voxel_um3: float) -> np.ndarray:
+    """Give each connected component its own label, and remove small fragments.
+
+    The largest component of each soma stays. Other large ones stay too, because the border of the volume may divide a
+    soma.
+    """
+    components = cc3d.connected_components(labels, connectivity=6, out_dtype=np.uint32)
+    sizes = np.bincount(components.reshape(-1))
+    soma = np.zeros(len(sizes), np.int64)
+    soma[components.reshape(-1)] = labels.reshape(-1)
+    largest = np.zeros(int(soma.max()) + 1, np.int64)
+    np.maximum.at(largest, soma, sizes)
+    keep = (sizes == largest[soma]) | (sizes * voxel_um3 >= _MIN_FRAGMENT_UM3)
+    keep &= soma > 0
+    return np.where(keep, np.arange(len(sizes)), 0).astype(np.uint32)[components]
 
 
-def _whole_bodies(labels: np.ndarray, voxel_um3: float) -> np.ndarray:
-    """Only the largest part of a cell stays, and others that are large too (the volume's edge may cut one in two);
-    each part gets its own number."""
-    parts = cc3d.connected_components(labels, connectivity=6, out_dtype=np.uint32)
-    counts = np.bincount(parts.reshape(-1))
-    cell = np.zeros(len(counts), np.int64)
-    cell[parts.reshape(-1)] = labels.reshape(-1)
-    largest = np.zeros(int(cell.max()) + 1, np.int64)
-    np.maximum.at(largest, cell, counts)
-    keep = (counts == largest[cell]) | (counts * voxel_um3 >= _MAX_SHRED_UM3)
-    keep &= cell > 0
-    return np.where(keep, np.arange(len(counts)), 0).astype(np.uint32)[parts]
-
-
-def _dense(labels: np.ndarray) -> np.ndarray:
-    """Numbers 1..n in the order of their old ones."""
+def _renumber(labels: np.ndarray) -> np.ndarray:
+    """Renumber the labels 1..n in their order."""
     present = np.bincount(labels.reshape(-1)) > 0
     present[0] = False
     return (np.cumsum(present) * present).astype(np.uint32)[labels]

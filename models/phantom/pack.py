@@ -1,4 +1,4 @@
-"""Where the bodies of a phantom lie: packed in the rind, their neurites led through the gaps. z, y, x, nm."""
+"""Positions of cell bodies, packed in the rind, and paths of their neurites between them. Axes are z, y, x; nm."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from .morphology import SomaSizes
 from .texture import random_directions
 
-MARGIN_NM = 5000.0  # bodies whose centre lies this far outside still reach into the volume
+_MARGIN_NM = 5000.0  # bodies centred up to this far outside the volume may reach into it
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Depths under the surface, nm along `normal` from `surface`: resin < 0 < sheath < rind < neuropil."""
+    """Parallel layers: resin, sheath, cell body rind and neuropil, in order of depth.
+
+    Attributes:
+      normal: unit vector into the tissue, z, y, x.
+      surface: position of the tissue surface along `normal`, nm.
+      sheath, rind: thickness, nm.
+    """
 
     normal: np.ndarray
     surface: float
@@ -22,21 +29,30 @@ class Layers:
     rind: float
 
     def depth(self, points: np.ndarray) -> np.ndarray:
-        """Depth of points (n, 3) before undulation."""
+        """Return the depth of points (n, 3) below the surface, nm, without its undulation."""
         return points @ self.normal - self.surface
 
 
-def pack(
-    size_nm: np.ndarray, layers: Layers, scale: float, rng: np.random.Generator
+def pack_somas(
+    size_nm: np.ndarray,
+    layers: Layers,
+    scale: float,
+    rng: np.random.Generator,
+    sizes: SomaSizes | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Centres and radii of packed somas: thrown at random, pushed apart, the crowded ones dropped."""
+    """Pack somas in the rind: place them at random, push them apart, and remove those that still overlap.
+
+    Returns:
+      centres (n, 3) and radii (n), nm.
+    """
+    sizes = sizes or SomaSizes()
     fill = rng.uniform(0.68, 0.80)
-    low, high = np.full(3, -MARGIN_NM), size_nm + MARGIN_NM
-    mean = 2080.0 * scale
-    count = int(fill * np.prod(high - low) / (4.19 * mean**3 * 1.3))
-    radii = np.clip(rng.lognormal(np.log(mean), 0.25, count), 1300 * scale, 4000)
-    giant = rng.random(count) < 0.03
-    radii[giant] = rng.uniform(2700, 4000, int(giant.sum()))
+    low, high = np.full(3, -_MARGIN_NM), size_nm + _MARGIN_NM
+    median = sizes.median * scale
+    count = int(fill * np.prod(high - low) / (4.19 * median**3 * 1.3))
+    radii = np.clip(rng.lognormal(np.log(median), sizes.spread, count), sizes.minimum * scale, 4000)
+    large = rng.random(count) < sizes.large_share
+    radii[large] = rng.uniform(*sizes.large, int(large.sum()))
     points = rng.uniform(low, high, (count, 3))
     top, bottom = layers.sheath, layers.sheath + layers.rind
     depth = layers.depth(points)
@@ -57,12 +73,13 @@ def pack(
         depth = layers.depth(points)
         shift = np.clip(depth, top + 0.95 * radii, np.maximum(bottom, top + radii)) - depth
         points += shift[:, None] * layers.normal
-    points, radii = _uncrowd(points, radii)
-    stay = rng.random(len(points)) > rng.uniform(0.0, 0.09)
-    return points[stay], radii[stay]
+    points, radii = _remove_overlaps(points, radii)
+    keep = rng.random(len(points)) > rng.uniform(0.0, 0.09)
+    return points[keep], radii[keep]
 
 
-def _uncrowd(points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _remove_overlaps(points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Remove the smaller of any two bodies that overlap too much."""
     if len(points) < 2:
         return points, radii
     keep = np.ones(len(points), bool)
@@ -74,29 +91,34 @@ def _uncrowd(points: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndar
     return points[keep], radii[keep]
 
 
-def neurites(
+def grow_neurites(
     centres: np.ndarray, radii: np.ndarray, layers: Layers, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Points and radii of tubes out of the bodies, narrowing, through the gaps between other bodies, inwards.
+    """Grow a neurite from each body, inwards through the gaps between the other bodies.
 
-    Every step takes the clearest of some headings; a neurite that runs into a body all the same ends there.
+    Each step takes the best of several random directions. A neurite that still meets a body ends there.
+
+    Returns:
+      points (k, 3) and radii (k) of each neurite, nm; the radius decreases along it.
     """
     n = len(centres)
     tree = cKDTree(centres)
     width = rng.uniform(170, 420, n)
-    heading = _clearest(tree, radii, centres, 1.75 * radii, random_directions(n * 10, rng), layers)
+    heading = _choose_heading(
+        tree, radii, centres, 1.75 * radii, random_directions(n * 10, rng), layers
+    )
     points = [centres + heading * (0.62 * radii)[:, None]]
     sizes = [0.5 * radii]
     clear = [np.ones(n, bool)]
-    long = rng.uniform(0.3, 1.0, n)  # how long the cone is in which the body becomes neurite
+    taper = rng.uniform(0.3, 1.0, n)  # relative length of the cone between body and neurite
     for step in range(13):
         here = points[-1]
         stride = 0.45 * radii if step == 0 else np.full(n, 550.0)
         if step:
-            turned = np.repeat(heading, 6, axis=0) + 0.65 * random_directions(n * 6, rng)
-            heading = _clearest(tree, radii, here, stride + 400, unit(turned), layers)
+            headings = np.repeat(heading, 6, axis=0) + 0.65 * random_directions(n * 6, rng)
+            heading = _choose_heading(tree, radii, here, stride + 400, normalize(headings), layers)
         points.append(here + heading * stride[:, None])
-        sizes.append(np.maximum(width, 0.34 * radii * np.exp(-step / (2.2 * long))))
+        sizes.append(np.maximum(width, 0.34 * radii * np.exp(-step / (2.2 * taper))))
         clear.append(clear[-1] & (_clearance(tree, radii, points[-1], np.arange(n)) > 0))
     ends = np.sum(clear, axis=0)
     return [
@@ -105,7 +127,7 @@ def neurites(
     ]
 
 
-def _clearest(
+def _choose_heading(
     tree: cKDTree,
     radii: np.ndarray,
     here: np.ndarray,
@@ -113,23 +135,29 @@ def _clearest(
     headings: np.ndarray,
     layers: Layers,
 ) -> np.ndarray:
-    """Of some headings (n * k, 3) for each of n points the one that leads away from bodies, inwards if it can."""
+    """Choose for each of n points the direction with the most space ahead; prefer inward ones.
+
+    Args:
+      headings: k unit vectors for each point (n * k, 3).
+      ahead: distance to the point that is checked, nm.
+    """
     n = len(here)
     k = len(headings) // n
     tips = np.repeat(here, k, axis=0) + headings * np.repeat(ahead, k)[:, None]
-    room = _clearance(tree, radii, tips, np.repeat(np.arange(n), k))
-    worth = np.minimum(room, 500) + 250 * headings @ layers.normal
-    best = worth.reshape(n, k).argmax(axis=1)
+    space = _clearance(tree, radii, tips, np.repeat(np.arange(n), k))
+    score = np.minimum(space, 500) + 250 * headings @ layers.normal
+    best = score.reshape(n, k).argmax(axis=1)
     return headings.reshape(n, k, 3)[np.arange(n), best]
 
 
 def _clearance(tree: cKDTree, radii: np.ndarray, points: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Distance from points to the nearest body that is not their own, nm."""
+    """Return the distance from points to the nearest body other than their own (indices `own`), nm."""
     distance, index = tree.query(points, k=min(5, tree.n))
     distance, index = distance.reshape(len(points), -1), index.reshape(len(points), -1)
-    room = distance - 1.12 * radii[index]
-    return np.where(index == own[:, None], 1e5, room).min(axis=1)
+    space = distance - 1.12 * radii[index]
+    return np.where(index == own[:, None], 1e5, space).min(axis=1)
 
 
-def unit(v: np.ndarray) -> np.ndarray:
+def normalize(v: np.ndarray) -> np.ndarray:
+    """Scale vectors (..., 3) to unit length."""
     return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-9)

@@ -1,8 +1,8 @@
-"""Paints a phantom's scene on voxels, box by box: float grey (0..1) and exact labels. Everything is z, y, x, in nm.
+"""Paint a scene on voxels, block by block: grey values (0..1) and exact labels. Axes are z, y, x; lengths are in nm.
 
-Every voxel asks which cell holds it. Each cell gives a signed distance (negative inside, from its body and its
-tube); the nearest cell wins, and half the difference to the next one is the distance to the wall between them,
-less a gap that varies over the volume: glia where it is wide, membrane on membrane where it is nothing.
+Each voxel belongs to the cell with the smallest signed distance (negative inside the body or tube). Half the
+difference to the second smallest is the distance to the wall between the two cells, minus half a gap that varies
+over the volume. A wide gap holds glia; without a gap the membranes touch.
 """
 
 from __future__ import annotations
@@ -11,22 +11,30 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .distance import Box, box_around, box_between, ellipsoid_distance, segment_distance
 from .look import Look
-from .matrix import Matrix
 from .resin import Resin
-from .scene import Cell, Ellipsoid, Grain, Kind, Organelle, Scene, Tube
-from .texture import Grid, NoiseTile, SmoothField, line
+from .scene import Cell, CellKind, Organelle, OrganelleKind, Scene
+from .texture import Grid, NoiseTile, SmoothField, line_profile
+from .tissue import Tissue
 
-BLOCK = (32, 64, 64)  # voxels; small enough to stay in the processor's cache
+BLOCK = (32, 64, 64)  # voxels; fits in the CPU cache
 _FAR = np.float32(1e6)
-_REACH = 900.0  # nm around a cell in which its distance matters
-_WARP = 420.0  # nm, more than the warp ever moves a point
-
-Box = tuple[slice, slice, slice]
+_REACH_NM = 900.0  # beyond this distance a cell does not affect a voxel
+_MAX_WARP_NM = 420.0  # upper limit of the displacement by the warp
+_SPECKLE_FACTOR = {CellKind.ODD: 0.6, CellKind.GLIA: 2.2}  # of the nucleus
 
 
 class Painter:
-    """Holds what is drawn once per volume: fields, tiles, and the boxes of all pieces of the scene."""
+    """Paints the blocks of a volume.
+
+    Args:
+      scene: the scene.
+      size_nm, voxel_nm: size of the volume and of a voxel, z, y, x.
+      look: grey values and widths.
+      shapes: random numbers for fields that do not depend on the voxel size.
+      grains: random numbers for noise at the scale of voxels.
+    """
 
     def __init__(
         self,
@@ -42,53 +50,59 @@ class Painter:
         def smooth(spacing: float, amplitude: float = 1.0) -> SmoothField:
             return SmoothField(size_nm, spacing, shapes, amplitude)
 
-        self.warp = [(smooth(2600, 120), smooth(850, 42)) for _ in range(3)]
+        self.warp = [
+            (smooth(2600, 120 * look.waviness), smooth(850, 42 * look.waviness)) for _ in range(3)
+        ]
+        self.warp_nm = _MAX_WARP_NM * max(1.0, look.waviness)
         self.gap = smooth(1500)
         self.waves = smooth(8000, 450)
         self.reticulum, self.patches = smooth(420), smooth(1500)
         self.cloud = smooth(900, 0.028)
-        self.matrix = Matrix(scene, look, smooth, shapes, voxel_nm)
-        self.resin = Resin(size_nm, look, scene.charged, shapes)
+        self.tissue = Tissue(scene, look, smooth, shapes, voxel_nm)
+        self.resin = Resin(size_nm, look, scene.charged_plates, shapes)
+        self.clumps = smooth(330) if look.clump else None
         self.chromatin = NoiseTile(voxel_nm, look.speckle_nm, 0.22, grains)
         self.grain = NoiseTile(voxel_nm, look.grain_nm, 0.15, grains)
         fine = float(np.mean(voxel_nm[1:]))
-        self.soft = float(np.hypot(look.wall_nm, 0.42 * fine))
-        self.ink = min(1.0, 1.25 * look.wall_nm / self.soft)
-        self.thin = float(np.hypot(look.envelope_nm, 0.42 * fine))
-        self._index()
-        self._palette(grains)
+        self.wall_nm = float(np.hypot(look.wall_nm, 0.42 * fine))
+        self.opacity = min(1.0, 1.25 * look.wall_nm / self.wall_nm)
+        self.envelope_nm = float(np.hypot(look.envelope_nm, 0.42 * fine))
+        self._index_pieces()
+        self._choose_greys()
 
-    def _index(self) -> None:
-        """Bounding boxes of bodies and tube segments, so that a block finds its own."""
+    def _index_pieces(self) -> None:
+        """Compute the bounding box of each body and tube segment."""
         low, high, owner, segment = [], [], [], []
         for number, cell in enumerate(self.scene.cells):
-            for part, points, reach in _pieces(cell):
+            for part, points, reach in _pieces(cell, self.warp_nm):
                 low.append(points.min(axis=0) - reach)
                 high.append(points.max(axis=0) + reach)
                 owner.append(number)
                 segment.append(part)
         self._low, self._high = np.array(low).reshape(-1, 3), np.array(high).reshape(-1, 3)
         self._owner, self._segment = np.array(owner, int), np.array(segment, int)
-        loose = [o.shape for o in self.scene.loose]
-        self._loose = np.array([o.centre for o in loose]).reshape(-1, 3)
-        self._loose_reach = np.array([o.reach for o in loose])
+        free = [o.shape for o in self.scene.free_organelles]
+        self._free_centre = np.array([shape.centre for shape in free]).reshape(-1, 3)
+        self._free_reach = np.array([shape.reach for shape in free])
 
-    def _palette(self, rng: np.random.Generator) -> None:
-        """Grey of cytoplasm and nucleus of every cell; entry 0 is for voxels of none."""
+    def _choose_greys(self) -> None:
+        """Choose the grey of cytoplasm and nucleus of each cell; entry 0 is for voxels outside cells."""
         look, cells = self.look, self.scene.cells
         kind = np.array([c.kind for c in cells], int)
         tone = np.array([c.tone for c in cells])
-        darker = np.array([0, -0.07, -0.10, -0.18, 0.05, 0.0])[kind] if len(cells) else tone
+        offset = np.array([0, -0.07, -0.10, -0.18, 0.05, 0.0, 0.03])[kind] if len(cells) else tone
         self.kind = np.concatenate([[-1], kind])
-        self.cytoplasm = np.concatenate([[0], look.cytoplasm + darker + 0.03 * tone]).astype(
-            np.float32
-        )
-        self.nucleus = np.concatenate([[0], look.nucleus + 0.8 * darker + 0.02 * tone]).astype(
-            np.float32
-        )
+        cytoplasm = look.cytoplasm + offset + 0.03 * tone
+        nucleus = look.nucleus + 0.8 * offset + 0.02 * tone
+        self.cytoplasm = np.concatenate([[0], cytoplasm]).astype(np.float32)
+        self.nucleus = np.concatenate([[0], nucleus]).astype(np.float32)
 
     def paint(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-        """Grey and labels (cell number + 1 where it is soma) of one block."""
+        """Paint a block.
+
+        Returns:
+          grey values, float32, and labels, uint32: cell index + 1 in somas, otherwise 0.
+        """
         warp = [a(grid) + b(grid) for a, b in self.warp]
         layers = self.scene.layers
         z, y, x = np.ix_(*grid.axes)
@@ -98,40 +112,45 @@ class Painter:
             depth += self.waves(grid)
         if depth.max() < 0:
             return self.resin.paint(grid), np.zeros(grid.shape, np.uint32)
-        surface, owner, neurite, found = self._compete(grid, warp, depth)
-        image = self._within(grid, owner, surface)
-        for number in found:
-            self._contents(image, grid, warp, surface, owner, number)
+        surface, owner, neurite, numbers = self._assign_voxels(grid, warp, depth)
+        image = self._paint_cytoplasm(grid, owner, surface)
+        for number in numbers:
+            self._paint_contents(image, grid, warp, surface, owner, number)
         outside = np.flatnonzero(surface > 0)
         if len(outside):
-            self.matrix.paint(image, outside, grid, warp, depth, surface)
-        self._loose_organelles(image, grid, surface, owner, depth)
-        ink = line(surface, self.soft) * np.float32(self.ink * 0.95)
-        image += (np.float32(self.look.membrane) - image) * ink
+            self.tissue.paint(image, outside, grid, warp, depth, surface)
+        self._paint_free_organelles(image, grid, surface, owner, depth)
+        opacity = line_profile(surface, self.wall_nm) * np.float32(self.opacity * 0.95)
+        image += (np.float32(self.look.membrane) - image) * opacity
         if depth.min() < 0:
             np.copyto(image, self.resin.paint(grid), where=depth < 0)
         soma = (surface < 0) & ~neurite & (depth > 0)
-        soma &= (self.kind < Kind.GLIA)[owner] & (owner > 0)
+        soma &= (self.kind < CellKind.GLIA)[owner] & (owner > 0)
         return image, np.where(soma, owner, 0).astype(np.uint32)
 
-    def _compete(
+    def _assign_voxels(
         self, grid: Grid, warp: list[np.ndarray], depth: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:
-        """Distance to the wall of the cell that holds or is nearest to a voxel, its number + 1, whether neurite."""
+        """Assign each voxel to the nearest cell.
+
+        Returns:
+          signed distance to the wall of that cell; its index + 1; whether that part of it is neurite; and the
+          indices of all cells in reach of the block.
+        """
         first = np.full(grid.shape, _FAR, np.float32)
         second = np.full(grid.shape, _FAR, np.float32)
         owner = np.zeros(grid.shape, np.int32)
         neurite = np.zeros(grid.shape, bool)
         hit = np.flatnonzero(np.all((self._low < grid.high) & (self._high > grid.low), axis=1))
-        found = []
+        numbers = []
         for number in np.unique(self._owner[hit]):
-            mine = hit[self._owner[hit] == number]
-            low, high = self._low[mine].min(axis=0), self._high[mine].max(axis=0)
-            box = _box(grid, low, high)
+            pieces = hit[self._owner[hit] == number]
+            low, high = self._low[pieces].min(axis=0), self._high[pieces].max(axis=0)
+            box = box_between(grid, low, high)
             if box is None:
                 continue
-            found.append(int(number))
-            distance, tube = self._distance(grid, warp, box, mine)
+            numbers.append(int(number))
+            distance, tube = self._distance(grid, warp, box, pieces)
             a, b = first[box], second[box]
             nearer = distance < a
             np.copyto(b, np.where(nearer, a, np.minimum(b, distance)))
@@ -142,18 +161,18 @@ class Painter:
         gap *= np.float32(self.look.gap_nm)
         surface = np.maximum(first, (first - second + gap) * np.float32(0.5))
         np.maximum(surface, np.float32(self.scene.layers.sheath + 60) - depth, out=surface)
-        return surface, owner, neurite, found
+        return surface, owner, neurite, numbers
 
     def _distance(
         self, grid: Grid, warp: list[np.ndarray], box: Box, pieces: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One cell's signed distance in a box, and where the nearest part of it is neurite."""
+        """Compute the signed distance from one cell in a box, and where its nearest part is neurite."""
         shape = tuple(s.stop - s.start for s in box)
         distance = np.full(shape, _FAR, np.float32)
         neurite = np.zeros(shape, bool)
         cell = self.scene.cells[self._owner[pieces[0]]]
         for piece in pieces:
-            inner = _box(grid, self._low[piece], self._high[piece])
+            inner = box_between(grid, self._low[piece], self._high[piece])
             if inner is None:
                 continue
             where = tuple(slice(i.start - b.start, i.stop - b.start) for i, b in zip(inner, box))
@@ -163,37 +182,41 @@ class Painter:
                 new = ellipsoid_distance(cell.body, grid, inner, warp)
             else:
                 assert cell.tube is not None
-                new = _segment_distance(cell.tube, segment, grid, inner, warp)
+                new = segment_distance(cell.tube, segment, grid, inner, warp)
             old = distance[where]
-            thin = bool(segment >= cell.cut)
-            nearer = new < old - np.float32(2 * thin)  # where two segments meet they tie: soma
+            thin = bool(segment >= cell.neurite_start)
+            nearer = new < old - np.float32(2 * thin)  # at a tie between segments, soma wins
             np.copyto(old, new, where=nearer)
             np.copyto(neurite[where], thin, where=nearer)
         return distance, neurite
 
-    def _within(self, grid: Grid, owner: np.ndarray, surface: np.ndarray) -> np.ndarray:
-        """Cytoplasm of whatever holds a voxel: granular, with strands of endoplasmic reticulum; lumen of tracheae."""
+    def _paint_cytoplasm(self, grid: Grid, owner: np.ndarray, surface: np.ndarray) -> np.ndarray:
+        """Paint granular cytoplasm with endoplasmic reticulum, fat droplets, and the lumen of tracheae."""
         look = self.look
         image = self.cytoplasm[owner]
-        image += grid.keep(self.grain) * np.float32(look.grain)
+        image += grid.evaluate(self.grain) * np.float32(look.grain)
         image += self.cloud(grid)
-        strands, patches = grid.keep(self.reticulum).copy(), self.patches(grid)
+        strands, patches = grid.evaluate(self.reticulum).copy(), self.patches(grid)
         stacked = strands - np.rint(strands * np.float32(2.2)) * np.float32(1 / 2.2)
-        np.copyto(strands, stacked, where=patches > 1.7)  # Golgi: sheets side by side
-        ink = line(strands * np.float32(170), 0.7 * self.soft)
-        ink *= np.clip(patches * np.float32(1.4) - np.float32(0.25), 0, 1)
-        image -= ink * np.float32(0.38 * look.reticulum)
-        trachea = self.kind[owner] == Kind.TRACHEA
+        np.copyto(strands, stacked, where=patches > 1.7)  # the stacked sheets of a Golgi apparatus
+        opacity = line_profile(strands * np.float32(170), 0.7 * self.wall_nm)
+        opacity *= np.clip(patches * np.float32(1.4) - np.float32(0.25), 0, 1)
+        image -= opacity * np.float32(0.38 * look.reticulum)
+        fat = self.kind[owner] == CellKind.DROPLET
+        if fat.any():
+            grain = grid.evaluate(self.grain) * np.float32(0.4 * look.grain)
+            np.copyto(image, self.cytoplasm[owner] + grain, where=fat)
+        trachea = self.kind[owner] == CellKind.TRACHEA
         if trachea.any():
-            lumen = np.float32(look.resin) + grid.keep(self.grain) * np.float32(0.2 * look.grain)
+            grain = grid.evaluate(self.grain) * np.float32(0.2 * look.grain)
+            lumen = np.float32(look.resin) + grain
             np.copyto(image, lumen, where=trachea)
-            wall = line(surface + np.float32(self.soft), 1.6 * self.soft)
-            np.copyto(
-                image, image + (np.float32(0.6 * look.membrane) - image) * wall, where=trachea
-            )
+            wall = line_profile(surface + np.float32(self.wall_nm), 1.6 * self.wall_nm)
+            walled = image + (np.float32(0.6 * look.membrane) - image) * wall
+            np.copyto(image, walled, where=trachea)
         return image
 
-    def _contents(
+    def _paint_contents(
         self,
         image: np.ndarray,
         grid: Grid,
@@ -202,16 +225,16 @@ class Painter:
         owner: np.ndarray,
         number: int,
     ) -> None:
-        """Organelles, then nucleus with envelope, chromatin and nucleoli of one cell."""
+        """Paint the organelles and the nucleus of one cell."""
         cell = self.scene.cells[number]
         for organelle in cell.organelles:
-            box = _around(grid, organelle.shape)
+            box = box_around(grid, organelle.shape)
             if box is not None:
                 allowed = (owner[box] == number + 1) & (surface[box] < -40)
-                self._organelle(image, grid, organelle, box, allowed)
+                self._paint_organelle(image, grid, organelle, box, allowed)
         if cell.nucleus is None:
             return
-        box = _around(grid, cell.nucleus, 500 + _WARP)
+        box = box_around(grid, cell.nucleus, 500 + self.warp_nm)
         if box is None:
             return
         own = (owner[box] == number + 1) & (surface[box] < 0)
@@ -219,24 +242,26 @@ class Painter:
             return
         look = self.look
         distance = ellipsoid_distance(cell.nucleus, grid, box, warp)
-        np.maximum(distance, surface[box] + np.float32(170), out=distance)
-        spotted = 0.6 if cell.kind == Kind.ODD else 2.2 if cell.kind == Kind.GLIA else 1.0
-        grey = self.nucleus[number + 1] + grid.keep(self.chromatin)[box] * np.float32(
-            spotted * look.speckle
-        )
-        rough = grid.keep(self.reticulum)[box] * np.float32(110)
+        np.maximum(distance, surface[box] + np.float32(look.rim_nm), out=distance)
+        speckle_factor = _SPECKLE_FACTOR.get(cell.kind, 1.0)
+        speckle = np.float32(speckle_factor * look.speckle)
+        grey = self.nucleus[number + 1] + grid.evaluate(self.chromatin)[box] * speckle
+        if self.clumps:  # of chromatin
+            clumps = self.clumps(grid)[box] * np.float32(2.5) - np.float32(3.5)
+            grey -= np.clip(clumps, 0, 1) * np.float32(look.clump)
+        rough = grid.evaluate(self.reticulum)[box] * np.float32(110)
         for body in cell.nucleoli:
             inner = ellipsoid_distance(body, grid, box, warp)
             inner += rough
             soft = np.clip(np.float32(0.5) - inner / np.float32(220), 0, 1)
-            grey -= soft * np.float32(0.24)
+            grey -= soft * np.float32(look.nucleolus)
         np.copyto(image[box], grey, where=own & (distance < 0))
-        ink = line(distance, self.thin) * own
-        dark = 0.35 if cell.kind == Kind.ODD else 0.9
-        ink *= np.float32(dark * min(1.0, 1.25 * look.envelope_nm / self.thin))
-        image[box] += (np.float32(look.membrane + 0.03) - image[box]) * ink
+        opacity = envelope_profile(distance, self.envelope_nm, look) * own
+        dark = 0.35 if cell.kind == CellKind.ODD else 0.9
+        opacity *= np.float32(dark * min(1.0, 1.25 * look.envelope_nm / self.envelope_nm))
+        image[box] += (np.float32(look.membrane + 0.03) - image[box]) * opacity
 
-    def _loose_organelles(
+    def _paint_free_organelles(
         self,
         image: np.ndarray,
         grid: Grid,
@@ -244,106 +269,57 @@ class Painter:
         owner: np.ndarray,
         depth: np.ndarray,
     ) -> None:
-        reach = self._loose_reach[:, None]
-        near = np.all((self._loose + reach > grid.low) & (self._loose - reach < grid.high), axis=1)
+        """Paint the organelles that are outside cells or in axons."""
+        reach = self._free_reach[:, None]
+        near = np.all(
+            (self._free_centre + reach > grid.low) & (self._free_centre - reach < grid.high), axis=1
+        )
         for number in np.flatnonzero(near):
-            organelle = self.scene.loose[number]
-            box = _around(grid, organelle.shape)
+            organelle = self.scene.free_organelles[number]
+            box = box_around(grid, organelle.shape)
             if box is not None:
-                axon = self.kind[owner[box]] == Kind.AXON
+                axon = self.kind[owner[box]] == CellKind.AXON
                 allowed = ((surface[box] > 0) | axon) & (depth[box] > 150)
-                self._organelle(image, grid, organelle, box, allowed)
+                self._paint_organelle(image, grid, organelle, box, allowed)
 
-    def _organelle(
+    def _paint_organelle(
         self, image: np.ndarray, grid: Grid, organelle: Organelle, box: Box, allowed: np.ndarray
     ) -> None:
+        """Paint an organelle on the voxels of a box that are `allowed`."""
         look = self.look
         distance = ellipsoid_distance(organelle.shape, grid, box, None, organelle.bend)
-        inside = np.clip(np.float32(0.5) - distance / np.float32(1.6 * self.soft), 0, 1) * allowed
+        inside = np.clip(np.float32(0.5) - distance / np.float32(1.6 * self.wall_nm), 0, 1)
+        inside *= allowed
         tone = np.float32(0.04 * organelle.tone)
-        if organelle.grain == Grain.MITOCHONDRION:
+        if organelle.kind == OrganelleKind.MITOCHONDRION:
             grey = np.float32(look.mitochondria) + tone
-        elif organelle.grain == Grain.LYSOSOME:
+        elif organelle.kind == OrganelleKind.LYSOSOME:
             grey = np.float32(0.5 * look.mitochondria) + tone
         else:
             grey = np.float32(look.resin) + tone
         view = image[box]
-        level = grey + grid.keep(self.grain)[box] * np.float32(0.6 * look.grain)
+        level = grey + grid.evaluate(self.grain)[box] * np.float32(0.6 * look.grain)
         view += (level - view) * inside
-        if organelle.grain != Grain.LYSOSOME:
-            rim = line(distance, 0.8 * self.soft) * allowed
+        if organelle.kind != OrganelleKind.LYSOSOME:
+            rim = line_profile(distance, 0.8 * self.wall_nm) * allowed
             view += (np.float32(look.membrane) - view) * rim * np.float32(0.55)
 
 
-def _pieces(cell: Cell) -> Iterator[tuple[int, np.ndarray, float]]:
-    """(-1, centre, reach) of the body and (i, ends, reach) of each tube segment."""
+def envelope_profile(distance: np.ndarray, width_nm: float, look: Look) -> np.ndarray:
+    """Return the opacity (0..1) of the nuclear envelope at a distance from its middle: one membrane or two."""
+    if look.envelope_gap_nm <= 0:
+        return line_profile(distance, width_nm)
+    half = np.float32(0.5 * look.envelope_gap_nm)
+    return np.maximum(
+        line_profile(distance - half, width_nm), line_profile(distance + half, width_nm)
+    )
+
+
+def _pieces(cell: Cell, warp_nm: float) -> Iterator[tuple[int, np.ndarray, float]]:
+    """Yield (-1, centre, reach) of the body and (i, ends, reach) of each tube segment i."""
     if cell.body is not None:
-        yield -1, cell.body.centre[None], cell.body.reach + _REACH + _WARP
+        yield -1, cell.body.centre[None], cell.body.reach + _REACH_NM + warp_nm
     if cell.tube is not None:
         for i in range(len(cell.tube.points) - 1):
-            reach = float(cell.tube.radii[i : i + 2].max()) + 0.6 * _REACH + _WARP
+            reach = float(cell.tube.radii[i : i + 2].max()) + 0.6 * _REACH_NM + warp_nm
             yield i, cell.tube.points[i : i + 2], reach
-
-
-def _around(grid: Grid, body: Ellipsoid, margin: float = 0.0) -> Box | None:
-    reach = body.reach + margin
-    return _box(grid, body.centre - reach, body.centre + reach)
-
-
-def _box(grid: Grid, low: np.ndarray, high: np.ndarray) -> Box | None:
-    """The voxels between two corners, or None."""
-    slices = []
-    for axis, a, b in zip(grid.axes, low, high):
-        start, stop = np.searchsorted(axis, (a, b))
-        if stop <= start:
-            return None
-        slices.append(slice(int(start), int(stop)))
-    return slices[0], slices[1], slices[2]
-
-
-def _shifted(
-    grid: Grid, box: Box, centre: np.ndarray, warp: list[np.ndarray] | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    z, y, x = np.ix_(*((a[s] - c).astype(np.float32) for a, s, c in zip(grid.axes, box, centre)))
-    if warp is None:
-        return z, y, x
-    return z + warp[0][box], y + warp[1][box], x + warp[2][box]
-
-
-def ellipsoid_distance(
-    body: Ellipsoid,
-    grid: Grid,
-    box: Box,
-    warp: list[np.ndarray] | None,
-    bend: float = 0.0,
-) -> np.ndarray:
-    """Signed distance from an ellipsoid's surface, exact for a sphere, nm."""
-    z, y, x = _shifted(grid, box, body.centre, warp)
-    rows = body.axes.astype(np.float32)
-    u, v, w = (z * r[0] + y * r[1] + x * r[2] for r in rows)
-    square = np.square(w)
-    if bend:
-        u = u + np.float32(bend) * (square - np.float32(0.3))
-    square = square + np.square(u) + np.square(v)
-    np.sqrt(square, out=square)
-    square -= 1
-    square *= np.float32(body.radius)
-    return square
-
-
-def _segment_distance(
-    tube: Tube, segment: int, grid: Grid, box: Box, warp: list[np.ndarray]
-) -> np.ndarray:
-    """Signed distance from a capsule whose radius runs from one end's to the other's, nm."""
-    a, b = tube.points[segment], tube.points[segment + 1]
-    z, y, x = _shifted(grid, box, a, warp)
-    d = (b - a).astype(np.float32)
-    t = (z * d[0] + y * d[1] + x * d[2]) / np.float32(max(float(d @ d), 1.0))
-    np.clip(t, 0, 1, out=t)
-    square = np.square(z - t * d[0])
-    square += np.square(y - t * d[1])
-    square += np.square(x - t * d[2])
-    np.sqrt(square, out=square)
-    start, end = tube.radii[segment], tube.radii[segment + 1]
-    square -= t * np.float32(end - start) + np.float32(start)
-    return square

@@ -1,4 +1,4 @@
-"""Empty resin of a phantom: bright and nearly flat, with what microscopes and stitching leave there. z, y, x, nm."""
+"""Paint empty resin: bright, almost uniform, with artefacts of imaging and stitching. Axes are z, y, x; nm."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ import numpy as np
 from .look import Look
 from .texture import Grid, SmoothField
 
+_NOISE_TILE = (32, 256, 256)  # voxels; periodic
+
 
 @dataclass(frozen=True)
 class _Plate:
-    """A rectangle in the section over some sections: darker, noisier, or crossed by waves of charging."""
+    """A rectangle through several sections that is darker, noisier or striped by charging."""
 
-    centre: np.ndarray  # z, y, x
-    half: np.ndarray
-    along: np.ndarray  # y, x
-    level: float
-    rough: float
-    wave: float
+    centre: np.ndarray  # z, y, x, nm
+    half_size: np.ndarray  # z, and two lengths in the section, nm
+    direction: np.ndarray  # y, x; unit vector along the second length
+    level: float  # added grey
+    noise: float  # standard deviation
+    wave: float  # amplitude of the stripes
     wave_nm: float
-    soft_nm: float = 120.0  # width of its edge
+    edge_nm: float = 120.0  # width of its edge
 
 
 class Resin:
-    """Paints resin on any grid."""
+    """Paints resin; `charged_plates` is the number of charged areas."""
 
     def __init__(
-        self, size_nm: np.ndarray, look: Look, charged: int, rng: np.random.Generator
+        self, size_nm: np.ndarray, look: Look, charged_plates: int, rng: np.random.Generator
     ) -> None:
         self.look = look
         self.drift = SmoothField(size_nm, 12000, rng, 0.035)
-        self.stir = SmoothField(size_nm, 2500, rng, 500)
-        self.grain = rng.standard_normal((32, 256, 256), dtype=np.float32)
-        self.rough = float(rng.uniform(0.01, 0.05))
+        self.phase = SmoothField(size_nm, 2500, rng, 500)
+        self.grain = rng.standard_normal(_NOISE_TILE, dtype=np.float32)
+        self.noise = float(rng.uniform(0.01, 0.05))
         self.slope = rng.normal(0, 0.06, 3) / np.maximum(size_nm, 1)
         area = float(size_nm[1] * size_nm[2]) * 1e-6
-        self.plates = [self._plate(size_nm, rng) for _ in range(rng.poisson(1.5 + area / 500))]
-        self.plates += [self._charged_plate(size_nm, rng) for _ in range(charged)]
+        self.plates = [
+            self._random_plate(size_nm, rng) for _ in range(rng.poisson(1.5 + area / 500))
+        ]
+        self.plates += [self._charged_plate(size_nm, rng) for _ in range(charged_plates)]
 
     @staticmethod
-    def _plate(size_nm: np.ndarray, rng: np.random.Generator) -> _Plate:
+    def _random_plate(size_nm: np.ndarray, rng: np.random.Generator) -> _Plate:
         angle = rng.choice([0.0, rng.normal(0.2, 0.1), rng.uniform(0, np.pi)])
         half = np.exp(rng.uniform(np.log([100, 900, 900]), np.log([20000, 9000, 9000])))
         waves = rng.random() < 0.5
@@ -56,8 +60,7 @@ class Resin:
         )
 
     def _charged_plate(self, size_nm: np.ndarray, rng: np.random.Generator) -> _Plate:
-        """As grey and as grainy as a cell, large, through many sections, fading at its edge, often cut by the volume's
-        border: what a beam that has charged the resin leaves."""
+        """Return a large area that the beam has charged: as grey and grainy as a cell, with a soft edge."""
         angle = rng.choice([0.0, rng.uniform(0, np.pi)])
         return _Plate(
             rng.uniform(0, 1, 3) * size_nm,
@@ -71,37 +74,31 @@ class Resin:
         )
 
     def paint(self, grid: Grid) -> np.ndarray:
-        """Grey of resin everywhere on the grid."""
+        """Return the grey of resin on all voxels of a grid."""
         z, y, x = np.ix_(*grid.axes)
-        grain = self.grain[
-            np.ix_(
-                *(
-                    np.arange(a, a + n) % m
-                    for a, n, m in zip(grid.start, grid.shape, (32, 256, 256))
-                )
-            )
-        ]
+        index = (np.arange(a, a + n) % m for a, n, m in zip(grid.start, grid.shape, _NOISE_TILE))
+        grain = self.grain[np.ix_(*index)]
         slope = self.slope.astype(np.float32)
         image = np.float32(self.look.resin) + self.drift(grid)
-        image += z * slope[0] + y * slope[1] + x * slope[2] + grain * np.float32(self.rough)
+        image += z * slope[0] + y * slope[1] + x * slope[2] + grain * np.float32(self.noise)
         for plate in self.plates:
-            self._lay(image, plate, grid, grain)
+            self._add_plate(image, plate, grid, grain)
         return image
 
-    def _lay(self, image: np.ndarray, plate: _Plate, grid: Grid, grain: np.ndarray) -> None:
-        inside = np.abs(grid.axes[0] - plate.centre[0]) < plate.half[0]
-        reach = float(np.hypot(plate.half[1], plate.half[2]))
+    def _add_plate(self, image: np.ndarray, plate: _Plate, grid: Grid, grain: np.ndarray) -> None:
+        inside = np.abs(grid.axes[0] - plate.centre[0]) < plate.half_size[0]
+        reach = float(np.hypot(plate.half_size[1], plate.half_size[2]))
         middle = (grid.low + grid.high)[1:] / 2
         size = float(np.linalg.norm((grid.high - grid.low)[1:])) / 2
         if not inside.any() or np.linalg.norm(middle - plate.centre[1:]) > reach + size:
             return
         y, x = np.ix_(grid.axes[1] - plate.centre[1], grid.axes[2] - plate.centre[2])
-        s = y * plate.along[0] + x * plate.along[1]
-        t = y * plate.along[1] - x * plate.along[0]
-        edge = np.minimum(plate.half[1] - np.abs(t), plate.half[2] - np.abs(s))
-        mask = np.clip(edge / plate.soft_nm, 0, 1).astype(np.float32)[None] * inside[:, None, None]
-        change = np.float32(plate.level) + grain * np.float32(plate.rough)
+        s = y * plate.direction[0] + x * plate.direction[1]
+        t = y * plate.direction[1] - x * plate.direction[0]
+        edge = np.minimum(plate.half_size[1] - np.abs(t), plate.half_size[2] - np.abs(s))
+        mask = np.clip(edge / plate.edge_nm, 0, 1).astype(np.float32)[None] * inside[:, None, None]
+        change = np.float32(plate.level) + grain * np.float32(plate.noise)
         if plate.wave:
-            phase = (t[None] + self.stir(grid)) / np.float32(plate.wave_nm)
+            phase = (t[None] + self.phase(grid)) / np.float32(plate.wave_nm)
             change = change + np.sin(phase) * np.float32(plate.wave)
         image += change.astype(np.float32) * mask

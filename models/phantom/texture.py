@@ -1,4 +1,4 @@
-"""Fields and tiles the phantom is painted from: functions of nm, so any voxel size sees the same brain. z, y, x."""
+"""Random fields, noise, cell patterns and rotations, mostly functions of a position in nm. Axes are z, y, x."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-_TILE = 128  # samples along an edge of the periodic tile of cells; a power of two
-_CELLS = 9.0  # mean cells along it
-_NOISE_TILE = (32, 256, 256)  # voxels, repeated over the volume; powers of two
-_UNIT = np.float32(3.0)  # the average cubic B-spline keeps a third of sigma in 3D
+_TILE = 128  # samples along an edge of the periodic cell pattern; a power of two
+_CELLS = 9.0  # cells along that edge, on average
+_NOISE_TILE = (32, 256, 256)  # voxels; periodic; powers of two
+_UNIT = np.float32(3.0)  # interpolation by cubic B-splines in 3D divides the deviation by about 3
 
 
 class Grid:
-    """The voxel centres of a box: three axes in nm, and what fields computed for them before."""
+    """Voxel centres of a box: positions along each axis, nm, and a cache of fields on them."""
 
     def __init__(self, axes: Sequence[np.ndarray], start: Sequence[int]) -> None:
         self.axes = [np.asarray(a, np.float32) for a in axes]
@@ -25,23 +25,26 @@ class Grid:
         self.low = np.array([a[0] for a in self.axes], float)
         self.high = np.array([a[-1] for a in self.axes], float)
         self._weights: dict[float, list[tuple[int, np.ndarray]]] = {}
-        self._kept: dict[int, np.ndarray] = {}
+        self._fields: dict[int, np.ndarray] = {}
 
     def spline(self, spacing_nm: float) -> list[tuple[int, np.ndarray]]:
-        """For each axis the first lattice node in reach, and weights (voxels, nodes)."""
+        """Return for each axis the first lattice node in reach and the spline weights (voxels, nodes)."""
         if spacing_nm not in self._weights:
-            self._weights[spacing_nm] = [_cubic(a / spacing_nm) for a in self.axes]
+            self._weights[spacing_nm] = [_spline_weights(a / spacing_nm) for a in self.axes]
         return self._weights[spacing_nm]
 
-    def keep(self, field: Callable[[Grid], np.ndarray]) -> np.ndarray:
-        """A field on this grid, computed once; not to be changed in place."""
-        if id(field) not in self._kept:
-            self._kept[id(field)] = field(self)
-        return self._kept[id(field)]
+    def evaluate(self, field: Callable[[Grid], np.ndarray]) -> np.ndarray:
+        """Evaluate a field on this grid, or return the cached array; do not change it in place."""
+        if id(field) not in self._fields:
+            self._fields[id(field)] = field(self)
+        return self._fields[id(field)]
 
 
 class SmoothField:
-    """Unit-variance noise with features of about `spacing_nm`, from random values on a lattice in nm."""
+    """Smooth random field with features of about `spacing_nm`; its standard deviation is `amplitude`.
+
+    Random values on a lattice are interpolated by cubic B-splines.
+    """
 
     def __init__(
         self,
@@ -55,26 +58,26 @@ class SmoothField:
         self.values = rng.standard_normal(nodes, dtype=np.float32) * (_UNIT * np.float32(amplitude))
 
     def __call__(self, grid: Grid) -> np.ndarray:
-        """The field on every voxel of a grid, float32."""
+        """Evaluate the field on all voxels of a grid, float32."""
         (az, wz), (ay, wy), (ax, wx) = grid.spline(self.spacing_nm)
         v = self.values[az : az + wz.shape[1], ay : ay + wy.shape[1], ax : ax + wx.shape[1]]
         v = np.tensordot(wz, v, axes=(1, 0))
         return np.matmul(np.matmul(wy, v), wx.T)
 
 
-def _cubic(at: np.ndarray) -> tuple[int, np.ndarray]:
+def _spline_weights(at: np.ndarray) -> tuple[int, np.ndarray]:
     first = int(np.floor(at[0]))
     node = np.arange(first, int(np.floor(at[-1])) + 4)
-    t = np.abs(at[:, None] + 1 - node)  # lattice node 0 lies one spacing before the origin
+    t = np.abs(at[:, None] + 1 - node)  # node 0 lies one spacing before the origin
     near = 2 / 3 - t**2 + t**3 / 2
     far = np.clip(2 - t, 0, None) ** 3 / 6
     return first, np.where(t < 1, near, far).astype(np.float32)
 
 
 class NoiseTile:
-    """Periodic grain on voxels: white noise blurred to a scale in nm, unit variance, dark grains first.
+    """Periodic noise: white noise blurred to a scale in nm, with unit variance; `skew` makes dark values more extreme.
 
-    Its phase is tied to the voxels: grain is not part of what two voxel sizes share.
+    It is tied to the voxels, so it differs between voxel sizes.
     """
 
     def __init__(
@@ -94,13 +97,13 @@ class NoiseTile:
         return self.values[np.ix_(*index)]
 
 
-def cells(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A packing of irregular cells of about one unit, at any points (3, n) in cell units.
+def sample_cells(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sample a periodic packing of irregular cells at points (3, n). The unit of length is the mean cell width.
 
     Returns:
-      distance to the wall between a point's cell and the next (cell units), and a random value 0..1 of its cell.
+      distance to the nearest wall (n), and a random value (0..1) of the cell (n).
     """
-    wall, value = _cell_tile()
+    wall, value = _make_cell_tile()
     at = points * np.float32(_TILE / _CELLS)
     z, y, x = np.floor(at + np.float32(0.5)).astype(np.int32) & (_TILE - 1)
     return (
@@ -110,15 +113,15 @@ def cells(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=1)
-def _cell_tile() -> tuple[np.ndarray, np.ndarray]:
-    """Cells of very different size: sites are dense in some places and sparse in others."""
+def _make_cell_tile() -> tuple[np.ndarray, np.ndarray]:
+    """Make a Voronoi diagram of sites of varying density: wall distance and cell value of each sample."""
     rng = np.random.default_rng(7)
     coarse = ndimage.gaussian_filter(rng.standard_normal((32, 32, 32)), 2.2, mode="wrap")
     density = np.exp(1.5 * coarse / coarse.std())
-    tried = rng.uniform(0, _CELLS, (40000, 3))
-    weight = density[tuple((tried * 32 / _CELLS).astype(int).T)]
-    order = np.argsort(rng.exponential(size=len(tried)) / weight)
-    centres = tried[order[: int(_CELLS**3)]]
+    candidates = rng.uniform(0, _CELLS, (40000, 3))
+    weight = density[tuple((candidates * 32 / _CELLS).astype(int).T)]
+    order = np.argsort(rng.exponential(size=len(candidates)) / weight)
+    centres = candidates[order[: int(_CELLS**3)]]
     axis = np.arange(_TILE) * (_CELLS / _TILE)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     distance, index = cKDTree(centres, boxsize=_CELLS).query(grid, k=2)
@@ -127,8 +130,8 @@ def _cell_tile() -> tuple[np.ndarray, np.ndarray]:
     return wall.astype(np.float32), value.astype(np.float32)
 
 
-def line(distance: np.ndarray, width_nm: float) -> np.ndarray:
-    """1 on a surface, smoothly 0 at 1.7 widths from it: a Gaussian's likeness that is cheap to compute."""
+def line_profile(distance: np.ndarray, width_nm: float) -> np.ndarray:
+    """Return 1 at distance 0, falling smoothly to 0 at 1.7 widths: a fast approximation of a Gaussian."""
     t = np.square(distance * np.float32(1 / (1.7 * width_nm)))
     np.subtract(1, t, out=t)
     np.maximum(t, 0, out=t)
@@ -136,19 +139,19 @@ def line(distance: np.ndarray, width_nm: float) -> np.ndarray:
 
 
 def random_rotations(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Rotation matrices (n, 3, 3), uniform."""
+    """Draw uniform rotation matrices (n, 3, 3)."""
     q, r = np.linalg.qr(rng.standard_normal((n, 3, 3)))
     return q * np.sign(np.einsum("nii->ni", r))[:, None, :]
 
 
 def rotation_from(axis: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A rotation matrix whose first row is the given unit vector."""
+    """Draw a rotation matrix whose first row is the given unit vector."""
     rows = np.vstack([axis, rng.standard_normal((2, 3))])
     q, r = np.linalg.qr(rows.T)
     return (q * np.sign(np.diag(r))).T
 
 
 def random_directions(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Unit vectors (n, 3), uniform."""
+    """Draw uniform unit vectors (n, 3)."""
     v = rng.standard_normal((n, 3))
     return v / np.linalg.norm(v, axis=1, keepdims=True)

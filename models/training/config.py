@@ -39,11 +39,14 @@ class Phantoms(_Data):
       phantoms: number for training; their random seeds start at `first_seed`.
       held_out: number for validation, with other random seeds.
       first_seed: random seed of the first phantom.
+      flat: make wide phantoms of a few sections, the same for both roles. Each patch shows one section, repeated
+        along z, as a single micrograph does.
     """
 
     phantoms: Annotated[int, Field(ge=0)]
     held_out: Annotated[int, Field(ge=0)] = 6
     first_seed: int = 10_000
+    flat: bool = False
 
 
 class Emads(_Data):

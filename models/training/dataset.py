@@ -1,7 +1,4 @@
-"""What is trained on: volumes with classes, phantom or annotated, and the patches drawn from them.
-
-Everything is z, y, x; images are uint8.
-"""
+"""Training data: volumes with soma labels, phantoms, and the patches drawn from volumes. Arrays are z, y, x."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import fastremap
 import numpy as np
@@ -19,24 +17,43 @@ from torch import Tensor
 
 from ...axes import Voxel, Zyx
 from ...errors import UserError
-from ..phantom.make import make_phantom
-from .augment import Augmentation, cut, expose
+from ..phantom.make import Difficulty, SceneKind, make_phantom
+from .augment import Augmentation, augment_intensity, crop_patch
 from .targets import IGNORE, SHELL_NM, UNKNOWN, Role, section_targets, soma_targets
 
-# Of ten patches five lie on somas, three anywhere, two where no soma is: exactly, not on average.
-_TURNS = ("soma", "any", "soma", "none", "soma", "any", "soma", "none", "soma", "any")
-_SCENES = {"brain": 0.33, "rind": 0.2, "glia": 0.15, "neuropil": 0.12, "edge": 0.2}
-_DIFFICULTIES = {"typical": 0.35, "worst": 0.55, "clean": 0.1}
-_EMPTY_NM = 2000.0  # edge of the cubes that must be free of soma around a negative
+# Where consecutive patches lie, in turn, so that the proportions are exact: on a soma, anywhere, or far from somas.
+_PLACES = ("soma", "any", "soma", "none", "soma", "any", "soma", "none", "soma", "any")
+_SCENES: dict[SceneKind, float] = {
+    "cortex": 0.44,
+    "brain": 0.16,
+    "rind": 0.08,
+    "glia": 0.1,
+    "neuropil": 0.12,
+    "edge": 0.1,
+}
+_DIFFICULTIES: dict[Difficulty, float] = {
+    "real": 0.55,
+    "worst": 0.28,
+    "typical": 0.14,
+    "clean": 0.03,
+}
+_R2 = (0.7548776662, 0.5698402910)  # steps of the R2 low-discrepancy sequence
+_EMPTY_CUBE_NM = 2000.0  # edge of the soma-free cube around the centre of a negative patch
+
+_Recipe = tuple[int, Difficulty, SceneKind]  # of a phantom; the first is its seed
+_Name = TypeVar("_Name")
 
 
 @dataclass(frozen=True)
 class Volume:
-    """An image (uint8) and its soma labels (uint16; 0: no soma, UNKNOWN: not known).
+    """An image and its soma labels.
 
     Attributes:
-      cores: where the cores are that localization learns, where they were annotated; None: they follow from labels.
-      weight: how often patches are drawn from it, compared with others.
+      image: uint8.
+      labels: uint16; 0 is background, UNKNOWN is not annotated.
+      name: shown in messages.
+      cores: annotated soma cores; None computes them from the labels.
+      weight: relative frequency of patches from this volume.
     """
 
     image: np.ndarray
@@ -46,22 +63,28 @@ class Volume:
     weight: float = 1.0
 
     @classmethod
-    def checked(
+    def from_arrays(
         cls, image: np.ndarray, labels: np.ndarray, name: str, ignore_label: int | None = None
     ) -> Volume:
-        """With labels of any whole numbers, numbered anew.
+        """Make a volume from an image and integer labels, which are renumbered.
 
-        Raises UserError when image and labels do not match, or are of another kind.
+        Args:
+          image, labels: z, y, x.
+          name: shown in messages.
+          ignore_label: label of voxels without annotation.
+
+        Raises:
+          UserError: shapes differ, a data type is not supported, or there are too many somas.
         """
         if image.shape != labels.shape or image.ndim != 3:
             raise UserError(
-                f"{name}: image {image.shape} and labels {labels.shape} must be one 3D shape"
+                f"{name}: image {image.shape} and labels {labels.shape} must have the same 3D shape"
             )
         if image.dtype != np.uint8:
             raise UserError(f"{name}: the image is {image.dtype}; training needs uint8")
         if labels.dtype.kind not in "uib":
             raise UserError(
-                f"{name}: the labels are {labels.dtype}; save them as whole numbers, 0 for no soma"
+                f"{name}: the labels are {labels.dtype}; save them as integers, 0 for background"
             )
         if labels.dtype.kind == "i" and int(labels.min()) < 0:
             raise UserError(f"{name}: a label is {int(labels.min())}; labels must not be negative")
@@ -69,12 +92,12 @@ class Volume:
         somas, _ = fastremap.renumber(np.where(known, labels, 0), preserve_zero=True)
         if somas.max(initial=0) >= UNKNOWN:
             raise UserError(
-                f"{name}: {somas.max()} somas in a volume; cut it into several with fewer"
+                f"{name}: {somas.max()} somas in one volume; divide it into smaller volumes"
             )
         return cls(image, np.where(known, somas.astype(np.uint16), np.uint16(UNKNOWN)), name)
 
     def targets(self, voxel_nm: Voxel, role: Role, boundary_nm: float) -> np.ndarray:
-        """The class of every voxel, uint8."""
+        """Compute the target class of each voxel, uint8."""
         if role == "locate" and self.cores is not None:
             return np.where(self.labels == UNKNOWN, IGNORE, self.cores > 0).astype(np.uint8)
         return soma_targets(self.labels, voxel_nm, role, boundary_nm)
@@ -82,7 +105,13 @@ class Volume:
 
 @dataclass(frozen=True)
 class Source:
-    """Volumes to learn from and others to judge by; `description` goes beside the weights."""
+    """Training data.
+
+    Attributes:
+      train, held_out: volumes for training and for validation.
+      voxel_nm: voxel size, z, y, x.
+      description: saved with the weights.
+    """
 
     train: Sequence[Volume]
     held_out: Sequence[Volume]
@@ -91,7 +120,17 @@ class Source:
 
 
 class Patches:
-    """Patches of volumes: patch number `i` of training step `s` is always the same one."""
+    """An endless, reproducible sequence of augmented patches.
+
+    Args:
+      volumes: volumes to draw from.
+      patch: size, voxels, z, y, x.
+      voxel_nm: voxel size, z, y, x.
+      role: role of the network.
+      augmentation: strength and rates of the augmentation.
+      seed: random seed.
+      boundary_nm: width of the boundary class (segment).
+    """
 
     def __init__(
         self,
@@ -99,64 +138,69 @@ class Patches:
         patch: Zyx,
         voxel_nm: Voxel,
         role: Role,
-        change: Augmentation,
+        augmentation: Augmentation,
         seed: int,
         boundary_nm: float = SHELL_NM,
     ) -> None:
-        self.volumes, self.patch, self.change, self.seed = volumes, patch, change, seed
+        self.volumes, self.patch, self.seed = volumes, patch, seed
+        self.augmentation = augmentation
         self.voxel_nm, self.role, self.boundary_nm = voxel_nm, role, boundary_nm
         self._targets: dict[int, np.ndarray] = {}
-        cube = [max(1, round(_EMPTY_NM / v)) for v in voxel_nm]
+        cube = [max(1, round(_EMPTY_CUBE_NM / v)) for v in voxel_nm]
         rng = np.random.default_rng([seed, 7])
-        self.places: dict[str, list[tuple[int, np.ndarray]]] = {"soma": [], "none": []}
+        self._centres: dict[str, list[tuple[int, np.ndarray]]] = {"soma": [], "none": []}
         for number, volume in enumerate(volumes):
-            for kind, points in zip(self.places, _places(volume.labels, cube, rng)):
+            for kind, points in zip(self._centres, _find_centres(volume.labels, cube, rng)):
                 if len(points):
-                    self.places[kind].append((number, points))
+                    self._centres[kind].append((number, points))
 
-    def batch(self, first: int, size: int) -> tuple[Tensor, Tensor]:
-        """Images (float32, size, 1, z, y, x) and classes (uint8, size, z, y, x) of patches `first` and on."""
-        pairs = [self.one(first + i) for i in range(size)]
+    def draw_batch(self, first: int, size: int) -> tuple[Tensor, Tensor]:
+        """Return `size` patches from number `first` on.
+
+        Returns:
+          images, float32 (size, 1, z, y, x), and target classes, uint8 (size, z, y, x).
+        """
+        pairs = [self.draw_patch(first + i) for i in range(size)]
         images, classes = zip(*pairs)
         return torch.stack(images)[:, None], torch.stack(classes)
 
-    def one(self, number: int) -> tuple[Tensor, Tensor]:
-        """Patch `number` of the endless row of patches."""
+    def draw_patch(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return image and target classes (z, y, x) of one patch."""
         rng = np.random.default_rng([self.seed, number])
-        places = self.places.get(_TURNS[number % len(_TURNS)])
-        if places:
-            chosen, points = places[self._any([i for i, _ in places], rng)]
+        candidates = self._centres.get(_PLACES[number % len(_PLACES)])
+        if candidates:
+            chosen, points = candidates[self._choose_volume([i for i, _ in candidates], rng)]
             centre = points[rng.integers(len(points))] + rng.normal(0, 0.15, 3) * self.patch
         else:
-            chosen = self._any(list(range(len(self.volumes))), rng)
+            chosen = self._choose_volume(list(range(len(self.volumes))), rng)
             centre = rng.uniform(0, 1, 3) * self.volumes[chosen].image.shape
         volume = self.volumes[chosen]
         arrays = (volume.image, self._target(chosen), volume.labels)
-        image, target = cut(*arrays, centre, self.patch, self.change, rng)
-        if len(target) < self.patch[0]:  # one section for all
+        image, target = crop_patch(*arrays, centre, self.patch, self.augmentation, rng)
+        if len(target) < self.patch[0]:  # an extruded section; `target` holds its labels
             target = section_targets(target, self.voxel_nm, self.role, self.boundary_nm)
         classes = torch.from_numpy(target)
         image, classes = (t.expand(*self.patch).clone() for t in (image, classes))
-        return expose(image, self.change, rng), classes
+        return augment_intensity(image, self.augmentation, rng), classes
 
     def _target(self, number: int) -> np.ndarray:
-        """Classes of a volume; a second of work, so only once a patch asks for it."""
+        """Return the targets of a volume, computed on first use."""
         if number not in self._targets:
             self._targets[number] = self.volumes[number].targets(
                 self.voxel_nm, self.role, self.boundary_nm
             )
         return self._targets[number]
 
-    def _any(self, numbers: Sequence[int], rng: np.random.Generator) -> int:
-        """The place in a list of one of its volumes, drawn by weight."""
+    def _choose_volume(self, numbers: Sequence[int], rng: np.random.Generator) -> int:
+        """Draw an index into a list of volume numbers, by weight."""
         weights = np.array([self.volumes[i].weight for i in numbers])
         return int(rng.choice(len(numbers), p=weights / weights.sum()))
 
 
-def _places(
+def _find_centres(
     labels: np.ndarray, cube: Sequence[int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points in somas, and centres of cubes without any."""
+    """Return points in somas (n, 3) and the centres of cubes without somas (m, 3)."""
     somas = np.flatnonzero((labels > 0) & (labels != UNKNOWN))
     somas = rng.choice(somas, min(len(somas), 2000), replace=False) if len(somas) else somas
     inside = np.stack(np.unravel_index(somas, labels.shape), axis=1)
@@ -169,7 +213,15 @@ def _places(
 
 @dataclass(frozen=True)
 class PhantomPlan:
-    """Phantoms to make: `count` of `shape` (z, y, x), seeds `first_seed` and on, scenes in turn."""
+    """A set of phantoms.
+
+    Attributes:
+      role: role of the network.
+      shape: number of voxels, z, y, x.
+      voxel_nm: voxel size, z, y, x.
+      count: number of phantoms.
+      first_seed: their random seeds start here.
+    """
 
     role: Role
     shape: Zyx
@@ -177,29 +229,38 @@ class PhantomPlan:
     count: int
     first_seed: int
 
-    def recipes(self) -> list[tuple[int, str, str]]:
-        """Seed, difficulty and scene of each phantom, spread evenly over the shares of either.
+    def recipes(self) -> list[_Recipe]:
+        """Return seed, difficulty and scene of each phantom.
 
-        They follow from the seed alone, so a longer plan begins with the phantoms of a shorter one.
+        Difficulty and scene depend only on the seed, and approach their proportions at any count.
         """
-        found = []
-        for seed in range(self.first_seed, self.first_seed + self.count):
-            names = []
-            for shares, step in ((_DIFFICULTIES, 0.7548776662), (_SCENES, 0.5698402910)):
-                at = (0.5 + step * seed) % 1  # the R2 sequence: even in both at any length
-                edges = np.cumsum(list(shares.values()))
-                names.append(list(shares)[min(int(np.searchsorted(edges, at)), len(shares) - 1)])
-            found.append((seed, names[0], names[1]))
-        return found
+        return [
+            (seed, _choose(_DIFFICULTIES, _R2[0] * seed), _choose(_SCENES, _R2[1] * seed))
+            for seed in range(self.first_seed, self.first_seed + self.count)
+        ]
 
 
-def phantom_volumes(
+def _choose(proportions: dict[_Name, float], position: float) -> _Name:
+    """Choose a name by its proportion, from a position that is taken modulo 1."""
+    edges = np.cumsum(list(proportions.values()))
+    index = int(np.searchsorted(edges, (0.5 + position) % 1))
+    return list(proportions)[min(index, len(edges) - 1)]
+
+
+def load_phantoms(
     plan: PhantomPlan,
     cache: Path,
     processes: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Volume]:
-    """Make the phantoms of a plan, or take them from the cache folder; `progress(done, all)`."""
+    """Load the phantoms of a plan from the cache folder, and make those that are missing.
+
+    Args:
+      plan: the phantoms.
+      cache: folder of the phantoms.
+      processes: number of processes that make phantoms.
+      progress: called with the number of finished phantoms and of all phantoms.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     recipes = plan.recipes()
     paths = [_phantom_path(plan, recipe, cache) for recipe in recipes]
@@ -221,8 +282,8 @@ def phantom_volumes(
     return [_load(path) for path in paths]
 
 
-def _phantom_path(plan: PhantomPlan, recipe: tuple[int, str, str], cache: Path) -> Path:
-    """The cache's file of a phantom; another generator, plan or recipe gives another name."""
+def _phantom_path(plan: PhantomPlan, recipe: _Recipe, cache: Path) -> Path:
+    """Return the cache file of a phantom. The name depends on the plan, the recipe and the code in models/phantom."""
     seed, difficulty, scene = recipe
     sources = (Path(__file__).parents[1] / "phantom").glob("*.py")
     digest = hashlib.sha256(repr((plan.shape, plan.voxel_nm)).encode())
@@ -231,10 +292,10 @@ def _phantom_path(plan: PhantomPlan, recipe: tuple[int, str, str], cache: Path) 
     return cache / f"{plan.role}-{scene}-{difficulty}-{seed}-{digest.hexdigest()[:10]}.npz"
 
 
-def _make(plan: PhantomPlan, recipe: tuple[int, str, str], path: Path) -> None:
+def _make(plan: PhantomPlan, recipe: _Recipe, path: Path) -> None:
     torch.set_num_threads(1)
     seed, difficulty, scene = recipe
-    phantom = make_phantom(plan.shape, plan.voxel_nm, seed, difficulty, scene=scene)  # type: ignore[arg-type]
+    phantom = make_phantom(plan.shape, plan.voxel_nm, seed, difficulty, scene=scene)
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         np.savez(file, image=phantom.image, labels=phantom.labels.astype(np.uint16))
@@ -247,5 +308,5 @@ def _load(path: Path) -> Volume:
 
 
 def describe(plan: PhantomPlan) -> dict[str, object]:
-    """A plan as it is written beside the weights."""
+    """Describe a plan, as saved with the weights."""
     return {"phantoms": asdict(plan), "scenes": _SCENES, "difficulties": _DIFFICULTIES}

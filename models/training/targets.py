@@ -1,11 +1,11 @@
-"""Soma labels to what a network learns: a class for every voxel, uint8. Arrays are z, y, x.
+"""Training targets: the class of each voxel, from soma labels. Arrays are z, y, x; targets are uint8.
 
-locate      0 background, 1 core: the voxels of a soma that are deeper than a share of its greatest depth,
-            so that the cores of touching somas stay apart
-segment     0 background, 1 interior, 2 boundary: a shell inside every soma, so that two shells lie between
+locate      0 background, 1 core: the voxels of a soma whose depth exceeds a share of its maximum depth,
+            so that the cores of touching somas are separate
+segment     0 background, 1 interior, 2 boundary: a shell inside each soma, so that two shells separate
             the interiors of touching somas
 
-255 is not learned from: where the labels are UNKNOWN.
+Voxels whose label is UNKNOWN have the target IGNORE (255), which the loss excludes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,25 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "segment": ("background", "interior", "boundary"),
 }
 IGNORE = 255
-UNKNOWN = 65535  # label of voxels of which it is not known what they are
-CORE_SHARE = 0.45  # of a soma's greatest depth
+UNKNOWN = 65535  # label of voxels without annotation
+CORE_SHARE = 0.45  # of the maximum depth of a soma
 SHELL_NM = 135.0  # width of the boundary class: two voxels of 64 nm, three sections of 40 nm
-_LEAST_DEPTH_NM = 600.0  # a profile thinner than this shows no core when it is all there is
+_MIN_DEPTH_NM = 600.0  # a soma with a smaller maximum depth in a section has no core there
 
 
 def soma_targets(
     labels: np.ndarray, voxel_nm: Voxel, role: Role, shell_nm: float = SHELL_NM
 ) -> np.ndarray:
-    """Classes of the somas as far as the array shows them.
+    """Compute the targets of a volume.
 
-    What leaves through the array's border counts as going on; a piece that the border cuts off has a core of its
-    own, where it is deepest. So take them of whole volumes and crop afterwards.
+    The depth is the distance to the surface of the soma; the border of the array is not a surface. A soma that the
+    border truncates has its core where the visible part is deepest. Compute targets of whole volumes, then crop.
+
+    Args:
+      labels: soma labels; 0 is background.
+      voxel_nm: voxel size, z, y, x.
+      role: role of the network.
+      shell_nm: width of the boundary class.
     """
     depth = edt.edt(labels, anisotropy=voxel_nm, black_border=False, parallel=1)
     return _classes(depth, labels, role, shell_nm)
@@ -44,26 +50,26 @@ def soma_targets(
 def section_targets(
     labels: np.ndarray, voxel_nm: Voxel, role: Role, shell_nm: float = SHELL_NM
 ) -> np.ndarray:
-    """Classes of every section on its own, as if it went on unchanged above and below (an extruded section)."""
+    """Compute the targets of each section alone, as if it were repeated along z."""
     target = np.empty(labels.shape, np.uint8)
     for z, section in enumerate(labels):
         depth = edt.edt(section, anisotropy=voxel_nm[1:], black_border=False, parallel=1)
-        target[z] = _classes(depth, section, role, shell_nm, _LEAST_DEPTH_NM)
+        target[z] = _classes(depth, section, role, shell_nm, _MIN_DEPTH_NM)
     return target
 
 
 def _classes(
-    depth: np.ndarray, labels: np.ndarray, role: Role, shell_nm: float, least: float = 0
+    depth: np.ndarray, labels: np.ndarray, role: Role, shell_nm: float, min_depth: float = 0
 ) -> np.ndarray:
     unknown = labels == UNKNOWN
     if role == "segment":
         classes = np.where(labels == 0, 0, np.where(depth > shell_nm, 1, 2)).astype(np.uint8)
     else:
-        deepest = np.zeros(int(labels.max(initial=0)) + 1, np.float32)
+        max_depth = np.zeros(int(labels.max(initial=0)) + 1, np.float32)
         inside = labels > 0
-        np.maximum.at(deepest, labels[inside], depth[inside])
-        deepest[deepest < least] = np.inf
-        deepest[0] = np.inf
-        classes = (depth > CORE_SHARE * deepest[labels]).astype(np.uint8)
+        np.maximum.at(max_depth, labels[inside], depth[inside])
+        max_depth[max_depth < min_depth] = np.inf
+        max_depth[0] = np.inf
+        classes = (depth > CORE_SHARE * max_depth[labels]).astype(np.uint8)
     classes[unknown] = IGNORE
     return classes

@@ -91,7 +91,7 @@ class Trainer:
         start, config = time.monotonic(), self.config
         rate = self._set_learning_rate()
         first = (self.number * distributed.world_size() + distributed.rank()) * config.batch
-        images, classes = self.patches.batch(first, config.batch)
+        images, classes = self.patches.draw_batch(first, config.batch)
         images, classes = images.to(self.device), classes.to(self.device)
         logits = run_network(self.parallel, self.spec, images, config.bf16)
         loss = soma_loss(logits, classes, config.loss_weights, config.dice)

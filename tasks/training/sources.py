@@ -13,7 +13,7 @@ from ...axes import Voxel, Zyx
 from ...errors import UserError
 from ...models.training import distributed
 from ...models.training.config import Emads, Layers, Phantoms, TrainConfig
-from ...models.training.dataset import PhantomPlan, Source, Volume, describe, phantom_volumes
+from ...models.training.dataset import PhantomPlan, Source, Volume, describe, load_phantoms
 from ...models.training.emads import downsample_image, downsample_labels, read_emads
 from ...models.training.targets import Role
 from ..volumes.geometry import Box, vec3
@@ -22,6 +22,7 @@ from ..volumes.labels import LabelLayer
 
 VOXEL: dict[Role, Voxel] = {"locate": (240.0, 64.0, 64.0), "segment": (40.0, 64.0, 64.0)}
 _PHANTOM: dict[Role, Zyx] = {"locate": (48, 384, 384), "segment": (160, 256, 256)}
+_FLAT: Zyx = (6, 384, 384)
 _HELD_OUT_SEED = 20_000
 _HOLD_OUT_EVERY = 5  # EMADS volumes, if neither the config nor the folders say which are held out
 Split = tuple[list[Volume], list[Volume], dict[str, object]]  # train, held out, description
@@ -59,10 +60,10 @@ def make_source(config: TrainConfig, output: Path) -> Source:
 
 
 def _phantoms(data: Phantoms, role: Role, cache: Path) -> Split:
-    counts = ((data.phantoms, data.first_seed), (data.held_out, _HELD_OUT_SEED))
-    train, held_out = (
-        PhantomPlan(role, _PHANTOM[role], VOXEL[role], count, seed) for count, seed in counts
-    )
+    train = PhantomPlan(role, _PHANTOM[role], VOXEL[role], data.phantoms, data.first_seed)
+    if data.flat:  # one section of a volume at the voxel size of `segment` serves both roles
+        train = replace(train, role="segment", shape=_FLAT, voxel_nm=VOXEL["segment"])
+    held_out = PhantomPlan(role, _PHANTOM[role], VOXEL[role], data.held_out, _HELD_OUT_SEED)
     description: dict[str, object] = {"train": describe(train), "held_out": describe(held_out)}
     return _make_phantoms(train, cache), _make_phantoms(held_out, cache), description
 
@@ -72,7 +73,7 @@ def _make_phantoms(plan: PhantomPlan, cache: Path) -> list[Volume]:
     with click.progressbar(
         length=plan.count, label="phantoms", file=sys.stderr, hidden=hidden
     ) as bar:
-        return phantom_volumes(plan, cache, os.cpu_count() or 1, lambda *_: bar.update(1))
+        return load_phantoms(plan, cache, os.cpu_count() or 1, lambda *_: bar.update(1))
 
 
 def _emads(data: Emads, voxel_nm: Voxel) -> Split:
@@ -87,7 +88,7 @@ def _emads(data: Emads, voxel_nm: Voxel) -> Split:
     volumes: dict[str, Volume] = {}
     for block in read_emads(data.emads):
         image, labels = block.image, block.labels
-        whole = Volume.checked(image, labels, f"{data.emads}/{block.name}", data.ignore_label)
+        whole = Volume.from_arrays(image, labels, f"{data.emads}/{block.name}", data.ignore_label)
         volumes[block.name] = replace(
             whole,
             image=downsample_image(whole.image, factor),
@@ -128,6 +129,6 @@ def _layers(data: Layers, voxel_nm: Voxel) -> Split:
                 f"{labels.bounds} in voxels of {labels.resolution_nm} nm (x, y, z); choose a box inside"
             )
         grey, truth = image.read(box, (x, y, z)), labels.sample(box, (x, y, z), mip=0)
-        volume = Volume.checked(grey, truth, f"{data.labels} box {number}", data.ignore_label)
+        volume = Volume.from_arrays(grey, truth, f"{data.labels} box {number}", data.ignore_label)
         (held_out if number in data.held_out else train).append(volume)
     return train, held_out, {"image": data.image, "labels": data.labels, "boxes": data.boxes_nm}

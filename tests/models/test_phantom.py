@@ -1,4 +1,6 @@
-"""The phantom: same seed, same brain; labels are what the picture shows; sizes and spacing are a fly's."""
+"""Phantoms: reproducible from a seed, labels that match the image, sizes and spacing as in flies."""
+
+import hashlib
 
 import numpy as np
 import pytest
@@ -6,10 +8,13 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from flysoma.models.phantom.faults import add_faults
+from flysoma.models.phantom.imaging import compress
 from flysoma.models.phantom.look import Look
 from flysoma.models.phantom.make import DIFFICULTIES, SCENES, make_phantom
+from flysoma.models.phantom.morphology import Morphology
+from flysoma.models.phantom.paint import envelope_profile
 from flysoma.models.phantom.resin import Resin
-from flysoma.models.phantom.scene import Kind, make_scene
+from flysoma.models.phantom.scene import CellKind, make_scene
 from flysoma.models.phantom.texture import Grid, SmoothField
 
 FINE = (40.0, 64.0, 64.0)
@@ -21,8 +26,8 @@ def rind():
     return make_phantom((125, 125, 125), (125.0, 125.0, 125.0), 5, "clean", "rind")
 
 
-def _same_objects(a, b):
-    """For each label of a, the share of its voxels that its best partner in b covers."""
+def _best_overlaps(a, b):
+    """Return for each label of a the fraction of its voxels in the label of b that overlaps it most."""
     shares = []
     for label in np.unique(a[a > 0]):
         inside = b[a == label]
@@ -30,23 +35,110 @@ def _same_objects(a, b):
     return np.array(shares)
 
 
-def test_same_seed_gives_the_same_bytes_and_another_seed_does_not():
+def test_a_seed_determines_the_phantom():
     one, two, other = (make_phantom((16, 48, 48), FINE, s, "typical", "rind") for s in (1, 1, 2))
     assert np.array_equal(one.image, two.image) and np.array_equal(one.labels, two.labels)
     assert not np.array_equal(one.image, other.image)
 
 
-def test_one_brain_at_two_voxel_sizes():
+@pytest.mark.parametrize(
+    ("difficulty", "scene", "digest"),
+    [
+        ("clean", "brain", "61bd549a1f8c0ce7"),
+        ("typical", "glia", "bf28ced69299a409"),
+        ("worst", "edge", "dd5f408bb875a4e1"),
+    ],
+)
+def test_phantoms_of_published_scores_are_unchanged(difficulty, scene, digest):
+    phantom = make_phantom((36, 80, 80), FINE, 3, difficulty, scene)
+    data = phantom.image.tobytes() + phantom.labels.tobytes()
+    assert hashlib.sha256(data).hexdigest().startswith(digest)
+
+
+@pytest.fixture(scope="module")
+def cortex():
+    """Three phantoms of cortex with the real look, 3 sections of 19.2 x 19.2 um each."""
+    return [make_phantom((3, 300, 300), FINE, seed, "real", "cortex") for seed in (60004, 1, 3)]
+
+
+def test_cortex_phantoms_are_reproducible(cortex):
+    again = make_phantom((3, 300, 300), FINE, 60004, "real", "cortex")
+    assert np.array_equal(again.image, cortex[0].image)
+    assert np.array_equal(again.labels, cortex[0].labels)
+
+
+def test_somas_of_cortex_are_small_and_vary_in_size(cortex):
+    """On real sections, somas cut through the nucleus are 2.8 to 4.7 um wide; others are smaller."""
+    widths = []
+    for phantom in cortex:
+        section = phantom.labels[1]
+        inner = np.zeros(section.shape, bool)
+        inner[1:-1, 1:-1] = True
+        truncated = np.unique(section[~inner])
+        area = np.bincount(section.ravel())[1:] * 0.064**2
+        whole = np.setdiff1d(np.flatnonzero(area) + 1, truncated)
+        widths.extend(np.sqrt(4 / np.pi * area[whole - 1]))
+    assert len(widths) > 25
+    assert 1.8 < np.median(widths) < 3.8
+    assert np.percentile(widths, 95) < 6.5
+
+
+def test_nuclei_of_cortex_almost_fill_the_cell_bodies():
+    scene = make_scene(np.full(3, 16e3), "cortex", 1.0, np.random.default_rng(0))
+    ratios = [c.nucleus.radius / c.body.radius for c in scene.cells if c.nucleus is not None]
+    assert 0.75 < np.median(ratios) < 0.9
+    rind_scene = make_scene(np.full(3, 16e3), "rind", 1.0, np.random.default_rng(0))
+    rind_ratios = [
+        c.nucleus.radius / c.body.radius for c in rind_scene.cells if c.nucleus is not None
+    ]
+    assert np.median(rind_ratios) < 0.7
+
+
+def test_cortex_morphology_stays_in_its_ranges():
+    for seed in range(20):
+        morphology = Morphology.cortex(np.random.default_rng(seed))
+        assert 1350 <= morphology.sizes.median <= 1950
+        assert morphology.nucleus[1] < morphology.swell < 1.3
+
+
+def test_real_looks_have_low_contrast_and_vary():
+    looks = [Look.draw("real", np.random.default_rng(seed)) for seed in range(40)]
+    assert all(abs(look.nucleus - look.cytoplasm) < 0.15 for look in looks)
+    assert all(look.membrane < look.cytoplasm - 0.15 for look in looks)
+    assert {look.z_blur_nm > 0 for look in looks} == {True, False}
+    assert {look.compression > 0 for look in looks} == {True, False}
+
+
+def test_the_nuclear_envelope_has_one_membrane_or_two():
+    look = Look.draw("clean", np.random.default_rng(0))
+    double = Look(**{**vars(look), "envelope_gap_nm": 80.0})
+    across = np.arange(-100, 101, 20, dtype=np.float32)
+    assert envelope_profile(across, 15.0, look).argmax() == 5
+    two = envelope_profile(across, 15.0, double)
+    assert two[3] == two[7] == two.max() and two[5] < 0.5
+
+
+def test_compression_changes_grey_values_only():
+    rng = np.random.default_rng(0)
+    image = rng.integers(60, 200, (2, 19, 30)).astype(np.uint8)
+    assert np.array_equal(compress(image, 0.0), image)
+    rough = compress(image, 20.0)
+    assert rough.shape == image.shape and rough.dtype == np.uint8 and rough.min() > 0
+    error = [np.abs(compress(image, step).astype(int) - image).mean() for step in (2.0, 20.0)]
+    assert 0 < error[0] < error[1]
+
+
+def test_labels_agree_between_voxel_sizes():
     fine = make_phantom((60, 120, 120), FINE, 4, "clean", "rind")
     coarse = make_phantom((20, 40, 40), (120.0, 192.0, 192.0), 4, "clean", "rind")
-    seen = fine.labels[1::3, 1::3, 1::3]  # the voxel in the middle of each coarse one
-    assert np.mean((seen > 0) == (coarse.labels > 0)) > 0.99
+    sampled = fine.labels[1::3, 1::3, 1::3]  # the middle of each coarse voxel
+    assert np.mean((sampled > 0) == (coarse.labels > 0)) > 0.99
     large = np.bincount(coarse.labels.ravel())[1:] > 200
     assert large.sum() >= 3
-    assert np.all(_same_objects(coarse.labels, seen)[large] > 0.97)
+    assert np.all(_best_overlaps(coarse.labels, sampled)[large] > 0.97)
 
 
-def test_thick_voxels_average_thin_sections():
+def test_thick_sections_are_averages_of_thin_ones():
     thick = make_phantom((7, 60, 60), (240.0, 64.0, 64.0), 4, "clean", "rind")
     thin = make_phantom((21, 60, 60), (80.0, 64.0, 64.0), 4, "clean", "rind")
     assert np.mean((thick.labels > 0) == (thin.labels[1::3] > 0)) > 0.99
@@ -54,22 +146,22 @@ def test_thick_voxels_average_thin_sections():
     assert np.abs(thick.image - mean).mean() < 1
 
 
-def test_spacing_is_the_hemibrains():
-    """Nearest neighbour 3.71 um in the median there, 2.86 to 5.25 from the 5th to the 95th percentile."""
+def test_soma_spacing_matches_the_hemibrain():
+    """Nearest-neighbour distances there: median 3.71 um, 2.86 to 5.25 um from the 5th to the 95th percentile."""
     nearest = []
     for seed in range(4):
         size = np.array([18e3, 18e3, 18e3])
         scene = make_scene(size, "rind", 1.0, np.random.default_rng(seed))
-        at = np.array([c.body.centre for c in scene.cells if c.body is not None])
-        distance = cKDTree(at).query(at, k=2)[0][:, 1]
-        nearest.extend(distance[np.all((at > 0) & (at < size), axis=1)])
+        centres = np.array([c.body.centre for c in scene.cells if c.body is not None])
+        distance = cKDTree(centres).query(centres, k=2)[0][:, 1]
+        nearest.extend(distance[np.all((centres > 0) & (centres < size), axis=1)])
     low, middle, high = np.percentile(nearest, [5, 50, 95])
     assert 3400 < middle < 4000
     assert 2600 < low < 3300
     assert 4200 < high < 5800
 
 
-def test_whole_somas_measure_3_to_8_um_and_fill_most_of_the_rind(rind):
+def test_somas_are_3_to_8_um_wide_and_fill_most_of_the_rind(rind):
     assert 0.4 < np.mean(rind.labels > 0) < 0.9
     boxes = ndimage.find_objects(rind.labels)
     whole = [
@@ -84,14 +176,14 @@ def test_whole_somas_measure_3_to_8_um_and_fill_most_of_the_rind(rind):
     assert np.mean((diameter_um > 2.5) & (diameter_um < 8.5)) > 0.9
 
 
-def test_labels_are_dense_and_each_is_one_piece(rind):
+def test_labels_are_consecutive_and_connected(rind):
     present = np.unique(rind.labels)
     assert np.array_equal(present, np.arange(len(present)))
     for label, box in enumerate(ndimage.find_objects(rind.labels), start=1):
         assert ndimage.label(rind.labels[box] == label)[1] == 1
 
 
-def test_a_label_ends_on_a_dark_membrane_and_holds_a_light_middle(rind):
+def test_labels_end_on_a_dark_membrane(rind):
     soma = rind.labels > 0
     core = ndimage.binary_erosion(soma, iterations=5)
     edge = soma & ~ndimage.binary_erosion(soma, structure=_in_plane())
@@ -112,16 +204,20 @@ def _in_plane():
     return ndimage.generate_binary_structure(2, 1)[None]
 
 
-def test_neuropil_holds_no_soma():
+def test_neuropil_has_no_somas():
     for seed in (0, 1):
         assert not make_phantom((24, 64, 64), FINE, seed, "typical", "neuropil").labels.any()
 
 
-def test_glia_axons_and_tracheae_are_no_somas():
-    assert [k for k in Kind if k < Kind.GLIA] == [Kind.NEURON, Kind.DARK, Kind.ODD]
+def test_only_neurons_are_labelled_as_somas():
+    assert [k for k in CellKind if k < CellKind.GLIA] == [
+        CellKind.NEURON,
+        CellKind.DARK,
+        CellKind.ODD,
+    ]
 
 
-def test_most_of_an_edge_scene_is_empty_resin():
+def test_edge_scenes_are_mostly_resin():
     empty = []
     for seed in range(4):
         edge = make_phantom((16, 96, 96), (120.0, 128.0, 128.0), seed, "clean", "edge")
@@ -132,31 +228,31 @@ def test_most_of_an_edge_scene_is_empty_resin():
     assert np.mean(empty) > 0.25
 
 
-def test_charged_resin_is_as_grey_as_a_cell():
+def test_charged_resin_is_as_dark_as_cells():
     size = np.array([2000.0, 16000, 16000])
     look = Look.draw("clean", np.random.default_rng(0))
     grid = Grid([np.arange(n) * 100.0 for n in (20, 160, 160)], (0, 0, 0))
     plain, charged = (Resin(size, look, n, np.random.default_rng(0)).paint(grid) for n in (0, 30))
-    grey = [np.mean((image > 0.35) & (image < look.resin - 0.05)) for image in (plain, charged)]
-    assert grey[1] > grey[0] + 0.2
+    dark = [np.mean((image > 0.35) & (image < look.resin - 0.05)) for image in (plain, charged)]
+    assert dark[1] > dark[0] + 0.2
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 @pytest.mark.parametrize("scene", SCENES)
-def test_every_difficulty_and_scene_paints_awkward_shapes(difficulty, scene):
-    seen = []
-    phantom = make_phantom((35, 67, 41), FINE, 9, difficulty, scene, seen.append)
+def test_every_difficulty_and_scene_supports_odd_shapes(difficulty, scene):
+    progress = []
+    phantom = make_phantom((35, 67, 41), FINE, 9, difficulty, scene, progress.append)
     assert phantom.image.shape == phantom.labels.shape == (35, 67, 41)
     assert phantom.image.dtype == np.uint8 and phantom.labels.dtype == np.uint32
     assert phantom.image.std() > 3
-    assert seen[-1] == 1.0
+    assert progress[-1] == 1.0
 
 
 @pytest.mark.parametrize(
     ("shape", "voxel_nm"),
     [((1, 1, 1), (40, 40, 40)), ((3, 90, 5), (32, 32, 40)), ((4, 50, 50), (240, 64, 64))],
 )
-def test_any_shape_and_voxel_size(shape, voxel_nm):
+def test_small_shapes_and_coarse_voxels_are_supported(shape, voxel_nm):
     assert make_phantom(shape, voxel_nm, 0).image.shape == shape
 
 
@@ -169,13 +265,13 @@ def test_any_shape_and_voxel_size(shape, voxel_nm):
         {"voxel_nm": (40, -1, 40)},
     ],
 )
-def test_nonsense_is_refused(wrong):
-    asked = {"shape_zyx": (4, 4, 4), "voxel_nm": FINE, "seed": 0, **wrong}
+def test_invalid_arguments_are_rejected(wrong):
+    arguments = {"shape_zyx": (4, 4, 4), "voxel_nm": FINE, "seed": 0, **wrong}
     with pytest.raises(ValueError):
-        make_phantom(**asked)
+        make_phantom(**arguments)
 
 
-def test_faults_move_labels_with_the_image_and_clean_has_none():
+def test_faults_shift_labels_with_the_image():
     ramp = np.broadcast_to(np.arange(40, 104, dtype=np.uint8), (120, 64, 64)).copy()
     labels = ramp.astype(np.uint32)
     image, moved = ramp.copy(), labels.copy()
@@ -184,12 +280,12 @@ def test_faults_move_labels_with_the_image_and_clean_has_none():
     add_faults(image, moved, "worst", 64.0, np.random.default_rng(0))
     shifted = [z for z in range(120) if not np.array_equal(moved[z], labels[z])]
     assert len(shifted) > 20
-    agree = [np.corrcoef(image[z].ravel(), moved[z].ravel())[0, 1] for z in shifted]
-    assert np.nanmedian(agree) > 0.95
+    correlation = [np.corrcoef(image[z].ravel(), moved[z].ravel())[0, 1] for z in shifted]
+    assert np.nanmedian(correlation) > 0.95
     assert np.sum(image.std(axis=(1, 2)) == 0) >= 1  # a missing section
 
 
-def test_smooth_noise_has_unit_variance_and_does_not_know_the_voxel_size():
+def test_smooth_fields_have_unit_variance_at_any_voxel_size():
     size = np.array([20e3, 20e3, 20e3])
     field = SmoothField(size, 1000.0, np.random.default_rng(0))
     coarse = field(Grid([np.arange(150, 20e3, 300)] * 3, (0, 0, 0)))

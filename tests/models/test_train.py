@@ -11,10 +11,11 @@ from toy_somas import toy_somas
 
 from flysoma.errors import UserError
 from flysoma.models.networks.weights import load_network
+from flysoma.models.phantom.make import SCENES
 from flysoma.models.training import dataset, distributed, validation
 from flysoma.models.training.build import build_network
 from flysoma.models.training.config import TrainConfig
-from flysoma.models.training.dataset import Patches, PhantomPlan, Source, Volume, phantom_volumes
+from flysoma.models.training.dataset import Patches, PhantomPlan, Source, Volume, load_phantoms
 from flysoma.models.training.emads import downsample_image, downsample_labels, read_emads
 from flysoma.models.training.losses import soft_dice, soma_loss
 from flysoma.models.training.targets import IGNORE, UNKNOWN, soma_targets
@@ -41,7 +42,7 @@ def changed(config, **values):
 
 
 def toy_source():
-    volumes = [Volume.checked(*toy_somas(seed=s), f"toy{s}") for s in range(3)]
+    volumes = [Volume.from_arrays(*toy_somas(seed=s), f"toy{s}") for s in range(3)]
     return Source(volumes[:2], volumes[2:], VOXEL, {"toy": 3})
 
 
@@ -178,11 +179,11 @@ def test_phantoms_are_cached(tmp_path, monkeypatch):
 
     monkeypatch.setattr(dataset, "make_phantom", fake)
     plan = PhantomPlan("segment", (8, 16, 16), VOXEL, 20, 100)
-    first = phantom_volumes(plan, tmp_path, processes=1)
-    again = phantom_volumes(plan, tmp_path, processes=1)
+    first = load_phantoms(plan, tmp_path, processes=1)
+    again = load_phantoms(plan, tmp_path, processes=1)
     assert len(made) == len(first) == 20 and {seed for seed, *_ in made} == set(range(100, 120))
-    assert {s for *_, s in made} == {"brain", "rind", "glia", "neuropil", "edge"}
-    assert {d for _, d, _ in made} == {"clean", "typical", "worst"}
+    assert {s for *_, s in made} == set(SCENES)
+    assert {d for _, d, _ in made} >= {"real", "worst"}
     assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again))
 
 
@@ -225,19 +226,19 @@ def test_downsampling_takes_means_and_middle_labels():
 def test_mismatched_volumes_are_refused():
     image, labels = toy_somas()
     for wrong, message in (
-        ((image[1:], labels), "one 3D shape"),
+        ((image[1:], labels), "same 3D shape"),
         ((image.astype(np.float32), labels), "needs uint8"),
-        ((image, labels.astype(np.float32)), "whole numbers"),
+        ((image, labels.astype(np.float32)), "save them as integers"),
         ((image, labels.astype(np.int64) - 1), "must not be negative"),
     ):
         with pytest.raises(UserError, match=message):
-            Volume.checked(*wrong, "a")
+            Volume.from_arrays(*wrong, "a")
 
 
 def test_labels_are_renumbered_and_unknown_voxels_are_ignored():
     image, labels = toy_somas()
     names = np.array([0, 2**40, 2**63, 77, *range(100, 200)], np.uint64)
-    volume = Volume.checked(image, names[labels], "a", ignore_label=2**40)
+    volume = Volume.from_arrays(image, names[labels], "a", ignore_label=2**40)
     assert volume.labels.dtype == np.uint16
     assert ((volume.labels == UNKNOWN) == (labels == 1)).all() and (labels == 1).any()
     for role in ("locate", "segment"):
@@ -260,7 +261,7 @@ def test_patches_are_drawn_from_volumes_by_weight():
     )
     none = TrainConfig(role="segment", augmentation=0).patch_augmentation
     patches = Patches([light, heavy], (8, 16, 16), VOXEL, "segment", none, seed=1)
-    share = np.mean([float(patches.one(i)[0].mean()) > 100 for i in range(200)])
+    share = np.mean([float(patches.draw_patch(i)[0].mean()) > 100 for i in range(200)])
     assert 0.83 < share < 0.97
 
 
