@@ -20,6 +20,7 @@ import pytest
 import tifffile
 import yaml
 from object_stores import AWS, moto
+from PIL import Image
 from test_docs import ROOT, blocks
 from test_guides import BIN, heed_ctrl_c
 
@@ -64,7 +65,7 @@ def begun(words, folder, made="."):
             while more := os.read(ours, 1000):
                 said += more
     os.close(ours)
-    assert process.returncode == 1 and b"flysoma: stopped" in said, (words, said.decode())
+    assert process.returncode == 1 and b"flysoma: interrupted" in said, (words, said.decode())
 
 
 def few(text):
@@ -94,13 +95,17 @@ def test_benchmark(tmp_path):
     (tmp_path / "NUCLEI.csv").write_text("x_nm,y_nm,z_nm\n4000,4000,1000\n")
     files = {"IMAGE": "IMAGE.tif", "PRED": "TRUTH.tif", "TRUTH": "TRUTH.tif"}
     files |= {"X": "64", "Y": "64", "Z": "40"}
-    *accuracy, nuclei, evaluate = [
+    (tmp_path / "FOLDER/empty").mkdir(parents=True)
+    Image.fromarray(phantom.image[24]).save(tmp_path / "FOLDER/empty/section.png")
+    *begin, nuclei, look, evaluate = [
         [files.get(word, word) for word in words] for words in flysoma_lines("benchmark.md")
     ]
-    assert len(accuracy) == 2
-    for words in accuracy:
+    assert [words[2] for words in begin] == ["accuracy", "accuracy", "real"]
+    for words in begin:
         begun(words, tmp_path)
     assert "classical" in completed(nuclei, tmp_path)
+    completed(look, tmp_path)
+    assert (tmp_path / "look.png").stat().st_size > 1000
     assert "1.000" in completed(evaluate, tmp_path)
     assert (tmp_path / "page.html").stat().st_size > 1000
 
