@@ -15,12 +15,14 @@ def test_no_soma_in_a_crop_of_real_fly_neuropil():
         assert not predict_array(file["image"], (20.0, 20.0, 20.0)).any()
 
 
+@pytest.mark.slow
 def test_no_soma_in_real_fly_neuropil(shared_data):
     with np.load(shared_data("neuropil/fib25_medulla_20nm_zyx.npz")) as file:
         assert not predict_array(file["image"], (20.0, 20.0, 20.0)).any()
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_somas_of_a_real_section_are_separate_and_resin_is_empty(shared_data):
     from PIL import Image
 
