@@ -150,7 +150,7 @@ def test_a_label_file_of_another_shape_or_kind_is_refused(lab):
     file = config(lab, "data: [{emads: emads}]\n")
     whole = np.asarray(nibabel.load(mask).dataobj)
     for wrong, message in (
-        (whole[1:], "one 3D shape"),
+        (whole[1:], "must have the same 3D shape"),
         (whole.astype(np.float32), "whole numbers"),
     ):
         save(mask, wrong)
