@@ -151,7 +151,7 @@ def test_a_label_file_of_another_shape_or_kind_is_refused(lab):
     whole = np.asarray(nibabel.load(mask).dataobj)
     for wrong, message in (
         (whole[1:], "must have the same 3D shape"),
-        (whole.astype(np.float32), "whole numbers"),
+        (whole.astype(np.float32), "save them as integers"),
     ):
         save(mask, wrong)
         with pytest.raises(UserError, match=message):
