@@ -22,6 +22,7 @@ from flysoma.tasks.run import Run
 SHOWN = Path(__file__).parents[2] / "build/screenshots"
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.slow,
     pytest.mark.skipif(
         find_browser() is None, reason="chromium and chromedriver are not installed"
     ),
