@@ -1,4 +1,4 @@
-"""Scores of a segmentation against points, for volumes of which only the nuclei are annotated. Arrays are z, y, x."""
+"""Scores of a segmentation against points, for volumes whose nuclei alone are annotated. Arrays are z, y, x."""
 
 from __future__ import annotations
 

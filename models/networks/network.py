@@ -105,7 +105,7 @@ class Network:
 
     @property
     def multiple(self) -> Zyx:
-        """Voxels of which the input size should be a whole multiple, z, y, x."""
+        """The input size should be a multiple of these voxels, z, y, x."""
         if isinstance(self.module, (SomaNet, UNet)):
             return self.module.multiple
         return 32, 32, 32  # required by Swin UNETR

@@ -72,7 +72,7 @@ def balls(shape: Sequence[int], shift: int) -> np.ndarray:
 
 
 def somas_in_labels(brain: Brain, rng: np.random.Generator) -> tuple[Labels, dict[str, np.ndarray]]:
-    """Return labels ordered by id, of which one per soma has its seed, and pairs of labels of the same soma."""
+    """Return labels ordered by id and pairs of labels of the same soma; one label per soma has its seed."""
     block = np.sort(rng.integers(0, brain.blocks, brain.labels))
     first = np.searchsorted(block, block)
     ids = (block.astype(np.uint64) << np.uint64(ID_BITS)) | (
