@@ -52,7 +52,7 @@ class Predictor:
     def predict(
         self, requests: Iterable[Request], encode: Encoder = encode_bytes
     ) -> Iterator[np.ndarray]:
-        """Predict the probabilities of all classes but the first (background).
+        """Predict the probabilities of all channels but the first (background).
 
         While the caller consumes the results of one batch, a GPU works on the next batch.
 
@@ -109,7 +109,7 @@ class Predictor:
         clock = _GpuClock() if on_gpu else _Clock()
         logits = self.run(self.network.spec.preprocess(batch.float()))
         encoded = [
-            encode(_probability(window[(slice(None), *part)]))
+            encode(self.network.spec.probabilities(window[(slice(None), *part)]))
             for window, (_, part) in zip(logits, requests)
         ]
         finite = torch.isfinite(logits).all() if self.engine.endswith("fp16") else None
@@ -157,11 +157,6 @@ def predict_all(
         lo, hi = lattice.tile_bounds(tile)
         probabilities[(slice(None), *(slice(a, b) for a, b in zip(lo, hi)))] = probability
     return probabilities
-
-
-def _probability(logits: Tensor) -> Tensor:
-    """Return the probabilities of all classes but the first, from the logits of a window (classes, z, y, x)."""
-    return torch.softmax(logits.float(), dim=0)[1:]
 
 
 def _copy_to_host(values: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from .unet import UNet
 
 _ARCHITECTURES: dict[str, Any] = {"unet": UNet, "somanet": SomaNet, "swin_unetr": swin_unetr}
 
+ATTRIBUTES = ("nucleus", "glia")  # of the voxels of a soma: in its nucleus; in a glial cell
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -23,7 +25,7 @@ class NetworkSpec:
 
     Attributes:
       arch: `unet`, `somanet` or `swin_unetr`.
-      classes: names of the classes, background first.
+      classes: names of the channels: the classes, background first, then any of ATTRIBUTES.
       voxel_nm: size of the voxels that the network was trained on, z, y, x.
       window: preferred input size in voxels, z, y, x.
       args: further arguments of the architecture.
@@ -53,6 +55,17 @@ class NetworkSpec:
                 f"no architecture '{self.arch}'; use one of {', '.join(_ARCHITECTURES)}"
             )
         return _ARCHITECTURES[self.arch](classes=len(self.classes), **self.args)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Convert logits (channels, ...) to the probabilities of all channels but the first, the background.
+
+        The classes exclude each other. An attribute is independent: its probability holds in a soma.
+        """
+        classes = sum(name not in ATTRIBUTES for name in self.classes)
+        exclusive = torch.softmax(logits[:classes].float(), dim=0)[1:]
+        if classes == len(self.classes):
+            return exclusive
+        return torch.cat((exclusive, torch.sigmoid(logits[classes:].float())))
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Convert grey values to network input; float, n, 1, z, y, x."""
