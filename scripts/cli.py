@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": ("results.evaluate", "Score a segmentation against ground truth."),
     "compare": ("results.compare", "List the differences between the somas of two runs."),
     "train": ("networks.train", "Train a network on phantoms and annotated volumes."),
+    "adapt": ("networks.adapt", "Adapt a network to the look of an image, without labels."),
     "bench": ("bench.command", "Measure the accuracy and speed of flysoma on this machine."),
 }
 SECTIONS = {

@@ -16,7 +16,11 @@ _COLOURS = ("#2f7396", "#c2452d")
 
 
 def look_figure(
-    name: str, look: LookStats, section: np.ndarray, other: LookStats | None = None
+    name: str,
+    look: LookStats,
+    section: np.ndarray,
+    other: LookStats | None = None,
+    other_section: tuple[str, np.ndarray] | None = None,
 ) -> bytes:
     """Draw a section, the quantiles of grey values, the spectra in the section plane and along z, and all numbers.
 
@@ -25,6 +29,7 @@ def look_figure(
       look: the look to draw.
       section: an example of the image: (y, x), uint8.
       other: a second look to draw for comparison, with the distance.
+      other_section: title and example of the image that `other` was measured on.
 
     Returns:
       A PNG file; equal arguments give equal bytes.
@@ -34,7 +39,11 @@ def look_figure(
         figure = Figure(figsize=(12, 7.5), dpi=100, layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.add_gridspec(2, 3)
-        _draw_section(figure.add_subplot(grid[:, 0]), name, section)
+        if other_section is None:
+            _draw_section(figure.add_subplot(grid[:, 0]), name, section)
+        else:
+            for row, named in enumerate(((name, section), other_section)):
+                _draw_section(figure.add_subplot(grid[row, 0]), *named)
         _draw_quantiles(figure.add_subplot(grid[0, 1]), looks)
         _draw_spectra(figure.add_subplot(grid[0, 2]), looks)
         _draw_across(figure.add_subplot(grid[1, 2]), looks)

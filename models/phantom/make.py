@@ -4,7 +4,8 @@
 tissue.py, resin.py), images the sections (imaging.py) and adds the faults of serial sections (faults.py).
 
 A voxel belongs to a soma if its centre lies inside the middle of the plasma membrane. The label ends where the cell
-has narrowed to a neurite. Neurons are labelled, also dark and atypical ones; glia, axons and tracheae are not.
+has narrowed to a neurite. The cell bodies of neurons, also dark and atypical ones, and of glia are labelled; axons and
+tracheae are not. A nucleus includes its envelope up to the middle.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ...axes import Zyx
 from .faults import add_faults
 from .imaging import compress, expose
 from .look import DIFFICULTIES, Difficulty, Look
-from .paint import BLOCK, Painter
+from .paint import BLOCK, CODES, GLIAL, NUCLEAR, Painter
 from .scene import SCENES, SceneKind, make_scene
 from .texture import Grid
 
@@ -37,12 +38,16 @@ class Phantom:
     Attributes:
       image: uint8, z, y, x.
       labels: uint32, z, y, x; 0 is background, each label 1..n is one connected soma.
+      nuclei: bool, z, y, x; the nuclei of the somas.
+      glial: the labels of glial somas.
       voxel_nm: voxel size, z, y, x.
       seed: the random seed.
     """
 
     image: np.ndarray
     labels: np.ndarray
+    nuclei: np.ndarray
+    glial: np.ndarray
     voxel_nm: tuple[float, float, float]
     seed: int
 
@@ -54,6 +59,7 @@ def make_phantom(
     difficulty: Difficulty = "typical",
     scene: SceneKind = "brain",
     progress: Callable[[float], None] | None = None,
+    look: Look | None = None,
 ) -> Phantom:
     """Make a phantom.
 
@@ -69,6 +75,7 @@ def make_phantom(
         resin are charged) or "cortex" (small somas that the nucleus almost fills, with neurite bundles and fat
         droplets between them, often beside neuropil).
       progress: called with the finished fraction, 0..1.
+      look: grey values, widths, noise and blur; by default drawn from the range of the difficulty.
 
     Raises:
       ValueError: the difficulty or scene is unknown, or the shape or voxel size is not positive.
@@ -82,21 +89,23 @@ def make_phantom(
     streams = np.random.SeedSequence([seed, 23]).spawn(6)
     layout, looks, shapes, grains, noise, faults = (np.random.default_rng(s) for s in streams)
     size_nm = np.array(shape_zyx) * np.array(voxel_nm, float)
-    look = Look.draw(difficulty, looks)
+    look = look or Look.draw(difficulty, looks)
     geometry = make_scene(size_nm, scene, look.soma_scale, layout)
     oversampling = _sections_per_voxel(voxel_nm[0])
     fine_nm = np.array([voxel_nm[0] / oversampling, voxel_nm[1], voxel_nm[2]])
     fine_shape = (shape_zyx[0] * oversampling, shape_zyx[1], shape_zyx[2])
     painter = Painter(geometry, size_nm, fine_nm, look, shapes, grains)
-    image, labels = _paint_volume(painter, fine_shape, fine_nm, noise, progress)
+    image, codes = _paint_volume(painter, fine_shape, fine_nm, noise, progress)
     # Before the faults, whose shifts may split a soma.
-    labels = _drop_fragments(labels, float(np.prod(fine_nm)) * 1e-9)
-    add_faults(image, labels, look.faults or difficulty, float(np.mean(fine_nm[1:])), faults)
+    codes = _drop_fragments(codes, float(np.prod(fine_nm)) * 1e-9)
+    add_faults(image, codes, look.faults or difficulty, float(np.mean(fine_nm[1:])), faults)
     if oversampling > 1:
         image = np.rint(_average_sections(image, oversampling)).astype(np.uint8)
-        labels = labels[oversampling // 2 :: oversampling]
+        codes = codes[oversampling // 2 :: oversampling]
     image = compress(image, look.compression)
-    return Phantom(image, _renumber(labels), voxel_nm, seed)
+    labels = _renumber(codes // CODES)
+    glial = np.unique(labels[(codes & GLIAL) > 0])
+    return Phantom(image, labels, (codes & NUCLEAR) > 0, glial, voxel_nm, seed)
 
 
 def _sections_per_voxel(z_nm: float) -> int:
@@ -111,9 +120,9 @@ def _paint_volume(
     noise: np.random.Generator,
     progress: Callable[[float], None] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Paint and image a volume, a few sections at a time."""
+    """Paint and image a volume, a few sections at a time; return grey values (uint8) and codes."""
     image = np.empty(shape, np.uint8)
-    labels = np.empty(shape, np.uint32)
+    codes = np.empty(shape, np.uint32)
     axes = [(np.arange(n) + 0.5) * v for n, v in zip(shape, voxel_nm)]
     z_blur = painter.look.z_blur_nm / voxel_nm[0]
     for z in range(0, shape[0], BLOCK[0]):
@@ -123,25 +132,26 @@ def _paint_volume(
             for x in range(0, shape[2], BLOCK[2]):
                 box = (in_z, slice(y, y + BLOCK[1]), slice(x, x + BLOCK[2]))
                 grid = Grid([a[s] for a, s in zip(axes, box)], (z, y, x))
-                sections[:, box[1], box[2]], labels[box] = painter.paint(grid)
+                sections[:, box[1], box[2]], codes[box] = painter.paint(grid)
         image[in_z] = expose(sections, painter.look, float(np.mean(voxel_nm[1:])), noise)
         if progress is not None:
             progress(min(1.0, (z + BLOCK[0]) / shape[0]))
     if z_blur > 0.2:
         image = ndimage.gaussian_filter1d(image, z_blur, axis=0, truncate=2.5)
-    return image, labels
+    return image, codes
 
 
 def _average_sections(image: np.ndarray, count: int) -> np.ndarray:
     return image.reshape(-1, count, *image.shape[1:]).mean(axis=1, dtype=np.float32)
 
 
-def _drop_fragments(labels: np.ndarray, voxel_um3: float) -> np.ndarray:
-    """Give each connected component its own label, and remove small fragments.
+def _drop_fragments(codes: np.ndarray, voxel_um3: float) -> np.ndarray:
+    """Give each connected component of a soma its own label, and remove small fragments.
 
     The largest component of each soma stays. Other large ones stay too, because the border of the volume may divide a
     soma.
     """
+    labels = codes // CODES
     components = cc3d.connected_components(labels, connectivity=6, out_dtype=np.uint32)
     sizes = np.bincount(components.reshape(-1))
     soma = np.zeros(len(sizes), np.int64)
@@ -150,7 +160,8 @@ def _drop_fragments(labels: np.ndarray, voxel_um3: float) -> np.ndarray:
     np.maximum.at(largest, soma, sizes)
     keep = (sizes == largest[soma]) | (sizes * voxel_um3 >= _MIN_FRAGMENT_UM3)
     keep &= soma > 0
-    return np.where(keep, np.arange(len(sizes)), 0).astype(np.uint32)[components]
+    numbers = np.where(keep, CODES * np.arange(len(sizes)), 0).astype(np.uint32)
+    return np.where(keep[components], numbers[components] + codes % CODES, 0).astype(np.uint32)
 
 
 def _renumber(labels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Paint a scene on voxels, block by block: grey values (0..1) and exact labels. Axes are z, y, x; lengths are in nm.
+"""Paint a scene on voxels, block by block: grey values (0..1) and exact codes. Axes are z, y, x; lengths are in nm.
+
+The code of a voxel in a cell body is 4 times its label (cell index + 1), plus GLIAL in a glial cell and NUCLEAR in
+a nucleus; the code of other voxels is 0.
 
 Each voxel belongs to the cell with the smallest signed distance (negative inside the body or tube). Half the
 difference to the second smallest is the distance to the wall between the two cells, minus half a gap that varies
@@ -19,6 +22,7 @@ from .texture import Grid, NoiseTile, SmoothField, line_profile
 from .tissue import Tissue
 
 BLOCK = (32, 64, 64)  # voxels; fits in the CPU cache
+NUCLEAR, GLIAL, CODES = 1, 2, 4  # bits of a code, and codes per label
 _FAR = np.float32(1e6)
 _REACH_NM = 900.0  # beyond this distance a cell does not affect a voxel
 _MAX_WARP_NM = 420.0  # upper limit of the displacement by the warp
@@ -101,7 +105,7 @@ class Painter:
         """Paint a block.
 
         Returns:
-          grey values, float32, and labels, uint32: cell index + 1 in somas, otherwise 0.
+          grey values, float32, and codes, uint32.
         """
         warp = [a(grid) + b(grid) for a, b in self.warp]
         layers = self.scene.layers
@@ -114,8 +118,9 @@ class Painter:
             return self.resin.paint(grid), np.zeros(grid.shape, np.uint32)
         surface, owner, neurite, numbers = self._assign_voxels(grid, warp, depth)
         image = self._paint_cytoplasm(grid, owner, surface)
+        nuclear = np.zeros(grid.shape, bool)
         for number in numbers:
-            self._paint_contents(image, grid, warp, surface, owner, number)
+            self._paint_contents(image, nuclear, grid, warp, surface, owner, number)
         outside = np.flatnonzero(surface > 0)
         if len(outside):
             self.tissue.paint(image, outside, grid, warp, depth, surface)
@@ -125,8 +130,10 @@ class Painter:
         if depth.min() < 0:
             np.copyto(image, self.resin.paint(grid), where=depth < 0)
         soma = (surface < 0) & ~neurite & (depth > 0)
-        soma &= (self.kind < CellKind.GLIA)[owner] & (owner > 0)
-        return image, np.where(soma, owner, 0).astype(np.uint32)
+        soma &= (self.kind <= CellKind.GLIA)[owner] & (owner > 0)
+        glial = (self.kind == CellKind.GLIA)[owner]
+        codes = owner.astype(np.uint32) * CODES + glial * GLIAL + nuclear * NUCLEAR
+        return image, np.where(soma, codes, 0).astype(np.uint32)
 
     def _assign_voxels(
         self, grid: Grid, warp: list[np.ndarray], depth: np.ndarray
@@ -219,13 +226,14 @@ class Painter:
     def _paint_contents(
         self,
         image: np.ndarray,
+        nuclear: np.ndarray,
         grid: Grid,
         warp: list[np.ndarray],
         surface: np.ndarray,
         owner: np.ndarray,
         number: int,
     ) -> None:
-        """Paint the organelles and the nucleus of one cell."""
+        """Paint the organelles and the nucleus of one cell; marks the nucleus in `nuclear`."""
         cell = self.scene.cells[number]
         for organelle in cell.organelles:
             box = box_around(grid, organelle.shape)
@@ -255,7 +263,9 @@ class Painter:
             inner += rough
             soft = np.clip(np.float32(0.5) - inner / np.float32(220), 0, 1)
             grey -= soft * np.float32(look.nucleolus)
-        np.copyto(image[box], grey, where=own & (distance < 0))
+        inside = own & (distance < 0)
+        np.copyto(image[box], grey, where=inside)
+        nuclear[box] |= inside
         opacity = envelope_profile(distance, self.envelope_nm, look) * own
         dark = 0.35 if cell.kind == CellKind.ODD else 0.9
         opacity *= np.float32(dark * min(1.0, 1.25 * look.envelope_nm / self.envelope_nm))

@@ -20,11 +20,12 @@ from .texture import random_directions, random_rotations, rotation_from
 SceneKind = Literal["brain", "rind", "glia", "neuropil", "edge", "cortex"]
 SCENES: tuple[SceneKind, ...] = ("brain", "rind", "glia", "neuropil", "edge", "cortex")
 _DENSITY = {"brain": 1.0, "rind": 0.5, "glia": 0.5, "neuropil": 2.5, "edge": 0.5, "cortex": 1.5}
+_CROSSED_NM = 4000.0
 _VOLUME_PER_TRACT_UM3 = {"cortex": 2000.0}  # at a density of 1
 
 
 class CellKind(IntEnum):
-    """The kind of a cell. Kinds below GLIA are labelled as somas; ODD is a grey neuron without a distinct nucleus."""
+    """The kind of a cell. Kinds up to GLIA have a cell body; ODD is a grey neuron without a distinct nucleus."""
 
     NEURON = 0
     DARK = 1
@@ -125,12 +126,14 @@ def make_scene(
     """
     layers = _make_layers(size_nm, kind, rng)
     volume_um3 = float(np.prod(size_nm)) * 1e-9
+    # A thin slab shows the tracts and tubes of a thicker one, because they pass through it.
+    crossed_um3 = float(np.prod(np.maximum(size_nm, _CROSSED_NM))) * 1e-9
     density = _DENSITY[kind]
-    count = rng.poisson(0.3 + density * volume_um3 / _VOLUME_PER_TRACT_UM3.get(kind, 6000.0))
+    count = rng.poisson(0.3 + density * crossed_um3 / _VOLUME_PER_TRACT_UM3.get(kind, 6000.0))
     tracts = [_make_tract(size_nm, rng) for _ in range(count)]
-    count = rng.poisson(0.3 + density * volume_um3 / 7000)
+    count = rng.poisson(0.3 + density * crossed_um3 / 7000)
     tracheae = _make_tubes(size_nm, CellKind.TRACHEA, count, rng)
-    count = rng.poisson(density * rng.uniform(0, 1) * volume_um3 / 1800)
+    count = rng.poisson(density * rng.uniform(0, 1) * crossed_um3 / 1800)
     axons = _make_tubes(size_nm, CellKind.AXON, count, rng)
     tubes = [t for t in tracheae + axons if _reaches_tissue(t, layers)]
     bodies: list[Cell] = []

@@ -41,12 +41,14 @@ class Phantoms(_Data):
       first_seed: random seed of the first phantom.
       flat: make wide phantoms of a few sections, the same for both roles. Each patch shows one section, repeated
         along z, as a single micrograph does.
+      looks: file of the looks of the training phantoms, and of as many held-out ones, as `flysoma adapt` writes it.
     """
 
     phantoms: Annotated[int, Field(ge=0)]
     held_out: Annotated[int, Field(ge=0)] = 6
     first_seed: int = 10_000
     flat: bool = False
+    looks: Path | None = None
 
 
 class Emads(_Data):

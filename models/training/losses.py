@@ -1,4 +1,4 @@
-"""The loss: weighted cross-entropy, and soft Dice for rare classes."""
+"""The loss: weighted cross-entropy, soft Dice for rare classes, and the same for the attributes of somas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .targets import IGNORE
+from .targets import ANNOTATED, CLASS, GLIA, IGNORE, NUCLEUS
 
 _SMOOTHING = 100  # voxels added to both sides of the Dice ratio, so that an empty class scores 1
 
@@ -16,19 +16,42 @@ _SMOOTHING = 100  # voxels added to both sides of the Dice ratio, so that an emp
 def soma_loss(logits: Tensor, target: Tensor, weights: Sequence[float], dice: float) -> Tensor:
     """Compute the cross-entropy plus `dice` times one minus the soft Dice.
 
+    The attributes nucleus and glia add their binary cross-entropy, that of glia within somas only.
+
     Args:
-      logits: n, classes, z, y, x.
-      target: class of each voxel, n, z, y, x; IGNORE (255) is excluded.
+      logits: n, channels, z, y, x: as many classes as there are weights, then nucleus and glia or nothing.
+      target: target of each voxel, n, z, y, x; IGNORE (255) is excluded.
       weights: class weights of the cross-entropy.
       dice: weight of the Dice term; 0 omits it.
     """
     logits, target = logits.float(), target.long()
     weight = torch.tensor(weights, dtype=logits.dtype, device=logits.device)
-    if bool((target == IGNORE).all()):
+    known = target != IGNORE
+    if not bool(known.any()):
         return logits.sum() * 0
-    loss = F.cross_entropy(logits, target, weight, ignore_index=IGNORE)
+    logits, attributes = logits[:, : len(weight)], logits[:, len(weight) :]
+    classes = torch.where(known, target & CLASS, IGNORE)
+    loss = F.cross_entropy(logits, classes, weight, ignore_index=IGNORE)
     if dice:
-        loss = loss + dice * (1 - soft_dice(torch.softmax(logits, 1), target))
+        loss = loss + dice * (1 - soft_dice(torch.softmax(logits, 1), classes))
+    if attributes.shape[1]:
+        annotated = known & (target & ANNOTATED > 0)
+        loss = loss + _binary_loss(attributes[:, 0], target & NUCLEUS > 0, annotated, dice)
+        loss = loss + _binary_loss(
+            attributes[:, 1], target & GLIA > 0, annotated & (classes > 0), 0
+        )
+    return loss
+
+
+def _binary_loss(logits: Tensor, truth: Tensor, known: Tensor, dice: float) -> Tensor:
+    """Compute the binary cross-entropy plus `dice` times one minus the soft Dice, of known voxels."""
+    if not bool(known.any()):
+        return logits.sum() * 0
+    loss = F.binary_cross_entropy_with_logits(logits[known], truth[known].to(logits.dtype))
+    if dice:
+        probability = torch.sigmoid(logits)
+        both = torch.stack((1 - probability, probability), 1)
+        loss = loss + dice * (1 - soft_dice(both, torch.where(known, truth.long(), IGNORE)))
     return loss
 
 

@@ -5,6 +5,8 @@ locate      0 background, 1 core: the voxels of a soma whose depth exceeds a sha
 segment     0 background, 1 interior, 2 boundary: a shell inside each soma, so that two shells separate
             the interiors of touching somas
 
+Where nuclei and glia are annotated, targets of `segment` add ANNOTATED, NUCLEUS in a nucleus, and GLIA in a glial
+cell body.
 Voxels whose label is UNKNOWN have the target IGNORE (255), which the loss excludes.
 """
 
@@ -16,12 +18,15 @@ import edt
 import numpy as np
 
 from ...axes import Voxel
+from ..networks.network import ATTRIBUTES
 
 Role = Literal["locate", "segment"]
-CLASSES: dict[str, tuple[str, ...]] = {
+CHANNELS: dict[str, tuple[str, ...]] = {
     "locate": ("background", "core"),
-    "segment": ("background", "interior", "boundary"),
+    "segment": ("background", "interior", "boundary", *ATTRIBUTES),
 }
+CLASS = 3  # bits of a target that hold the class
+NUCLEUS, GLIA, ANNOTATED = 4, 8, 16
 IGNORE = 255
 UNKNOWN = 65535  # label of voxels without annotation
 CORE_SHARE = 0.45  # of the maximum depth of a soma
@@ -30,7 +35,11 @@ _MIN_DEPTH_NM = 600.0  # a soma with a smaller maximum depth in a section has no
 
 
 def soma_targets(
-    labels: np.ndarray, voxel_nm: Voxel, role: Role, shell_nm: float = SHELL_NM
+    labels: np.ndarray,
+    voxel_nm: Voxel,
+    role: Role,
+    shell_nm: float = SHELL_NM,
+    parts: np.ndarray | None = None,
 ) -> np.ndarray:
     """Compute the targets of a volume.
 
@@ -42,28 +51,41 @@ def soma_targets(
       voxel_nm: voxel size, z, y, x.
       role: role of the network.
       shell_nm: width of the boundary class.
+      parts: NUCLEUS, GLIA or their sum where they apply, otherwise 0; None if they are not annotated.
     """
     depth = edt.edt(labels, anisotropy=voxel_nm, black_border=False, parallel=1)
-    return _classes(depth, labels, role, shell_nm)
+    return _classes(depth, labels, role, shell_nm, parts)
 
 
 def section_targets(
-    labels: np.ndarray, voxel_nm: Voxel, role: Role, shell_nm: float = SHELL_NM
+    labels: np.ndarray,
+    voxel_nm: Voxel,
+    role: Role,
+    shell_nm: float = SHELL_NM,
+    parts: np.ndarray | None = None,
 ) -> np.ndarray:
     """Compute the targets of each section alone, as if it were repeated along z."""
     target = np.empty(labels.shape, np.uint8)
     for z, section in enumerate(labels):
         depth = edt.edt(section, anisotropy=voxel_nm[1:], black_border=False, parallel=1)
-        target[z] = _classes(depth, section, role, shell_nm, _MIN_DEPTH_NM)
+        own = None if parts is None else parts[z]
+        target[z] = _classes(depth, section, role, shell_nm, own, _MIN_DEPTH_NM)
     return target
 
 
 def _classes(
-    depth: np.ndarray, labels: np.ndarray, role: Role, shell_nm: float, min_depth: float = 0
+    depth: np.ndarray,
+    labels: np.ndarray,
+    role: Role,
+    shell_nm: float,
+    parts: np.ndarray | None,
+    min_depth: float = 0,
 ) -> np.ndarray:
     unknown = labels == UNKNOWN
     if role == "segment":
         classes = np.where(labels == 0, 0, np.where(depth > shell_nm, 1, 2)).astype(np.uint8)
+        if parts is not None:
+            classes += parts + np.uint8(ANNOTATED)
     else:
         max_depth = np.zeros(int(labels.max(initial=0)) + 1, np.float32)
         inside = labels > 0

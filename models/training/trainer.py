@@ -48,7 +48,8 @@ class Trainer:
     ) -> None:
         self.config, self.source, self.output, self._validate = config, source, output, validate
         self.device = distributed.device()
-        network = build_network(config, source.voxel_nm)
+        annotated = any(volume.parts is not None for volume in source.train)
+        network = build_network(config, source.voxel_nm, annotated)
         self.spec = network.spec
         self.module = to_channels_last(network.module.train()).to(self.device)
         self.parallel = distributed.wrap_module(self.module)

@@ -49,11 +49,11 @@ def command(role: Role, config: str | None, output: Path, threads: int | None, *
     settings = validate(TrainConfig, {"role": role} | values, source)
     start = sys.argv.index("train") + 1 if "train" in sys.argv else len(sys.argv)
     line = shlex.join(["flysoma", "train", *sys.argv[start:]])
-    distributed.launch(_train_process, (settings, output, line), settings.processes)
+    distributed.launch(train_process, (settings, output, line), settings.processes)
 
 
-def _train_process(config: TrainConfig, output: Path, line: str) -> None:
-    """Train in one of the processes."""
+def train_process(config: TrainConfig, output: Path, line: str) -> dict[str, Any]:
+    """Train in one of the processes, and return the record in the first."""
     check_network(config)
     if not distributed.is_first():
         distributed.barrier()  # the first process makes the phantoms
@@ -63,6 +63,7 @@ def _train_process(config: TrainConfig, output: Path, line: str) -> None:
     record = train(config, source, output, _report, score_somas, line)
     if record:
         click.echo(f"{output}: {_numbers(record['scores_on_held_out'])}")
+    return record
 
 
 def _report(values: dict[str, Any]) -> None:

@@ -13,12 +13,14 @@ from ...axes import Voxel, Zyx
 from ...errors import UserError
 from ...models.training import distributed
 from ...models.training.config import Emads, Layers, Phantoms, TrainConfig
-from ...models.training.dataset import PhantomPlan, Source, Volume, describe, load_phantoms
+from ...models.training.dataset import Source, Volume
 from ...models.training.emads import downsample_image, downsample_labels, read_emads
+from ...models.training.phantoms import PhantomPlan, describe, load_phantoms
 from ...models.training.targets import Role
 from ..volumes.geometry import Box, vec3
 from ..volumes.image import ImageLayer
 from ..volumes.labels import LabelLayer
+from .looks import read_fit
 
 VOXEL: dict[Role, Voxel] = {"locate": (240.0, 64.0, 64.0), "segment": (40.0, 64.0, 64.0)}
 _PHANTOM: dict[Role, Zyx] = {"locate": (48, 384, 384), "segment": (160, 256, 256)}
@@ -60,10 +62,18 @@ def make_source(config: TrainConfig, output: Path) -> Source:
 
 
 def _phantoms(data: Phantoms, role: Role, cache: Path) -> Split:
-    train = PhantomPlan(role, _PHANTOM[role], VOXEL[role], data.phantoms, data.first_seed)
+    looks = () if data.looks is None else tuple(look for _, look in read_fit(data.looks).fits)
+    train = PhantomPlan(role, _PHANTOM[role], VOXEL[role], data.phantoms, data.first_seed, looks)
     if data.flat:  # one section of a volume at the voxel size of `segment` serves both roles
         train = replace(train, role="segment", shape=_FLAT, voxel_nm=VOXEL["segment"])
-    held_out = PhantomPlan(role, _PHANTOM[role], VOXEL[role], data.held_out, _HELD_OUT_SEED)
+    held_out = replace(
+        train,
+        shape=_PHANTOM[role],
+        role=role,
+        voxel_nm=VOXEL[role],
+        count=data.held_out,
+        first_seed=_HELD_OUT_SEED,
+    )
     description: dict[str, object] = {"train": describe(train), "held_out": describe(held_out)}
     return _make_phantoms(train, cache), _make_phantoms(held_out, cache), description
 

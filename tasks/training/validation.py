@@ -39,7 +39,7 @@ def score_somas(network: Network, volumes: Sequence[Volume], config: TrainConfig
 def _segment(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
     predictor, voxel_nm, matchings = Predictor(network), network.spec.voxel_nm, []
     for volume in volumes:
-        interior, boundary = _probabilities(predictor, volume)
+        interior, boundary = _probabilities(predictor, volume)[:2]
         seeds = _middles(np.where(volume.labels == UNKNOWN, 0, volume.labels), voxel_nm)
         threshold = Segment().interior_threshold
         labels, owner, _ = make_instances(

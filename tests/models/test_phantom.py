@@ -2,6 +2,7 @@
 
 import hashlib
 
+import fastremap
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -44,15 +45,42 @@ def test_a_seed_determines_the_phantom():
 @pytest.mark.parametrize(
     ("difficulty", "scene", "digest"),
     [
-        ("clean", "brain", "61bd549a1f8c0ce7"),
-        ("typical", "glia", "bf28ced69299a409"),
-        ("worst", "edge", "dd5f408bb875a4e1"),
+        ("clean", "brain", "f99fe34d4d608634"),
+        ("typical", "glia", "1c6ae6d14549845d"),
+        ("worst", "edge", "ebee64ed388623ef"),
     ],
 )
 def test_phantoms_of_published_scores_are_unchanged(difficulty, scene, digest):
-    phantom = make_phantom((36, 80, 80), FINE, 3, difficulty, scene)
-    data = phantom.image.tobytes() + phantom.labels.tobytes()
+    """Their images, and the labels of their neurons; glia were not labelled."""
+    phantom = make_phantom((104, 64, 64), FINE, 3, difficulty, scene)
+    neurons = np.where(np.isin(phantom.labels, phantom.glial), 0, phantom.labels)
+    neurons, _ = fastremap.renumber(neurons, preserve_zero=True)
+    data = phantom.image.tobytes() + neurons.astype(np.uint32).tobytes()
     assert hashlib.sha256(data).hexdigest().startswith(digest)
+
+
+def test_every_whole_soma_has_one_nucleus_and_glia_are_named(rind):
+    assert not rind.nuclei[rind.labels == 0].any()
+    inner = np.zeros(rind.labels.shape, bool)
+    inner[1:-1, 1:-1, 1:-1] = True
+    whole = np.setdiff1d(np.unique(rind.labels), np.unique(rind.labels[~inner]))
+    assert len(whole) > 5
+    for label in whole:
+        soma = rind.labels == label
+        nuclei, count = ndimage.label(soma & rind.nuclei)
+        sizes = np.bincount(nuclei.ravel())[1:]
+        assert count >= 1 and sizes.max() > 0.98 * sizes.sum()
+        assert 0.1 < sizes.sum() / soma.sum() < 0.9
+    glia = make_phantom((40, 120, 120), FINE, 3, "typical", "glia")
+    assert 0 < len(glia.glial) < glia.labels.max()
+    assert np.isin(glia.glial, glia.labels).all()
+
+
+def test_a_look_can_be_given():
+    look = Look.draw("worst", np.random.default_rng(5))
+    given = make_phantom((8, 48, 48), FINE, 1, "typical", "rind", look=look)
+    drawn = make_phantom((8, 48, 48), FINE, 1, "typical", "rind")
+    assert not np.array_equal(given.image, drawn.image)
 
 
 @pytest.fixture(scope="module")

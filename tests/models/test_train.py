@@ -1,6 +1,7 @@
 """Training: the loop, checkpoints, loaders, losses and validation."""
 
 import json
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -11,14 +12,25 @@ from toy_somas import toy_somas
 
 from flysoma.errors import UserError
 from flysoma.models.networks.weights import load_network
-from flysoma.models.phantom.make import SCENES
-from flysoma.models.training import dataset, distributed, validation
+from flysoma.models.phantom.look import Look
+from flysoma.models.phantom.make import SCENES, Phantom
+from flysoma.models.training import distributed, phantoms, validation
 from flysoma.models.training.build import build_network
 from flysoma.models.training.config import TrainConfig
-from flysoma.models.training.dataset import Patches, PhantomPlan, Source, Volume, load_phantoms
+from flysoma.models.training.dataset import Patches, Source, Volume
 from flysoma.models.training.emads import downsample_image, downsample_labels, read_emads
 from flysoma.models.training.losses import soft_dice, soma_loss
-from flysoma.models.training.targets import IGNORE, UNKNOWN, soma_targets
+from flysoma.models.training.phantoms import PhantomPlan, load_phantoms
+from flysoma.models.training.targets import (
+    ANNOTATED,
+    CLASS,
+    GLIA,
+    IGNORE,
+    NUCLEUS,
+    UNKNOWN,
+    section_targets,
+    soma_targets,
+)
 from flysoma.models.training.train import train
 from flysoma.models.training.validation import score_voxels
 
@@ -172,12 +184,13 @@ def test_the_loss_ignores_255_and_is_least_for_the_truth():
 def test_phantoms_are_cached(tmp_path, monkeypatch):
     made = []
 
-    def fake(shape, voxel_nm, seed, difficulty, scene):
+    def fake(shape, voxel_nm, seed, difficulty, scene, look=None):
         made.append((seed, difficulty, scene))
         image, labels = toy_somas(shape, seed)
-        return type("Toy", (), {"image": image, "labels": labels})
+        nuclei = np.zeros(labels.shape, bool)
+        return Phantom(image, labels, nuclei, np.array([1], np.uint32), voxel_nm, seed)
 
-    monkeypatch.setattr(dataset, "make_phantom", fake)
+    monkeypatch.setattr(phantoms, "make_phantom", fake)
     plan = PhantomPlan("segment", (8, 16, 16), VOXEL, 20, 100)
     first = load_phantoms(plan, tmp_path, processes=1)
     again = load_phantoms(plan, tmp_path, processes=1)
@@ -185,6 +198,10 @@ def test_phantoms_are_cached(tmp_path, monkeypatch):
     assert {s for *_, s in made} == set(SCENES)
     assert {d for _, d, _ in made} >= {"real", "worst"}
     assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again))
+    assert all(((v.parts == GLIA) == (v.labels == 1)).all() for v in again)
+    looks = (Look.draw("real", np.random.default_rng(1)),)
+    load_phantoms(replace(plan, looks=looks), tmp_path, processes=1)
+    assert len(made) == 40
 
 
 def write(path, array):
@@ -323,3 +340,75 @@ def test_perfect_predictions_score_one(monkeypatch):
     )
     scores = score_voxels(build_network(SMALL, VOXEL), [volume], SMALL)
     assert scores["iou"] == scores["dice"] == 1 and scores["false_share_of_background"] == 0
+
+
+def _with_parts(seed=0):
+    """Return a toy volume in which the upper half of each soma is nucleus, and soma 1 is glial."""
+    image, labels = toy_somas(seed=seed)
+    upper = np.arange(labels.shape[1])[:, None] < labels.shape[1] // 2
+    parts = ((labels > 0) & upper) * np.uint8(NUCLEUS) + (labels == 1) * np.uint8(GLIA)
+    return Volume(image, labels.astype(np.uint16), f"toy{seed}", parts=parts)
+
+
+@pytest.mark.parametrize("make", [soma_targets, section_targets])
+def test_targets_hold_class_nucleus_and_glia(make):
+    volume = _with_parts()
+    target = make(volume.labels, VOXEL, "segment", parts=volume.parts)
+    plain = make(volume.labels, VOXEL, "segment")
+    assert np.array_equal(target & CLASS, plain) and (target & ANNOTATED > 0).all()
+    assert np.array_equal(target & (NUCLEUS | GLIA), volume.parts)
+
+
+@pytest.mark.parametrize("depth", [14, 3])
+def test_patches_keep_nuclei_in_whole_and_extruded_sections(depth):
+    volume = _with_parts()
+    some = slice(10, 10 + depth)
+    flat = Volume(volume.image[some], volume.labels[some], parts=volume.parts[some])
+    none = TrainConfig(role="segment", augmentation=0).patch_augmentation
+    patches = Patches([flat], (16, 16, 16), VOXEL, "segment", none, seed=1)
+    targets = [patches.draw_patch(i)[1].numpy() for i in range(12)]
+    inside = np.concatenate([t[(t & CLASS > 0)] for t in targets])
+    outside = np.concatenate([t[(t & CLASS == 0)] for t in targets])
+    assert {bool(value & NUCLEUS) for value in inside} == {True, False}
+    assert not (outside & (NUCLEUS | GLIA)).any()
+
+
+def test_the_loss_of_attributes_counts_annotated_voxels_only():
+    logits = torch.zeros(1, 5, 4, 4, 4)
+    soma = torch.full((1, 4, 4, 4), 1 + ANNOTATED, dtype=torch.uint8)
+    nuclear = soma + NUCLEUS
+    right, wrong = logits.clone(), logits.clone()
+    right[:, 3], wrong[:, 3] = 9, -9
+    weights = SMALL.loss_weights
+    losses = [float(soma_loss(x, nuclear, weights, 0.5)) for x in (right, logits, wrong)]
+    assert losses[0] + 0.5 < losses[1] < losses[2] - 5
+    unknown = torch.ones_like(soma)
+    losses = [float(soma_loss(x, unknown, weights, 0.5)) for x in (right, wrong)]
+    assert losses[0] == losses[1]
+    glial = logits.clone()
+    glial[:, 4] = 9
+    background = torch.full_like(soma, ANNOTATED)
+    losses = [float(soma_loss(x, background, weights, 0)) for x in (logits, glial)]
+    assert losses[0] == losses[1]  # the class of background does not matter
+
+
+def test_a_network_learns_nuclei_where_they_are_annotated(tmp_path):
+    config = changed(SMALL, patch=(8, 16, 16), steps=1)
+    source = Source([_with_parts(0)], [_with_parts(1)], VOXEL, {})
+    record = train(config, source, tmp_path / "nuclei.safetensors")
+    network = load_network(tmp_path / "nuclei.safetensors")
+    assert network.spec.classes == ("background", "interior", "boundary", "nucleus", "glia")
+    assert "nucleus_dice" in record["scores_on_held_out"]
+    more = changed(config, init=str(tmp_path / "nuclei.safetensors"), lr=0.0)
+    train(more, toy_source(), tmp_path / "more.safetensors")  # without annotated nuclei
+    assert load_network(tmp_path / "more.safetensors").spec.classes == network.spec.classes
+
+
+def test_added_channels_leave_the_classes_unchanged():
+    image = torch.rand(1, 1, 16, 32, 32) * 255
+    before = load_network("flysoma/segment-v4")
+    after = build_network(changed(SMALL, init="flysoma/segment-v4"), before.spec.voxel_nm)
+    with torch.inference_mode():
+        old, new = (n.module.eval()(n.spec.preprocess(image.clone())) for n in (before, after))
+    assert torch.equal(old, new[:, :3])
+    assert torch.allclose(new[:, 3:], torch.tensor(-2.0))
