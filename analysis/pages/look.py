@@ -46,7 +46,8 @@ def look_figure(
                 _draw_section(figure.add_subplot(grid[row, 0]), *named)
         _draw_quantiles(figure.add_subplot(grid[0, 1]), looks)
         _draw_spectra(figure.add_subplot(grid[0, 2]), looks)
-        _draw_across(figure.add_subplot(grid[1, 2]), looks)
+        if any(look.across is not None for look in looks):
+            _draw_across(figure.add_subplot(grid[1, 2]), looks)
         _write_numbers(figure.add_subplot(grid[1, 1]), looks)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -93,7 +94,8 @@ def _draw_quantiles(axes: Axes, looks: list[LookStats]) -> None:
     names = [f"{100 * q:g}" if n % 2 == 0 else "" for n, q in enumerate(QUANTILES)]
     axes.set_xticks(list(places), names)
     axes.set_ylim(0, 255)
-    axes.set_title("grey value by quantile (%); dotted: membrane, cytoplasm", loc="left")
+    axes.set_title("grey value by quantile", loc="left")
+    axes.set_xlabel("%; dotted: membrane, cytoplasm")
 
 
 def _draw_spectra(axes: Axes, looks: list[LookStats]) -> None:
@@ -103,8 +105,8 @@ def _draw_spectra(axes: Axes, looks: list[LookStats]) -> None:
         if noise > 0:
             axes.axhline(np.log10(noise), color=colour, lw=0.8, ls=":")
     axes.set_xscale("log")
-    axes.set_title("power in the section plane, log10; dotted: white noise", loc="left")
-    axes.set_xlabel("cycles per um")
+    axes.set_title("power in the section plane, log10", loc="left")
+    axes.set_xlabel("cycles per um; dotted: white noise")
 
 
 def _draw_across(axes: Axes, looks: list[LookStats]) -> None:

@@ -24,6 +24,7 @@ _SHAPE: Zyx = (4, 192, 192)  # of the phantoms that are measured
 _SECTION_NM = 40.0  # thickness of a section, for an image of single sections
 _ROUNDS = 3
 _CANDIDATES = 24  # looks that a round paints and measures
+_PARENTS = 6  # nearest looks that the next round mixes
 _SPREAD = 0.15  # of a look around those it is bred from, relative to their difference
 Fit = tuple[float, Look]  # distance of the measured look, and the look
 
@@ -62,7 +63,7 @@ def fit_looks(
     """
     rng = np.random.default_rng(0)
     fits: list[Fit] = []
-    before = float("inf")
+    nearest: list[float] = []
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for number in range(_ROUNDS):
             looks = [_draw(rng) if number == 0 else _mix(fits, rng) for _ in range(_CANDIDATES)]
@@ -72,8 +73,8 @@ def fit_looks(
                 if progress is not None:
                     progress(len(fits), _ROUNDS * _CANDIDATES)
             fits = sorted(fits, key=lambda fit: fit[0])
-            before = fits[0][0] if number == 0 else before
-    return LookFit(target, fits[:count], before)
+            nearest.append(fits[0][0])
+    return LookFit(target, fits[:count], nearest[0])
 
 
 def paint_sample(target: LookStats, look: Look) -> Phantom:
@@ -138,7 +139,7 @@ def _draw(rng: np.random.Generator) -> Look:
 
 def _mix(fits: list[Fit], rng: np.random.Generator) -> Look:
     """Mix two of the nearest looks: each value lies between theirs, with some spread."""
-    one, two = (fits[i][1] for i in rng.choice(6, 2, replace=False))
+    one, two = (fits[i][1] for i in rng.choice(_PARENTS, 2, replace=False))
     values = {}
     for field in fields(Look):
         a, b = getattr(one, field.name), getattr(two, field.name)
