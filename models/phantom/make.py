@@ -51,6 +51,11 @@ class Phantom:
     voxel_nm: tuple[float, float, float]
     seed: int
 
+    @property
+    def neurons(self) -> np.ndarray:
+        """The labels without those of glia, renumbered 1..n."""
+        return _renumber(np.where(np.isin(self.labels, self.glial), 0, self.labels))
+
 
 def make_phantom(
     shape_zyx: Zyx,
