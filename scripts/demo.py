@@ -21,7 +21,13 @@ from .progress import Bars
     type=click.Path(path_type=Path),
     help="Folder to write to.",
 )
-@click.option("--seed", default=1, show_default=True, help="Seed of the phantom.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=1,
+    show_default=True,
+    help="Seed of the phantom.",
+)
 @click.option(
     "--difficulty",
     type=click.Choice(DIFFICULTIES),

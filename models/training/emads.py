@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,13 +30,15 @@ class EmadsVolume:
     cores: np.ndarray | None
 
 
-def read_emads(folder: Path) -> Iterator[EmadsVolume]:
+def read_emads(folder: Path, read: Callable[[Path], np.ndarray]) -> Iterator[EmadsVolume]:
     """Read every volume in an EMADS folder.
 
     Two layouts are supported: NAME/NAME_raw.nii.gz with NAME/NAME_mask.nii.gz and optionally NAME/NAME_seed.nii.gz;
     and NNN/data.nii.gz with NNN/label.nii.gz below `train` and `validation`. A mask of 0 and 255 is split into its
     connected components.
 
+    Args:
+      read: reads a file, z, y, x.
     Raises:
       UserError: the folder does not exist or holds no volume, an image has no labels, or a file cannot be read.
     """
@@ -53,27 +55,13 @@ def read_emads(folder: Path) -> Iterator[EmadsVolume]:
         labels, seeds = path.with_name(name), path.with_name(path.name.replace("_raw.", "_seed."))
         if not labels.exists():
             raise UserError(f"{path} has no labels: {labels.name} should lie beside it")
-        mask = read_nifti(labels)
+        mask = read(labels)
         if mask.dtype.kind in "ui" and mask.max(initial=0) == 255 and len(np.unique(mask)) <= 2:
             mask = cc3d.connected_components(mask > 0, connectivity=6)
-        cores = None if is_patch or not seeds.exists() else read_nifti(seeds)
+        cores = None if is_patch or not seeds.exists() else read(seeds)
         if cores is not None and cores.shape != mask.shape:
             raise UserError(f"{seeds} has shape {cores.shape} and {labels.name} {mask.shape}")
-        yield EmadsVolume(str(path.parent.relative_to(folder)), read_nifti(path), mask, cores)
-
-
-def read_nifti(path: Path) -> np.ndarray:
-    """Read the array of a NIfTI file in its stored axis order, which is z, y, x for EMADS.
-
-    Raises:
-      UserError: the file cannot be read.
-    """
-    import nibabel
-
-    try:
-        return np.asarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as err:
-        raise UserError(f"{path} cannot be read as NIfTI: {err}") from err
+        yield EmadsVolume(str(path.parent.relative_to(folder)), read(path), mask, cores)
 
 
 def downsample_image(image: np.ndarray, factor: Zyx) -> np.ndarray:

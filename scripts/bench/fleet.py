@@ -13,6 +13,7 @@ import numpy as np
 from ...errors import UserError
 from ...tasks.fleet.worker import WorkerOptions
 from ...tasks.run import Run
+from ..options import Finite
 
 
 @dataclass(frozen=True)
@@ -151,11 +152,12 @@ class _Simulation:
     "--life-minutes",
     default=Fleet.life_s / 60,
     show_default=True,
-    type=click.FloatRange(0.1),
+    type=Finite(min=0.1),
     help="Mean time until a machine is preempted.",
 )
 @click.option(
     "--slower",
+    type=Finite(min=0, min_open=True),
     default=1.0,
     show_default=True,
     help="Factor by which tasks take longer than in RUN.",

@@ -23,6 +23,7 @@ from ...errors import UserError
 from ...tasks.config import Segment
 from ...tasks.volumes.files import FORMATS, read_array
 from ...tasks.volumes.geometry import Box, flip
+from ...tasks.volumes.grey import check_grey
 from ...tasks.volumes.resample import resample
 from ...tasks.volumes.sections import MASK_SUFFIX, SECTION_FORMATS, read_section, read_valid
 from .nuclei import read_nuclei
@@ -171,10 +172,7 @@ class _Reader:
     def read(self) -> Frame:
         flat = self.path.suffix.lower() in SECTION_FORMATS
         image = read_section(self.path)[None] if flat else read_array(self.path)
-        if image.dtype != np.uint8:
-            raise UserError(
-                f"{self.path} holds {image.dtype} voxels and flysoma reads uint8; make an 8-bit copy"
-            )
+        check_grey(image, str(self.path))
         marks = _read_marks(self.annotation) if self.annotation and self.kind == "marks" else {}
         nuclei = (
             read_nuclei(self.annotation)

@@ -21,6 +21,7 @@ from ...tasks.volumes.files import read_array
 from ...tasks.volumes.geometry import flip
 from ...tasks.volumes.image import ImageLayer
 from ...tasks.volumes.ingest import NewLayer, ingest_array
+from ..options import resolution_option
 from ..progress import Bars
 from .methods.baselines import METHODS, Sample, Weights, method_options, parse_names
 
@@ -31,9 +32,7 @@ _COLUMNS = ("points", "own", "shared", "missed", "objects", "without", "seconds"
 @click.command("nuclei")
 @click.argument("image")
 @click.argument("nuclei", type=click.Path(path_type=Path))
-@click.option(
-    "--resolution", nargs=3, type=float, help="Voxel size in nm, X Y Z; needed for a file."
-)
+@resolution_option("Voxel size in nm, X Y Z; needed for a file.")
 @method_options
 @click.option("--output", type=click.Path(path_type=Path), help="PNG picture to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -107,7 +106,8 @@ def _read_image(source: str, resolution: Nm3 | None) -> tuple[np.ndarray, np.nda
         if Path(source).is_file():
             if resolution is None:
                 raise UserError(f"{source} is a file: give its voxel size with --resolution X Y Z")
-            ingest_array(read_array(source), NewLayer(f"{folder}/image", resolution))
+            array = read_array(source, resolution_nm=resolution)
+            ingest_array(array, NewLayer(f"{folder}/image", resolution))
             source = f"{folder}/image"
         layer = ImageLayer(source)
         bounds = layer.working_bounds(Segment().resolution_nm)

@@ -18,6 +18,7 @@ from ...axes import Nm3
 from ...errors import UserError
 from ...tasks.config import Segment
 from ...tasks.volumes.geometry import flip
+from ..options import resolution_option
 from ..progress import Bars
 from .frames import KINDS, Frame, Kind, find_frames
 from .methods.baselines import METHODS, Answer, Sample, Weights, parse_names, weight_options
@@ -117,13 +118,10 @@ class Results:
     show_default=True,
     help="Number of times a 2D image is repeated along z.",
 )
-@click.option(
-    "--resolution",
-    nargs=3,
-    type=float,
+@resolution_option(
+    "Voxel size in nm, X Y Z; x and y of nm_per_px in a JSON file take precedence.",
     default=(40.0, 40.0, 40.0),
     show_default=True,
-    help="Voxel size in nm, X Y Z; x and y of nm_per_px in a JSON file take precedence.",
 )
 @click.option(
     "--output",
@@ -150,8 +148,6 @@ def command(
     or npz files. docs/benchmark.md describes the formats.
     """
     chosen = parse_names(methods, METHODS, "--methods")
-    if min(resolution) <= 0:
-        raise UserError("a resolution is three numbers above zero, in nm, x y z")
     weights = Weights(locate_weights, segment_weights)
     files, skipped = find_frames(folder, resolution)
     if output is not None:

@@ -18,6 +18,7 @@ from ...models.training.train import train
 from ...tasks.config import parse_yaml, read_config, validate
 from ...tasks.training.sources import make_source
 from ...tasks.training.validation import score_somas
+from ..options import Finite
 
 _REPORT_EVERY = 25  # steps
 
@@ -30,7 +31,11 @@ _REPORT_EVERY = 25  # steps
 )
 @click.option("--init", help="Weights to start from; overrides CONFIG.")
 @click.option("--steps", type=click.IntRange(1), help="Number of training steps; overrides CONFIG.")
-@click.option("--minutes", type=float, help="Stop after this time, even before the last step.")
+@click.option(
+    "--minutes",
+    type=Finite(min=0, min_open=True),
+    help="Stop after this time, even before the last step.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all.")
 def command(role: Role, config: str | None, output: Path, threads: int | None, **over: Any) -> None:
     """Train a network on phantoms and annotated volumes.

@@ -9,14 +9,15 @@ import click
 
 from ...axes import Nm3
 from ...tasks.results.scoring import Source, score_segmentation
+from ..options import Finite, axes_option, resolution_option
 from ..progress import Bars
 
 
 @click.command("evaluate")
 @click.argument("pred")
 @click.argument("truth")
-@click.option("--resolution", nargs=3, type=float, required=True, help="Voxel size in nm, X Y Z.")
-@click.option("--axes", default="zyx", show_default=True, help="Order of the axes in files.")
+@resolution_option(required=True)
+@axes_option("files")
 @click.option(
     "--published",
     is_flag=True,
@@ -24,6 +25,7 @@ from ..progress import Bars
 )
 @click.option(
     "--min-edge-um3",
+    type=Finite(min=0),
     default=0.0,
     show_default=True,
     help="Ignore somas that the volume's edge cuts to less than this, true and unmatched predicted ones.",
@@ -44,7 +46,7 @@ def command(
     pred: str,
     truth: str,
     resolution: Nm3,
-    axes: str,
+    axes: str | None,
     published: bool,
     min_edge_um3: float,
     confidence: str | None,

@@ -14,6 +14,7 @@ from ...axes import Nm3
 from ...tasks.results.viewing import view_state
 from ...tasks.run import Run
 from ...tasks.store import local_folder
+from ..options import Finite
 
 
 @click.command("view")
@@ -26,9 +27,14 @@ from ...tasks.store import local_folder
 @click.option(
     "--screenshot", metavar="FILE", type=click.Path(), help="Write a PNG to FILE and exit."
 )
-@click.option("--at", nargs=3, type=float, help="Centre of the view in nm, X Y Z.")
+@click.option("--at", nargs=3, type=Finite(), help="Centre of the view in nm, X Y Z.")
 @click.option("--beside", metavar="RUN", help="Another run on the same volume to show too.")
-@click.option("--port", default=0, help="Port of the viewer; default: any free port.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port of the viewer; default: any free port.",
+)
 def command(
     path: str,
     link: str | None,

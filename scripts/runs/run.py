@@ -11,6 +11,7 @@ from ...tasks.config import load_config
 from ...tasks.fleet.coordinator import RunOptions, execute_run
 from ...tasks.pipeline import begin
 from ...tasks.stages.catalog import check_stage
+from ..options import Finite
 from ..progress import Bars
 
 
@@ -28,7 +29,7 @@ from ..progress import Bars
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
 @click.option(
     "--max-failed",
-    type=click.FloatRange(0, 1),
+    type=Finite(0, 1),
     default=RunOptions.max_failed,
     show_default=True,
     help="Halt a stage when more than this share of its tasks has failed permanently.",

@@ -6,6 +6,7 @@ import click
 
 from ...tasks.fleet.worker import WorkerOptions, work
 from ..logs import log_tasks
+from ..options import Finite
 
 
 @click.command("work")
@@ -28,14 +29,14 @@ from ..logs import log_tasks
 )
 @click.option(
     "--grace",
-    type=click.FloatRange(0),
+    type=Finite(min=0),
     default=WorkerOptions.grace_s,
     show_default=True,
     help="Seconds after SIGTERM until unfinished tasks go back to the queue.",
 )
 @click.option(
     "--max-memory",
-    type=float,
+    type=Finite(min=0, min_open=True),
     metavar="GB",
     help="Restart the process between tasks if it holds more memory than this.",
 )

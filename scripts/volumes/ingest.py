@@ -7,24 +7,25 @@ from typing import Any
 import click
 
 from ...tasks.volumes.ingest import NewLayer, ingest
+from ..options import MAX_OFFSET_VX, Finite, axes_option, dataset_option, resolution_option
 from ..progress import Bars
 
 
 @click.command("ingest")
 @click.argument("file", type=click.Path())
 @click.argument("cloudpath")
-@click.option("--resolution", nargs=3, type=float, required=True, help="Voxel size in nm, X Y Z.")
+@resolution_option(required=True)
 @click.option(
     "--offset",
     nargs=3,
-    type=int,
+    type=click.IntRange(-MAX_OFFSET_VX, MAX_OFFSET_VX),
     default=(0, 0, 0),
     show_default=True,
     help="First voxel of the layer, X Y Z.",
 )
-@click.option("--axes", default="zyx", show_default=True, help="Order of the axes in FILE.")
-@click.option("--dataset", help="Name of the array in an h5 or npz file.")
-@click.option("--rescale", nargs=2, type=float, help="Grey values to map to 0 and 255.")
+@axes_option("FILE")
+@dataset_option
+@click.option("--rescale", nargs=2, type=Finite(), help="Grey values to map to 0 and 255.")
 @click.option("--segmentation", "labels", is_flag=True, help="FILE holds labels, not an image.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing layer.")
 def command(**options: Any) -> None:

@@ -13,19 +13,17 @@ from ...analysis.pages.look import look_figure, look_rows
 from ...axes import Nm3
 from ...errors import UserError
 from ...tasks.volumes.samples import read_samples
+from ..options import axes_option, dataset_option, resolution_option
 
 
 @click.command("look")
 @click.argument("image")
-@click.option(
-    "--resolution",
-    nargs=3,
-    type=float,
-    help="Voxel size in nm, X Y Z; needed for a 3D file. Default for pictures: 40 40 40. For a layer, the resolution "
-    "to read.",
+@resolution_option(
+    "Voxel size in nm, X Y Z; needed for a 3D file. Default for pictures: 40 40 40. For a layer, the resolution "
+    "to read."
 )
-@click.option("--axes", default="zyx", show_default=True, help="Order of the axes in a 3D file.")
-@click.option("--dataset", help="Name of the array in an h5 or npz file.")
+@axes_option("a 3D file")
+@dataset_option
 @click.option(
     "--places",
     type=click.IntRange(1, 1000),
@@ -43,7 +41,7 @@ from ...tasks.volumes.samples import read_samples
 def command(
     image: str,
     resolution: Nm3 | None,
-    axes: str,
+    axes: str | None,
     dataset: str | None,
     places: int,
     beside: Path | None,
@@ -56,8 +54,6 @@ def command(
     IMAGE is a precomputed layer, a 3D file (tif, nii, nii.gz, h5, npy, npz), a PNG or JPEG picture, or a folder of
     pictures of separate sections. NAME_invalid.png is white where pixels of the picture NAME are excluded.
     """
-    if resolution is not None and min(resolution) <= 0:
-        raise UserError("a resolution is three numbers above zero, in nm, x y z")
     other = None if beside is None else _read_look(beside)
     samples, voxel_nm = read_samples(image, resolution, axes, dataset, places)
     try:

@@ -10,21 +10,23 @@ import numpy as np
 from ...axes import Nm3
 from ...tasks.arrays import predict_array
 from ...tasks.config import Locate, Segment
-from ...tasks.volumes.files import read_array, write_array
+from ...tasks.volumes.files import read_volume, write_array
+from ...tasks.volumes.grey import check_grey
+from ..options import axes_option, dataset_option, resolution_option
 from ..progress import Bars
 
 
 @click.command("predict")
 @click.argument("file", type=click.Path())
-@click.option("--resolution", nargs=3, type=float, required=True, help="Voxel size in nm, X Y Z.")
+@resolution_option(required=True)
 @click.option(
     "--output",
     required=True,
     type=click.Path(),
     help="File to write labels to: tif, nii.gz, h5, npy or npz.",
 )
-@click.option("--axes", default="zyx", show_default=True, help="Order of the axes in both files.")
-@click.option("--dataset", help="Name of the array in an h5 or npz file.")
+@axes_option("both files")
+@dataset_option
 @click.option(
     "--locate-weights",
     default=Locate().weights,
@@ -41,7 +43,7 @@ def command(
     file: str,
     resolution: Nm3,
     output: str,
-    axes: str,
+    axes: str | None,
     dataset: str | None,
     locate_weights: str,
     segment_weights: str,
@@ -50,8 +52,9 @@ def command(
 
     FILE must fit in memory. The labels have the shape and voxels of FILE.
     """
-    image = read_array(file, axes, dataset)
+    volume = read_volume(file, axes, dataset, resolution_nm=resolution)
+    check_grey(volume.array, file)
     with Bars() as bars:
-        labels = predict_array(image, resolution, locate_weights, segment_weights, bars)
-    write_array(Path(output), labels, axes)
+        labels = predict_array(volume.array, resolution, locate_weights, segment_weights, bars)
+    write_array(Path(output), labels, volume.axes, resolution_nm=resolution, header=volume.header)
     click.echo(f"{len(np.unique(labels)) - (0 in labels)} somas: {output}")

@@ -32,11 +32,11 @@ class Source:
 
     Attributes:
       resolution_nm: voxel size, x, y, z.
-      axes: order of the axes in files, such as "zyx".
+      axes: order of the axes in files, such as "zyx"; None: as each file states, otherwise zyx.
     """
 
     resolution_nm: Nm3
-    axes: str = "zyx"
+    axes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def score_segmentation(
 def _image_reader(image: str, source: Source, truth: LayerLabels | FileLabels) -> ReadImage:
     """Return a function that reads the image of a part of the scored volume."""
     if Path(image).is_file():
-        array = read_array(image, source.axes)
+        array = read_array(image, source.axes, resolution_nm=source.resolution_nm)
         if array.shape != truth.shape:
             raise UserError(
                 f"{image} has shape {array.shape} and the labels {truth.shape} (z, y, x); "

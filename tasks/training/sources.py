@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from ...models.training.dataset import Source, Volume
 from ...models.training.emads import downsample_image, downsample_labels, read_emads
 from ...models.training.phantoms import PhantomPlan, describe, load_phantoms
 from ...models.training.targets import Role
+from ..volumes.files import read_array
 from ..volumes.geometry import Box, vec3
 from ..volumes.image import ImageLayer
 from ..volumes.labels import LabelLayer
@@ -96,7 +98,8 @@ def _emads(data: Emads, voxel_nm: Voxel) -> Split:
         )
     factor = (round(ratio[0]), round(ratio[1]), round(ratio[2]))
     volumes: dict[str, Volume] = {}
-    for block in read_emads(data.emads):
+    read = partial(read_array, resolution_nm=data.resolution_nm)
+    for block in read_emads(data.emads, read):
         image, labels = block.image, block.labels
         whole = Volume.from_arrays(image, labels, f"{data.emads}/{block.name}", data.ignore_label)
         volumes[block.name] = replace(

@@ -17,7 +17,8 @@ from functools import cached_property
 from itertools import product
 from typing import TypeVar
 
-from ...axes import Vec3
+from ...axes import MAX_VOXEL_NM, MIN_VOXEL_NM, Nm3, Vec3
+from ...errors import UserError
 
 T = TypeVar("T")
 
@@ -29,6 +30,17 @@ def vec3(values: Sequence[float]) -> Vec3:
     if whole != (x, y, z):
         raise ValueError(f"expected three whole numbers, got {tuple(values)}")
     return whole
+
+
+def voxel_size(values_nm: Sequence[float]) -> Nm3:
+    """Return a voxel size, x, y, z, nm. Raises UserError if it is not one, for example because it is in um."""
+    if len(values_nm) != 3 or not all(MIN_VOXEL_NM <= v <= MAX_VOXEL_NM for v in values_nm):
+        raise UserError(
+            f"a voxel size of {' '.join(f'{v:g}' for v in values_nm)} is not in nm: three numbers from "
+            f"{MIN_VOXEL_NM:g} to {MAX_VOXEL_NM:g} are needed, x y z; convert it to nm"
+        )
+    x, y, z = map(float, values_nm)
+    return x, y, z
 
 
 def ceil_voxels(length_nm: float, voxel_nm: float) -> int:

@@ -23,8 +23,10 @@ from ...analysis.morphology.voxelize import voxelize
 from ...axes import Vec3
 from ...errors import UserError
 from ..store import local_folder, normalize_cloudpath
-from .files import is_mesh, read_array, read_mesh
-from .geometry import Box, vec3
+from .files import read_array
+from .geometry import Box, vec3, voxel_size
+from .grey import check_type, rescale_grey
+from .meshes import is_mesh, read_mesh
 from .precomputed import CHUNK, create_layer, fill_layer
 
 Progress = Callable[[str, int, int], None]  # name of a step, units done, units in all
@@ -58,7 +60,7 @@ class NewLayer:
 def ingest(
     source: str | Path,
     layer: NewLayer,
-    axes: str = "zyx",
+    axes: str | None = None,
     dataset: str | None = None,
     rescale: tuple[float, float] | None = None,
     progress: Progress | None = None,
@@ -79,12 +81,15 @@ def ingest(
     _check_path(layer)
     if is_mesh(source):
         return ingest_array(*_fill_mesh(source, layer), progress)
-    array = read_array(source, axes, dataset)
+    labels = layer.layer_type == "segmentation"
+    array = read_array(
+        source, axes, dataset, resolution_nm=voxel_size(layer.resolution_nm), labels=labels
+    )
     if rescale is not None:
-        if layer.layer_type != "image":
+        if labels:
             raise UserError("--rescale is for images; labels are kept as they are")
-        array = _rescale(array, *rescale)
-    _check_dtype(array, layer, str(source))
+        array = rescale_grey(array, *rescale, str(source))
+    check_type(array, layer.layer_type, str(source))
     return ingest_array(array, layer, progress)
 
 
@@ -100,7 +105,7 @@ def ingest_array(
       Size of each mip in voxels, x, y, z.
     """
     _check_path(layer)
-    _check_dtype(array, layer, "the array")
+    check_type(array, layer.layer_type, "the array")
     if array.ndim != 3 or 0 in array.shape:
         raise UserError(f"a 3-dimensional array is needed, this one has shape {array.shape}")
     if layer.layer_type == "segmentation":
@@ -149,8 +154,7 @@ def downsampling_factors(resolution_nm: Sequence[float], size_vx: Sequence[int])
 
 
 def _check_path(layer: NewLayer) -> None:
-    if len(layer.resolution_nm) != 3 or min(layer.resolution_nm) <= 0:
-        raise UserError("a resolution is three numbers above zero, in nm, x y z")
+    voxel_size(layer.resolution_nm)
     path = normalize_cloudpath(layer.cloudpath)
     if path.startswith(("http://", "https://", "mem://")):
         raise UserError(f"{layer.cloudpath} cannot keep a layer; give a folder, gs:// or s3://")
@@ -167,38 +171,6 @@ def _check_path(layer: NewLayer) -> None:
 
 def _is_empty(folder: Path) -> bool:
     return folder.is_dir() and next(folder.iterdir(), None) is None
-
-
-def _check_dtype(array: np.ndarray, layer: NewLayer, source: str) -> None:
-    if layer.layer_type == "image":
-        if array.dtype != np.uint8:
-            low, high = _value_range(array)
-            raise UserError(
-                f"{source} holds {array.dtype} voxels and an image is kept as uint8; say which values become "
-                f"0 and 255 with --rescale LOW HIGH (they go from {low:g} to {high:g} here)"
-            )
-    elif array.dtype.kind not in "bui":
-        raise UserError(f"{source} holds {array.dtype} voxels; labels are whole numbers")
-    elif array.dtype.kind == "i" and array.size and array.min() < 0:
-        raise UserError(f"{source} holds labels below zero ({array.min()}); 0 is background")
-
-
-def _value_range(array: np.ndarray) -> tuple[float, float]:
-    if array.dtype.kind not in "buif":
-        raise UserError(f"voxels of type {array.dtype} are not grey values; one channel is needed")
-    return float(np.nanmin(array)), float(np.nanmax(array))
-
-
-def _rescale(array: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map grey values low..high to 0..255, section by section to save memory; NaN becomes 0."""
-    if not high > low:
-        raise UserError(f"--rescale {low:g} {high:g}: the second value should be the larger")
-    _value_range(array[:1])
-    scaled = np.empty(array.shape, np.uint8)
-    for z, section in enumerate(array):
-        grey = (np.nan_to_num(section.astype(np.float32), nan=low) - low) * (255 / (high - low))
-        scaled[z] = np.rint(np.clip(grey, 0, 255))
-    return scaled
 
 
 def _write_scales(folder: Path, array: np.ndarray, layer: NewLayer, report: Progress) -> list[Vec3]:

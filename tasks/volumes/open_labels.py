@@ -43,17 +43,17 @@ class FileLabels(ArrayLabels):
 
 
 def open_labels(
-    source: str, axes: str, resolution: Voxel, like: Any = None
+    source: str, axes: str | None, resolution: Voxel, like: Any = None
 ) -> LayerLabels | FileLabels:
     """Open the labels of a file, or of a layer at mip 0.
 
     Args:
-      axes: order of the axes in a file.
+      axes: order of the axes in a file; default: as it states, otherwise zyx.
       resolution: voxel size of both segmentations, x, y, z, nm.
       like: the labels to compare with; if they are of a layer, the labels are limited to their box.
     """
     if Path(source).is_file():
-        return FileLabels(read_array(source, axes))
+        return FileLabels(read_array(source, axes, resolution_nm=resolution, labels=True))
     layer = LabelLayer(source)
     if not np.allclose(layer.resolution_nm, resolution):
         raise UserError(

@@ -12,6 +12,7 @@ from ...errors import UserError
 from ..config import Segment
 from .files import FORMATS, read_array
 from .geometry import Box, flip, vec3
+from .grey import check_grey
 from .image import ImageLayer
 from .sections import MASK_SUFFIX, SECTION_FORMATS, read_section, read_valid
 
@@ -21,7 +22,7 @@ _PICTURE_NM: Nm3 = (40.0, 40.0, 40.0)
 
 
 def read_samples(
-    image: str, resolution: Nm3 | None, axes: str, dataset: str | None, places: int
+    image: str, resolution: Nm3 | None, axes: str | None, dataset: str | None, places: int
 ) -> tuple[list[Sample], Voxel]:
     """Return samples of the image, and their voxel size."""
     path = Path(image).expanduser()
@@ -32,11 +33,8 @@ def read_samples(
     if path.is_file() or path.name.lower().endswith(FORMATS):
         if resolution is None:
             raise UserError(f"{image} is a file: give its voxel size with --resolution X Y Z")
-        array = read_array(path, axes, dataset)
-        if array.dtype != np.uint8:
-            raise UserError(
-                f"{image} holds {array.dtype} voxels and flysoma reads uint8; make an 8-bit copy"
-            )
+        array = read_array(path, axes, dataset, resolution_nm=resolution)
+        check_grey(array, image)
         return _sample_array(array, places), flip(resolution)
     layer = ImageLayer(image, fill_missing=True)
     working_nm = resolution or layer.resolutions_nm[layer.source_mip(Segment().resolution_nm)]

@@ -33,6 +33,7 @@ from flysoma.models.training.targets import (
 )
 from flysoma.models.training.train import train
 from flysoma.models.training.validation import score_voxels
+from flysoma.tasks.volumes.files import read_array
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VOXEL = (64.0, 64.0, 64.0)
@@ -217,7 +218,7 @@ def test_emads_folders_are_read(tmp_path):
     write(tmp_path / "b1" / "b1_seed.nii.gz", (labels == 1).astype(np.uint8))
     write(tmp_path / "train" / "001" / "data.nii.gz", image)
     write(tmp_path / "train" / "001" / "label.nii.gz", labels.astype(np.uint16))
-    volumes = {volume.name: volume for volume in read_emads(tmp_path)}
+    volumes = {volume.name: volume for volume in read_emads(tmp_path, read_array)}
     assert set(volumes) == {"b1", "train/001"}
     assert np.array_equal(volumes["train/001"].image, image) and volumes["train/001"].cores is None
     assert np.array_equal(volumes["train/001"].labels, labels)
@@ -225,12 +226,12 @@ def test_emads_folders_are_read(tmp_path):
     assert np.array_equal(volumes["b1"].cores, labels == 1)
     (tmp_path / "b1" / "b1_mask.nii.gz").unlink()
     with pytest.raises(UserError, match="b1_mask.nii.gz should lie beside it"):
-        list(read_emads(tmp_path))
+        list(read_emads(tmp_path, read_array))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="EMADS folder"):
-        list(read_emads(tmp_path / "empty"))
+        list(read_emads(tmp_path / "empty", read_array))
     with pytest.raises(UserError, match="no folder"):
-        list(read_emads(tmp_path / "none"))
+        list(read_emads(tmp_path / "none", read_array))
 
 
 def test_downsampling_takes_means_and_middle_labels():

@@ -151,7 +151,7 @@ def test_evaluate_writes_a_page_of_the_worst_cases(layers, tmp_path):
         ),
         (["found", "small.npy", "--resolution", 50, 50, 40], "(61, 70, 83) and (2, 2, 2)"),
         (["small.npy", "empty.npy", "--resolution", 50, 50, 40], "holds no soma"),
-        (["small.npy", "floats.npy", "--resolution", 50, 50, 40], "whole numbers, got float32"),
+        (["small.npy", "floats.npy", "--resolution", 50, 50, 40], "labels are whole numbers"),
         (
             ["small.npy", "small.npy", "--resolution", 50, 50, 40, "--confidence", "no"],
             "no table at",
@@ -167,7 +167,7 @@ def test_evaluate_refuses_what_does_not_fit_in_one_line(layers, monkeypatch, wor
     np.save("small.npy", np.full((2, 2, 2), 2**40 + 1, np.uint64))
     np.save("empty.npy", np.zeros((2, 2, 2), np.uint64))
     Path("x.parquet").write_text("PAR1 cut short")
-    np.save("floats.npy", np.zeros((2, 2, 2), np.float32))
+    np.save("floats.npy", np.full((2, 2, 2), 0.5, np.float32))
     with pytest.raises(UserError) as caught:
         call("evaluate", *words)
     assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -95,7 +95,7 @@ def test_an_image_that_cannot_be_measured_is_refused_with_the_reason(tmp_path):
     check_refusal("labels, not an image", labels, *size)
     check_refusal("holds uint32 voxels", labels.astype(np.uint32), *size)
     check_refusal("give its voxel size", texture((8, 80, 80)))
-    check_refusal("above zero", texture((8, 80, 80)), "--resolution", 0, 64, 40)
+    check_refusal("not in nm", texture((8, 80, 80)), "--resolution", 0, 64, 40)
     (tmp_path / "bad.json").write_text("{}")
     check_refusal(
         "is not the JSON output", texture((8, 80, 80)), *size, "--beside", tmp_path / "bad.json"

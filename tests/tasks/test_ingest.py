@@ -212,7 +212,7 @@ def test_unknown_formats_and_invalid_labels_are_errors(tmp_path, grey):
             ingest_array(array, labels)
     with pytest.raises(UserError, match="cannot keep a layer"):
         ingest_array(grey, NewLayer("https://place/layer", (32, 32, 40)))
-    with pytest.raises(UserError, match="above zero"):
+    with pytest.raises(UserError, match="not in nm"):
         ingest_array(grey, NewLayer(f"{tmp_path}/layer", (0, 32, 40)))
 
 
