@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+from typing import Any
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+_NO_PATH = {errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENXIO, errno.ENODEV}
 _BUCKET = {"DefaultCredentialsError", "NoCredentialsError", "Forbidden", "Unauthorized", "NotFound"}
 
 
@@ -25,11 +27,27 @@ def explain(err: BaseException) -> str | None:
     if isinstance(err, OSError) and err.errno in _UNWRITABLE:
         where = f"{err.filename}: " if err.filename else ""
         return f"{where}{err.strerror}; free some space, or choose a writable place"
+    if isinstance(err, OSError) and err.errno in _NO_PATH:
+        return f"{err.filename}: {err.strerror}; check the path"
+    if type(err).__module__.startswith("requests."):
+        return f"cannot read {_address(err)} ({_answer(err)}); check the address, the network and your permissions"
     if type(err).__name__ in _BUCKET and type(err).__module__.startswith(("google.", "botocore.")):
         return (
             f"cannot use the bucket: {err}; check its name, your credentials and their permissions"
         )
     return None
+
+
+def _address(err: Any) -> str:
+    """Return the URL of a request that failed, without its parameters."""
+    request = getattr(err, "request", None)
+    return str(getattr(request, "url", None) or "a web address").partition("?")[0]
+
+
+def _answer(err: Any) -> str:
+    """Return what a server answered to a request that failed."""
+    response = getattr(err, "response", None)
+    return "no answer" if response is None else f"HTTP {response.status_code} {response.reason}"
 
 
 def redact_secrets(text: str) -> str:

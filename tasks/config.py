@@ -8,38 +8,35 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ..axes import Zyx
+from ..axes import MAX_VOXEL_NM, MIN_VOXEL_NM, Zyx
 from ..errors import UserError
 from ..models.inference.lattice import zyx
-from .store import normalize_cloudpath
+from .config_files import parse_yaml, read_config, shorten, validate
+from .store import local_folder, normalize_cloudpath, writable_cloudpath
 
-PositiveNm3 = tuple[
-    Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-]
-Vx3 = tuple[
-    Annotated[int, Field(ge=64)], Annotated[int, Field(ge=64)], Annotated[int, Field(ge=64)]
-]
-Margin3 = tuple[
-    Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]
-]
-Count3 = tuple[
-    Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]
-]
+_Edge = Annotated[int, Field(ge=64, le=1 << 16)]
+_Margin = Annotated[int, Field(ge=0, le=1 << 16)]
+_Count = Annotated[int, Field(ge=1, le=1 << 16)]
+_VoxelNm = Annotated[float, Field(ge=MIN_VOXEL_NM, le=MAX_VOXEL_NM)]
+VoxelNm3 = tuple[_VoxelNm, _VoxelNm, _VoxelNm]
+LengthNm = Annotated[float, Field(ge=0, le=1e9)]
+Vx3 = tuple[_Edge, _Edge, _Edge]
+Margin3 = tuple[_Margin, _Margin, _Margin]
+Count3 = tuple[_Count, _Count, _Count]
 Share = Annotated[float, Field(gt=0, lt=1)]
 _MAX_PADDING_VX = (7, 12, 12)  # z, y, x
 CHUNK = 64  # edge of the output's chunks, voxels; cores are whole chunks
 
-Config = TypeVar("Config", bound=BaseModel)
-
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("block_vx", check_fields=False)
     @classmethod
@@ -82,12 +79,12 @@ class Locate(_Section):
     """
 
     weights: str = "flysoma/locate-v3"
-    resolution_nm: PositiveNm3 = (64.0, 64.0, 240.0)
+    resolution_nm: VoxelNm3 = (64.0, 64.0, 240.0)
     threshold: Share = 0.5
     min_core_um3: Annotated[float, Field(ge=0)] = 0.8
-    min_distance_nm: Annotated[float, Field(ge=0)] = 1500.0
+    min_distance_nm: LengthNm = 1500.0
     block_vx: Vx3 = (512, 512, 128)
-    halo_nm: Annotated[float, Field(ge=0)] = 4096.0
+    halo_nm: LengthNm = 4096.0
 
 
 class Segment(_Section):
@@ -101,10 +98,10 @@ class Segment(_Section):
     """
 
     weights: str = "flysoma/segment-v4"
-    resolution_nm: PositiveNm3 = (64.0, 64.0, 40.0)
+    resolution_nm: VoxelNm3 = (64.0, 64.0, 40.0)
     interior_threshold: Share = 0.8
     block_vx: Vx3 = (256, 256, 256)
-    halo_nm: Annotated[float, Field(ge=0)] = 4096.0
+    halo_nm: LengthNm = 4096.0
 
 
 class Stitch(_Section):
@@ -116,7 +113,7 @@ class Stitch(_Section):
       single_ratio, dual_ratio: least overlap as a share of one label, and of both.
     """
 
-    overlap_nm: Annotated[float, Field(gt=0)] = 1000.0
+    overlap_nm: Annotated[float, Field(gt=0, le=1e9)] = 1000.0
     min_overlap_um3: Annotated[float, Field(ge=0)] = 0.005
     single_ratio: Share = 0.4
     dual_ratio: Share = 0.3
@@ -140,7 +137,7 @@ class Soma(_Section):
     """Limits of a soma's size; `max_diameter_nm` is that of a ball of the same volume."""
 
     min_volume_um3: Annotated[float, Field(ge=0)] = 1.05
-    max_diameter_nm: Annotated[float, Field(gt=0)] = 20000.0
+    max_diameter_nm: Annotated[float, Field(gt=0, le=1e9)] = 20000.0
 
 
 Price = Annotated[float, Field(ge=0)]
@@ -180,18 +177,27 @@ class RunConfig(_Section):
     queue: str | None = None
     prices: Prices = Prices()
 
-    @field_validator("image", "output", "mask")
+    @field_validator("image", "mask")
     @classmethod
     def _cloudpath(cls, value: str | None) -> str | None:
         return None if value is None else normalize_cloudpath(value)
+
+    @field_validator("output")
+    @classmethod
+    def _writable(cls, value: str) -> str:
+        return writable_cloudpath(value)
 
     @model_validator(mode="after")
     def _output_holds_no_input(self) -> RunConfig:
         for name in ("image", "mask"):
             path = getattr(self, name)
-            if path is not None and f"{path}/".startswith(f"{self.output}/"):
+            if path is not None and _lies_in(path, self.output):
                 raise ValueError(
                     f"{name} {path} lies in output {self.output}, which the run writes into; choose another"
+                )
+            if path is not None and _lies_in(self.output, path):
+                raise ValueError(
+                    f"output {self.output} lies in {name} {path}, which a run only reads; choose another"
                 )
         return self
 
@@ -229,6 +235,15 @@ class RunConfig(_Section):
         ]
 
 
+def _lies_in(path: str, place: str) -> bool:
+    """Return whether a cloudpath is another or lies below it, links of the file system followed."""
+    path, place = (
+        cloudpath if folder is None else os.path.realpath(folder)
+        for cloudpath, folder in ((p, local_folder(p)) for p in (path, place))
+    )
+    return f"{path}/".startswith(f"{place}/")
+
+
 PRESETS: dict[str, dict[str, Any]] = {
     # thresholds of Liu et al., CVPR 2023, for their U-Net
     "published": {
@@ -251,8 +266,10 @@ def parse_config(text: str, source: str) -> RunConfig:
     values = parse_yaml(text, source, "'image:' and 'output:'")
     preset = values.pop("preset", None)
     if preset is not None:
-        if preset not in PRESETS:
-            raise UserError(f"{source}: no preset '{preset}'; there is: {', '.join(PRESETS)}")
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise UserError(
+                f"{source}: no preset {shorten(preset)}; there is: {', '.join(PRESETS)}"
+            )
         values = _merge(PRESETS[preset], values)
     return validate(RunConfig, values, source)
 
@@ -260,54 +277,6 @@ def parse_config(text: str, source: str) -> RunConfig:
 def load_config(path: str | Path) -> RunConfig:
     """Parse a RunConfig from a YAML file. Raises UserError if the file is missing or wrong."""
     return parse_config(read_config(path), str(path))
-
-
-def read_config(path: str | Path) -> str:
-    """Read the text of a config file. Raises UserError if it cannot be read."""
-    try:
-        return Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as err:
-        reason = getattr(err, "strerror", None) or "not text"
-        raise UserError(f"cannot read config {path}: {reason}") from err
-
-
-def parse_yaml(text: str, source: str, expected: str) -> dict[str, Any]:
-    """Parse YAML text that is a mapping. Raises UserError, one line, if it is not.
-
-    Args:
-      expected: examples of keys, for the error message.
-    """
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as err:
-        where = str(err).replace("\n", " ")
-        raise UserError(f"{source}: not YAML: {where}") from err
-    if not isinstance(values, dict):
-        raise UserError(f"{source}: expected keys such as {expected}, found none")
-    return values
-
-
-def validate(model: type[Config], values: dict[str, Any], source: str) -> Config:
-    """Make a model from its values. Raises UserError, one line that names every wrong key."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as err:
-        reasons = "; ".join(_explain(model, e) for e in err.errors())
-        raise UserError(f"{source}: {reasons}") from err
-
-
-def _explain(model: Any, error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "config"
-    if error["type"] == "extra_forbidden":
-        for part in error["loc"][:-1]:
-            model = getattr(model, "model_fields", {}).get(part)
-            model = model.annotation if model is not None else None
-        known = f"; known here: {', '.join(model.model_fields)}" if model is not None else ""
-        return f"unknown key '{where}'{known}"
-    if error["type"] == "missing":
-        return f"'{where}' is missing"
-    got = f", got {error['input']!r}" if error["loc"] else ""
-    return f"{where}: {error['msg'].removeprefix('Value error, ')}{got}"
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from cloudfiles import CloudFiles, secrets
 from ..errors import UserError
 
 _PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NUMBERED = re.compile(r"(\d+)\.[a-z]+$")
 _BATCH = 1000  # objects per request for many
 secrets.print = partial(print, file=sys.stderr)  # type: ignore[attr-defined]  # it prints which keys it takes; stdout is ours
@@ -29,9 +30,11 @@ def normalize_cloudpath(path: str) -> str:
     Local folders become absolute, so that the path is valid in workers with another working directory.
 
     Raises:
-      UserError: another protocol, or a path that contains a password.
+      UserError: another protocol, an empty path, or one that contains a password or a control character.
     """
-    bare = path.removeprefix("precomputed://").rstrip("/")
+    bare = path.removeprefix("precomputed://")
+    if _CONTROL.search(bare):
+        raise UserError(f"{path!r} holds a control character; choose a path without it")
     if _PASSWORD.search(bare):
         raise UserError(
             f"{_PASSWORD.sub('//...@', path)}: a path is written into everything that a run makes; "
@@ -39,14 +42,26 @@ def normalize_cloudpath(path: str) -> str:
         )
     protocol, separator, rest = bare.partition("://")
     if not separator:
-        return "file://" + os.path.abspath(os.path.expanduser(bare))
+        protocol, rest = "file", bare
+    if not rest or (protocol != "file" and not rest.strip("/")):
+        raise UserError(f"'{path}' is not a path; use a folder, file://, gs://, s3:// or https://")
     if protocol == "file":
         return "file://" + os.path.abspath(os.path.expanduser(rest))
     if protocol not in ("gs", "s3", "https", "http", "mem"):
         raise UserError(
             f"{path}: no such protocol '{protocol}://'; use a folder, file://, gs://, s3:// or https://"
         )
-    return bare
+    return bare.rstrip("/")
+
+
+def writable_cloudpath(path: str) -> str:
+    """Normalize the path of something to write. Raises UserError if nothing can be kept there for other processes."""
+    cloudpath = normalize_cloudpath(path)
+    if cloudpath.startswith(("http://", "https://", "mem://")):
+        raise UserError(f"{path} cannot be written and shared; give a folder, gs:// or s3://")
+    if cloudpath == "file:///":
+        raise UserError(f"{path} is the root of the file system; choose a folder in it")
+    return cloudpath
 
 
 def local_folder(cloudpath: str) -> str | None:

@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from ...axes import Zyx
+from ...axes import MAX_VOXEL_NM, MIN_VOXEL_NM, Zyx
 from .augment import Augmentation
 from .targets import SHELL_NM, Role
 
 Positive = Annotated[float, Field(gt=0)]
-PositiveNm3 = tuple[Positive, Positive, Positive]
+_VoxelNm = Annotated[float, Field(ge=MIN_VOXEL_NM, le=MAX_VOXEL_NM)]
+_Edge = Annotated[int, Field(gt=0, le=1 << 16)]
+_Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
 NmBox = tuple[float, float, float, float, float, float]
 _PATCH: dict[Role, Zyx] = {"locate": (32, 192, 192), "segment": (96, 160, 160)}
 _CLASS_WEIGHTS: dict[Role, tuple[float, ...]] = {"locate": (1.0, 3.0), "segment": (1.0, 1.0, 2.0)}
@@ -46,7 +48,7 @@ class Phantoms(_Data):
 
     phantoms: Annotated[int, Field(ge=0)]
     held_out: Annotated[int, Field(ge=0)] = 6
-    first_seed: int = 10_000
+    first_seed: _Seed = 10_000
     flat: bool = False
     looks: Path | None = None
 
@@ -62,7 +64,7 @@ class Emads(_Data):
     """
 
     emads: Path
-    resolution_nm: PositiveNm3 = (16.0, 16.0, 40.0)
+    resolution_nm: tuple[_VoxelNm, _VoxelNm, _VoxelNm] = (16.0, 16.0, 40.0)
     held_out: tuple[str, ...] | None = None
     ignore_label: int | None = None
 
@@ -140,7 +142,7 @@ class TrainConfig(_Model):
     data: tuple[Data, ...] = (Phantoms(phantoms=48),)
     arch: Literal["somanet", "unet", "swin_unetr"] = "somanet"
     init: str | None = None
-    patch: Zyx | None = None
+    patch: tuple[_Edge, _Edge, _Edge] | None = None
     batch: Annotated[int, Field(ge=1)] = 2
     steps: Annotated[int, Field(ge=1)] = 2000
     minutes: Positive | None = None
@@ -156,7 +158,7 @@ class TrainConfig(_Model):
     augmentation: Annotated[float, Field(ge=0, le=1)] = 1.0
     judge_every: Annotated[int, Field(ge=1)] = 250
     patience: Annotated[int, Field(ge=1)] | None = None
-    seed: int = 0
+    seed: _Seed = 0
     bf16: bool = True
     processes: Annotated[int, Field(ge=1)] | None = None
     cache: Path | None = None

@@ -13,14 +13,14 @@ import click
 import torch
 
 from ...axes import Nm3
-from ...errors import UserError
 from ...models.training import distributed
 from ...models.training.config import TrainConfig
 from ...models.training.targets import Role
-from ...tasks.config import validate
+from ...tasks.config_files import validate
 from ...tasks.training.adaptation import adaptation_settings, prepare_looks
+from ..options import Finite, axes_option, dataset_option, resolution_option
 from ..progress import Bars
-from .train import train_process
+from .train import check_output, train_process
 
 
 @click.command("adapt")
@@ -40,9 +40,9 @@ from .train import train_process
     "--labels",
     help="Precomputed labels of somas in a part of IMAGE, a layer. A quarter of them is held out.",
 )
-@click.option("--resolution", nargs=3, type=float, help="Voxel size in nm, as for flysoma look.")
-@click.option("--axes", default="zyx", show_default=True, help="Order of the axes in a 3D file.")
-@click.option("--dataset", help="Name of the array in an h5 or npz file.")
+@resolution_option("Voxel size in nm, as for flysoma look.")
+@axes_option("a 3D file")
+@dataset_option
 @click.option(
     "--places",
     type=click.IntRange(1, 1000),
@@ -52,7 +52,7 @@ from .train import train_process
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     default=30.0,
     show_default=True,
     help="Time to train, after the phantoms are made.",
@@ -65,7 +65,7 @@ def command(
     init: str | None,
     labels: str | None,
     resolution: Nm3 | None,
-    axes: str,
+    axes: str | None,
     dataset: str | None,
     places: int,
     minutes: float,
@@ -82,8 +82,7 @@ def command(
     """
     processes = threads or os.cpu_count() or 1
     torch.set_num_threads(processes)
-    if output.suffix != ".safetensors":
-        raise UserError(f"--output is {output}; weights are a .safetensors file")
+    check_output(output)
     settings = adaptation_settings(role, image, output, init, labels, minutes)
     config = validate(TrainConfig, settings, "the options")
     with Bars() as bars:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 import click
 import torch
 
+from ...errors import UserError
 from ...models.training import distributed
 from ...models.training.build import check_network
 from ...models.training.config import TrainConfig
 from ...models.training.targets import Role
 from ...models.training.train import train
-from ...tasks.config import parse_yaml, read_config, validate
+from ...tasks.config_files import parse_yaml, read_config, validate
 from ...tasks.training.sources import make_source
 from ...tasks.training.validation import score_somas
 from ..options import Finite
@@ -54,7 +56,19 @@ def command(role: Role, config: str | None, output: Path, threads: int | None, *
     settings = validate(TrainConfig, {"role": role} | values, source)
     start = sys.argv.index("train") + 1 if "train" in sys.argv else len(sys.argv)
     line = shlex.join(["flysoma", "train", *sys.argv[start:]])
+    check_output(output)
     distributed.launch(train_process, (settings, output, line), settings.processes)
+
+
+def check_output(output: Path) -> None:
+    """Raise UserError if weights cannot be written to a file; before the phantoms are made."""
+    if output.suffix != ".safetensors":
+        raise UserError(f"--output is {output}; weights are a .safetensors file")
+    if output.is_dir():
+        raise UserError(f"cannot write {output}: it is a folder; name a file in it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(output.parent, os.W_OK):
+        raise UserError(f"cannot write {output}: its folder is read-only; choose another --output")
 
 
 def train_process(config: TrainConfig, output: Path, line: str) -> dict[str, Any]:

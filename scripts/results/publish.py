@@ -8,7 +8,7 @@ from ...analysis.viewer.state import PUBLIC_VIEWER
 from ...tasks.publishing import PublishOptions, cors_commands, publish
 from ...tasks.results.viewing import copy_link
 from ...tasks.run import Run
-from ...tasks.store import normalize_cloudpath
+from ...tasks.store import writable_cloudpath
 from ..progress import Bars
 
 
@@ -43,7 +43,7 @@ def command(
     resumed.
     """
     run = Run.open(path)
-    place = normalize_cloudpath(target)
+    place = writable_cloudpath(target)
     link = copy_link(run, place, base)
     options = PublishOptions(licence, force, link, sharded)
     with Bars() as bars:

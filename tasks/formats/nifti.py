@@ -28,8 +28,7 @@ def load_nifti(path: Path, warn: bool) -> Stored:
       UserError: the fields of the header contradict each other.
     """
     import nibabel
-    from nibabel.affines import voxel_sizes
-    from nibabel.orientations import io_orientation
+    from nibabel import affines
 
     image: Any = nibabel.load(path)
     header = image.header
@@ -41,18 +40,18 @@ def load_nifti(path: Path, warn: bool) -> Stored:
         if warn:
             _LOG.warning("%s states no voxel size; its axes are read as z, y, x", path)
         return Stored(array, header=header)
-    spaced = voxel_sizes(image.affine)
+    spaced = affines.voxel_sizes(image.affine)  # type: ignore[no-untyped-call]
     if not np.allclose(spaced, zooms, rtol=0.02):
         raise UserError(
             f"{path}: pixdim states voxels of {_text(zooms)} and the affine (sform) {_text(spaced)}; correct its header"
         )
     forms = [form for form in (image.get_sform(True), image.get_qform(True)) if form[1] > 0]
-    orders = [_axes(io_orientation(affine)) for affine, _ in forms]
+    orders = [_axes(affine) for affine, _ in forms]
     if len(set(orders)) > 1:
         raise UserError(
             f"{path}: its sform orders the axes {orders[0]} and its qform {orders[1]}; correct its header"
         )
-    axes = _axes(io_orientation(image.affine)) + "t???"[: array.ndim - 3]
+    axes = _axes(image.affine) + "t???"[: array.ndim - 3]
     size = stated_size([*zooms, *[None] * (array.ndim - 3)], _UNITS_NM.get(_unit(header)))
     return Stored(array, axes, fixed=True, voxel_size=size, header=header)
 
@@ -68,7 +67,7 @@ def save_nifti(path: Path, array: np.ndarray, axes: str, voxel_nm: Nm3 | None, h
     import nibabel
 
     if header is not None:
-        image: Any = nibabel.Nifti1Image(array, header.get_best_affine(), header)
+        image: Any = nibabel.Nifti1Image(array, header.get_best_affine(), header)  # type: ignore[no-untyped-call]
     else:
         affine = np.eye(4)
         if voxel_nm is not None:
@@ -87,8 +86,11 @@ def _unit(header: Any) -> str:
     return str(header.get_xyzt_units()[0])
 
 
-def _axes(orientation: np.ndarray) -> str:
+def _axes(affine: np.ndarray) -> str:
     """Return the axes to which those of an array are closest; ? for one that has none."""
+    from nibabel.orientations import io_orientation
+
+    orientation = io_orientation(affine)  # type: ignore[no-untyped-call]
     return "".join("?" if np.isnan(axis) else "xyz"[int(axis)] for axis, _ in orientation)
 
 

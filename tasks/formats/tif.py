@@ -15,7 +15,7 @@ from ...errors import UserError
 from .stored import Stored, VoxelSize, check_fits, stated_size
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile, TiffPage, TiffPageSeries
+    from tifffile import TiffFile, TiffPageSeries
 
 _UNITS_NM = {
     **{"nm": 1.0, "nanometer": 1.0, "å": 0.1, "angstrom": 0.1},
@@ -52,7 +52,7 @@ def load_tif(path: Path, dataset: str | None, labels: bool) -> Stored:
 
 @contextmanager
 def _raise_logged_errors() -> Iterator[None]:
-    """Raise ValueError for an error that tifffile only logs, such as a truncated file, whatever else follows from it."""
+    """Raise ValueError for an error that tifffile only logs, such as a truncated file."""
     errors = _ErrorLog()
     log = logging.getLogger("tifffile")
     log.addHandler(errors)
@@ -97,18 +97,18 @@ def _choose(path: Path, tif: TiffFile, dataset: str | None) -> TiffPageSeries:
 
 
 def _describe(series: TiffPageSeries) -> str:
-    page = series.keyframe
+    page: Any = series.keyframe
     count = "1 page" if len(series) == 1 else f"{len(series)} pages"
     return f"{count} of {_kind_text(page)} from page {page.index}"
 
 
-def _kind_text(page: TiffPage) -> str:
+def _kind_text(page: Any) -> str:
     return " x ".join(map(str, page.shape)) + f" {page.dtype}"
 
 
 def _check_pages(path: Path, tif: TiffFile, series: TiffPageSeries) -> None:
     """Raise UserError if a page of an image is missing or differs from the first, or if pages are left over."""
-    first = series.keyframe
+    first: Any = series.keyframe
     for number, page in enumerate(series):
         if page is None:
             raise UserError(
@@ -127,11 +127,11 @@ def _check_pages(path: Path, tif: TiffFile, series: TiffPageSeries) -> None:
         )
 
 
-def _kind(page: TiffPage) -> tuple[Any, ...]:
+def _kind(page: Any) -> tuple[Any, ...]:
     return page.shape, page.dtype, page.photometric, page.samplesperpixel
 
 
-def _grey(path: Path, array: np.ndarray, page: TiffPage, labels: bool) -> np.ndarray:
+def _grey(path: Path, array: np.ndarray, page: Any, labels: bool) -> np.ndarray:
     """Return values that grow with brightness; labels unchanged. Raises UserError for colours."""
     kind = page.photometric.name
     if kind == "MINISBLACK" or (labels and kind in ("PALETTE", "MASK")):
@@ -155,10 +155,10 @@ def _voxel_size(tif: TiffFile, series: TiffPageSeries, axes: str) -> VoxelSize |
     if tif.is_ome and tif.ome_metadata:
         number = next(n for n, image in enumerate(tif.series) if image is series)
         return _ome_size(tif.ome_metadata, number, axes)
-    page = series.keyframe
+    page: Any = series.keyframe
     about = tif.imagej_metadata or next(iter(tif.shaped_metadata or ()), {})
     unit_nm = _UNITS_NM.get(str(about.get("unit", "")).lower())
-    per_unit = page.resolution
+    per_unit: Sequence[float] = page.resolution
     if unit_nm is None:
         if page.resolutionunit.name != "CENTIMETER":
             return None

@@ -21,7 +21,7 @@ from .looks import LookFit, fit_looks, measure_phantom, paint_sample, read_fit, 
 
 _LOOKS = 8
 _HELD_OUT = 4  # one in so many parts of the labels is held out
-Reading = tuple[Nm3 | None, str, str | None, int]  # resolution, axes, dataset and places
+Reading = tuple[Nm3 | None, str | None, str | None, int]  # resolution, axes, dataset and places
 
 
 def adaptation_settings(

@@ -12,16 +12,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from cloudvolume.exceptions import EmptyVolumeException
 
 from ...axes import Nm3
 from ...errors import UserError
 from .geometry import Box, vec3
 from .precomputed import (
-    DECODE_ERRORS,
     at_mip,
     download,
-    find_broken_chunk,
     open_layer,
     scale_bounds,
     scale_chunks,
@@ -125,21 +122,7 @@ class ImageLayer:
         return self._volume.info["scales"]
 
     def _read_source(self, mip: int, box: Box) -> np.ndarray:
-        volume = at_mip(self._volume, mip)
-        try:
-            return download(volume, box)
-        except EmptyVolumeException as err:
-            chunk = str(err).split()[-1].strip("'\"")
-            raise UserError(
-                f"{self.cloudpath}: image chunk {chunk} is missing inside the planned area; "
-                "restore it, or set 'fill_missing: true' to read it as black"
-            ) from err
-        except DECODE_ERRORS as err:
-            name = find_broken_chunk(volume, box)
-            raise UserError(
-                f"{self.cloudpath}: image chunk {name or 'of ' + str(box)} cannot be decoded ({err}); "
-                "it is truncated or damaged: copy it again"
-            ) from err
+        return download(at_mip(self._volume, mip), box)
 
 
 def _text(resolution_nm: Nm3) -> str:

@@ -22,7 +22,7 @@ from cloudfiles import CloudFiles
 from ...analysis.morphology.voxelize import voxelize
 from ...axes import Vec3
 from ...errors import UserError
-from ..store import local_folder, normalize_cloudpath
+from ..store import local_folder, normalize_cloudpath, writable_cloudpath
 from .files import read_array
 from .geometry import Box, vec3, voxel_size
 from .grey import check_type, rescale_grey
@@ -155,9 +155,7 @@ def downsampling_factors(resolution_nm: Sequence[float], size_vx: Sequence[int])
 
 def _check_path(layer: NewLayer) -> None:
     voxel_size(layer.resolution_nm)
-    path = normalize_cloudpath(layer.cloudpath)
-    if path.startswith(("http://", "https://", "mem://")):
-        raise UserError(f"{layer.cloudpath} cannot keep a layer; give a folder, gs:// or s3://")
+    path = writable_cloudpath(layer.cloudpath)
     if CloudFiles(path).exists("info"):
         if not layer.overwrite:
             raise UserError(

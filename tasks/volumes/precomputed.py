@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from cloudfiles import CloudFiles
 from cloudvolume import Bbox, CloudVolume
-from cloudvolume.exceptions import InfoUnavailableError
-from deflate import DeflateError
+from cloudvolume.exceptions import EmptyVolumeException
 
 from ...axes import Nm3, Vec3
-from ...errors import UserError
-from ..store import normalize_cloudpath
+from ...errors import UserError, explain, is_transient
 from .geometry import BlockGrid, Box, vec3
+from .info import read_info
 
 CHUNK: Vec3 = (64, 64, 64)
-DECODE_ERRORS = (zlib.error, DeflateError, EOFError, OSError, ValueError, IndexError)
 _CACHE_BYTES = 256 << 20
 _OPTIONS: dict[str, Any] = {
     "progress": False,
@@ -73,38 +69,22 @@ def fill_layer(
 
 def open_layer(cloudpath: str, layer_type: str, fill_missing: bool) -> CloudVolume:
     """Open a layer. Raises UserError if there is none, or one of another type."""
-    path = normalize_cloudpath(cloudpath)
+    path, info = read_info(cloudpath)
+    if info["type"] != layer_type:
+        raise UserError(
+            f"{cloudpath} is of type {info['type']}, and a layer of type {layer_type} is needed; "
+            f"give the path of the {layer_type}"
+        )
     options = {**_OPTIONS, "fill_missing": fill_missing}
     if layer_type == "segmentation":
         options["delete_black_uploads"] = True
     try:
-        volume = CloudVolume(path, lru_bytes=_CACHE_BYTES, **options)
-        actual_type = volume.info["type"]
-        _ = volume.info["scales"][0]["resolution"]
-    except (InfoUnavailableError, FileNotFoundError) as err:
-        content = "other files, but no info file" if _has_files(path) else "nothing there"
-        raise UserError(
-            f"no precomputed layer at {cloudpath}: {content}; "
-            "check the path, or make a layer with 'flysoma ingest FILE CLOUDPATH'"
-        ) from err
+        return CloudVolume(path, info=info, lru_bytes=_CACHE_BYTES, **options)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as err:
         raise UserError(
             f"{cloudpath} is not a precomputed layer: its info file is invalid ({err}); "
             "make a layer with 'flysoma ingest FILE CLOUDPATH'"
         ) from err
-    if actual_type != layer_type:
-        raise UserError(
-            f"{cloudpath} is of type {actual_type}, and a layer of type {layer_type} is needed; "
-            f"give the path of the {layer_type}"
-        )
-    return volume
-
-
-def _has_files(cloudpath: str) -> bool:
-    try:
-        return next(iter(CloudFiles(cloudpath).list(flat=True)), None) is not None
-    except FileNotFoundError:
-        return False
 
 
 def at_mip(volume: CloudVolume, mip: int) -> CloudVolume:
@@ -115,9 +95,51 @@ def at_mip(volume: CloudVolume, mip: int) -> CloudVolume:
 
 
 def download(volume: CloudVolume, box: Box) -> np.ndarray:
-    """Read a box of the volume's current mip: z, y, x."""
+    """Read a box of the volume's current mip: z, y, x.
+
+    Raises:
+      UserError: a chunk is missing, unless the volume fills it in, or it cannot be decoded.
+    """
+    try:
+        return _download(volume, box)
+    except Exception as err:
+        if not _is_damage(err):
+            raise
+        chunk, cause = _find_broken_chunk(volume, box) or (f"of {box}", err)
+        what = f"{volume.cloudpath}: {volume.layer_type}"
+        if isinstance(cause, EmptyVolumeException):
+            raise UserError(
+                f"{what} chunk {chunk} is missing inside the planned area; "
+                "restore it, or set 'fill_missing: true' to read it as black"
+            ) from err
+        reason = next(iter(str(cause).splitlines()), "") or type(cause).__name__
+        raise UserError(
+            f"{what} chunk {chunk} cannot be decoded ({reason}); it is truncated or damaged: copy it again"
+        ) from err
+
+
+def _download(volume: CloudVolume, box: Box) -> np.ndarray:
     data = np.asarray(volume.download(_bbox(box), mip=volume.mip))[..., 0]
     return np.ascontiguousarray(data.T)
+
+
+def _is_damage(err: Exception) -> bool:
+    """Return whether an error can come from the content of a chunk; each codec raises its own."""
+    if isinstance(err, MemoryError) or (isinstance(err, OSError) and err.errno is not None):
+        return False
+    return explain(err) is None and not is_transient(err)
+
+
+def _find_broken_chunk(volume: CloudVolume, box: Box) -> tuple[str, Exception] | None:
+    """Return the name of the first chunk in a box that cannot be read, and the error; None if all can be."""
+    grid = scale_chunks(volume.info["scales"][volume.mip])
+    for index in grid.reaching(box):
+        chunk = grid[index].core
+        try:
+            _download(volume, chunk)
+        except Exception as err:  # noqa: BLE001  each codec raises its own errors
+            return f"{volume.key}/{_bbox(chunk).to_filename()}", err
+    return None
 
 
 def upload(volume: CloudVolume, box: Box, array: np.ndarray) -> None:
@@ -149,16 +171,3 @@ def scale_bounds(scale: dict[str, Any]) -> Box:
 def scale_chunks(scale: dict[str, Any]) -> BlockGrid:
     """Return the grid of the chunks of a scale of an info."""
     return BlockGrid(scale_bounds(scale), vec3(scale["chunk_sizes"][0]), (0, 0, 0))
-
-
-def find_broken_chunk(volume: CloudVolume, box: Box) -> str | None:
-    """Return the name of the first chunk in a box that cannot be decoded; None if all can be."""
-    grid = scale_chunks(volume.info["scales"][volume.mip])
-    for index in grid.reaching(box):
-        chunk = grid[index].core
-        try:
-            download(volume, chunk)
-        except DECODE_ERRORS:
-            x, y, z = zip(chunk.lo, chunk.hi)
-            return f"{volume.key}/{x[0]}-{x[1]}_{y[0]}-{y[1]}_{z[0]}-{z[1]}"
-    return None

@@ -10,7 +10,8 @@ import yaml
 
 from flysoma.models.training.config import TrainConfig
 from flysoma.scripts.cli import COMMANDS, cli
-from flysoma.tasks.config import parse_config, validate
+from flysoma.tasks.config import parse_config
+from flysoma.tasks.config_files import validate
 
 ROOT = Path(__file__).parents[2]
 PAGES = [

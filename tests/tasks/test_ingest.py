@@ -210,7 +210,7 @@ def test_unknown_formats_and_invalid_labels_are_errors(tmp_path, grey):
     for array, message in [(grey * 0.5, "whole numbers"), (grey.astype(int) - 9, "below zero")]:
         with pytest.raises(UserError, match=message):
             ingest_array(array, labels)
-    with pytest.raises(UserError, match="cannot keep a layer"):
+    with pytest.raises(UserError, match="cannot be written and shared"):
         ingest_array(grey, NewLayer("https://place/layer", (32, 32, 40)))
     with pytest.raises(UserError, match="not in nm"):
         ingest_array(grey, NewLayer(f"{tmp_path}/layer", (0, 32, 40)))
