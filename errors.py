@@ -7,8 +7,16 @@ import os
 import re
 from typing import Any
 
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-_NO_PATH = {errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENXIO, errno.ENODEV}
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_NO_PATH = {
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.EEXIST,
+    errno.ENXIO,
+    errno.ENODEV,
+}
 _BUCKET = {"DefaultCredentialsError", "NoCredentialsError", "Forbidden", "Unauthorized", "NotFound"}
 
 
@@ -33,7 +41,8 @@ def explain(err: BaseException) -> str | None:
         return f"cannot read {_address(err)} ({_answer(err)}); check the address, the network and your permissions"
     if type(err).__name__ in _BUCKET and type(err).__module__.startswith(("google.", "botocore.")):
         return (
-            f"cannot use the bucket: {err}; check its name, your credentials and their permissions"
+            f"cannot use the bucket: {err}; check its name, your credentials and their permissions; a public bucket "
+            "needs none as https://storage.googleapis.com/BUCKET/PATH or https://BUCKET.s3.amazonaws.com/PATH"
         )
     return None
 

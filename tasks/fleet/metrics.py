@@ -7,6 +7,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
+from ...errors import UserError
+
 
 class Metrics:
     """Counters of tasks, served over HTTP if a port is given."""
@@ -25,7 +27,7 @@ class Metrics:
         self._start, self._work_s = time.monotonic(), 0.0
         busy.set_function(lambda: self._work_s / max(1e-9, time.monotonic() - self._start))
         if port is not None:
-            start_http_server(port, registry=registry)
+            _serve(port, registry)
 
     def done(self, stage: str, receipt: dict[str, Any]) -> None:
         """Count a finished task."""
@@ -38,3 +40,13 @@ class Metrics:
     def failed(self, stage: str, kind: str) -> None:
         """Count a failed attempt."""
         self._failed.labels(stage, kind).inc()
+
+
+def _serve(port: int, registry: CollectorRegistry) -> None:
+    """Serve the counters. Raises UserError if the port is in use."""
+    try:
+        start_http_server(port, registry=registry)
+    except OSError as err:
+        raise UserError(
+            f"cannot serve metrics on port {port}: {err.strerror}; choose another with --metrics-port"
+        ) from err

@@ -15,6 +15,7 @@ from ..store import local_folder, normalize_cloudpath
 _MAX_REDIRECTS = 10
 _Count = Annotated[int, Field(gt=0, lt=1 << 31)]
 _Offset = Annotated[int, Field(gt=-(1 << 40), lt=1 << 40)]
+_Bits = Annotated[int, Field(ge=0, le=64)]
 _Size = Annotated[int | float, Field(gt=0, lt=1e12)]  # whole numbers stay whole
 
 
@@ -28,8 +29,18 @@ class _Part(BaseModel):
         return value.lower() if isinstance(value, str) else value
 
 
+class _Sharding(BaseModel):
+    """How chunks are packed into shards."""
+
+    type: Literal["neuroglancer_uint64_sharded_v1"] = Field(alias="@type")
+    hash: Literal["identity", "murmurhash3_x86_128"]
+    preshift_bits: _Bits
+    minishard_bits: _Bits
+    shard_bits: _Bits
+
+
 class _Scale(_Part):
-    """A scale; only `voxel_offset` may be left out."""
+    """A scale; only `voxel_offset` and `sharding` may be left out."""
 
     key: str
     size: tuple[_Count, _Count, _Count]
@@ -37,6 +48,7 @@ class _Scale(_Part):
     chunk_sizes: Annotated[list[tuple[_Count, _Count, _Count]], Field(min_length=1)]
     encoding: str
     voxel_offset: tuple[_Offset, _Offset, _Offset] = (0, 0, 0)
+    sharding: _Sharding | None = Field(default=None, exclude=True)  # kept as it is stored
 
     @field_validator("encoding")
     @classmethod

@@ -85,7 +85,7 @@ def drop_scale(key):
         (set_scale("resolution", [float("nan"), 64, 40]), "scales.0.resolution.0"),
         (set_scale("voxel_offset", [0.5, 0, 0]), "scales.0.voxel_offset.0"),
         (set_scale("encoding", "foo"), "is not one of raw"),
-        (set_scale("sharding", {"@type": "x"}), "info file is invalid"),
+        (set_scale("sharding", {"@type": "x"}), "scales.0.sharding.@type"),
     ],
 )
 def test_an_invalid_info_is_refused_and_its_key_named(layers, edit, part):
@@ -180,7 +180,7 @@ def test_a_damaged_chunk_of_any_encoding_is_named(tmp_path, kind, damage):
         layer.read(BOX, 0) if "seg" in kind else layer.read(BOX, NM)
     text = str(caught.value)
     assert f"{folder}: {'segmentation' if 'seg' in kind else 'image'} chunk 64_64_40/" in text
-    assert "cannot be decoded" in text or (kind, damage) == ("shards", "empty")
+    assert "cannot be decoded" in text or damage == "empty"  # no bytes may be no chunk
     assert "\n" not in text
 
 

@@ -2,14 +2,20 @@
 
 import errno
 import os
+import socket
+from functools import partial
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from flysoma.errors import UserError, explain
+from flysoma.models.training.emads import read_emads
 from flysoma.tasks.config import parse_config
 from flysoma.tasks.config_files import read_config
+from flysoma.tasks.fleet.metrics import Metrics
 from flysoma.tasks.store import normalize_cloudpath, writable_cloudpath
+from flysoma.tasks.volumes.files import read_array
 from flysoma.tasks.volumes.geometry import voxel_size
 from flysoma.tasks.volumes.grey import rescale_grey
 
@@ -123,6 +129,25 @@ def test_a_range_that_leaves_no_contrast_is_refused(high):
 def test_values_that_are_all_nan_are_refused():
     with pytest.raises(UserError, match="only NaN"):
         rescale_grey(np.full((4, 4, 4), np.nan, np.float32), 0, 1, "a")
+
+
+def test_a_port_in_use_is_told():
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        with pytest.raises(UserError, match="choose another with --metrics-port"):
+            Metrics(other.getsockname()[1])
+
+
+def test_an_emads_folder_at_another_voxel_size_is_refused(tmp_path):
+    image = nib.Nifti1Image(np.zeros((8, 16, 16), np.uint8), np.diag([0.008, 0.008, 0.04, 1]))
+    image.header.set_xyzt_units("micron")
+    for name in ("a_raw", "a_mask"):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        nib.save(image, tmp_path / f"a/{name}.nii.gz")
+    read = partial(read_array, resolution_nm=(16, 16, 40))
+    with pytest.raises(UserError, match="8 x 8 x 40 nm.*16 x 16 x 40 nm"):
+        list(read_emads(tmp_path, read))
 
 
 @pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP])
