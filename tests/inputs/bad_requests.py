@@ -138,12 +138,15 @@ class Requests:
         else:
             file, sizes = self.pick(self.good), self.sizes()
         more = ["--resolution", *sizes]
-        command = self.random.randrange(4)
+        command = self.random.randrange(5)
         if command == 0:
             return ["predict", file, *more, "--output", f"{self.folder}/labels{self.number}.tif"]
         if command == 1:
             return ["evaluate", *self.random.sample([file, f"{self.folder}/ok.npy"], 2), *more]
         if command == 2:
+            weights = f"{self.folder}/adapted.safetensors"
+            return ["adapt", file, *more, "--output", weights]
+        if command == 3:
             return ["bench", "nuclei", file, f"{self.folder}/none.csv", *more]
         return ["look", file, *more]
 
