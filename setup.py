@@ -63,6 +63,7 @@ CORE = [
     "tifffile>=2025.1",
     "tinybrain>=1.7",
     "torch>=2.11",
+    "tornado>=6.5",
     "tqdm>=4.66",
     "zmesh>=1.15",
     "zstandard>=0.25",

@@ -1,4 +1,4 @@
-"""A viewer that this process serves, and screenshots of it by a headless chromium."""
+"""Screenshots of a viewer by a headless chromium."""
 
 from __future__ import annotations
 
@@ -24,19 +24,6 @@ _BROWSER_FLAGS = (
     "--enable-unsafe-swiftshader",
     "--hide-scrollbars",
 )
-
-
-def open_viewer(state: dict[str, Any], port: int = 0) -> neuroglancer.Viewer:
-    """Return a viewer that this process serves on 127.0.0.1 until it ends; `viewer.get_viewer_url()` is its URL.
-
-    The URL contains a token that other users of the machine cannot guess. Port 0 selects a free port.
-    """
-    import neuroglancer
-
-    neuroglancer.set_server_bind_address("127.0.0.1", bind_port=port)
-    viewer = neuroglancer.Viewer()
-    viewer.set_state(neuroglancer.ViewerState(state))
-    return viewer
 
 
 def save_screenshot(

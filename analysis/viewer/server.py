@@ -1,4 +1,7 @@
-"""A web server on the loopback interface for layers on the local disk.
+"""neuroglancer and the layers of a view, on one port of the loopback interface.
+
+Each layer lies below a prefix that nobody can guess. Requests that name another host, which a web page causes by DNS
+rebinding, and requests from pages of another origin are refused. Links are followed only inside of their layer.
 
 Compressed files are stored as NAME.gz or NAME.br; a request for NAME returns them with the matching Content-Encoding.
 Range requests, which neuroglancer makes for sharded and multi-resolution data, are supported.
@@ -6,64 +9,80 @@ Range requests, which neuroglancer makes for sharded and multi-resolution data, 
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import io
-import logging
 import mimetypes
 import os
-import re
-import shutil
-import threading
 import zlib
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_urlsafe
 from types import TracebackType
-from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
+
+from tornado.web import ErrorHandler, HTTPError, StaticFileHandler
 
 from ...errors import UserError
 
-_log = logging.getLogger(__name__)
-_ENCODINGS = ((".gz", "gzip"), (".br", "br"))
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
+if TYPE_CHECKING:
+    import neuroglancer
+
+_HOST = "127.0.0.1"
+_OTHER_HOSTS = r"(?!127\.0\.0\.1$).*$"
+_OWN_HOST = r"127\.0\.0\.1$"
+_ENCODINGS = {"": None, ".gz": "gzip", ".br": "br"}
 
 
-class LayerServer:
-    """Serves a folder on 127.0.0.1 until `close`; can be used as a context manager.
+class ViewServer:
+    """Serves neuroglancer and layers on 127.0.0.1 until `close`; can be used as a context manager.
+
+    A process has one server at a time, because neuroglancer has one.
+
+    Args:
+      port: 0 selects a free port.
 
     Attributes:
-      url: URL of the folder without a trailing slash, such as http://127.0.0.1:40123.
+      origin: scheme, host and port, such as http://127.0.0.1:40123.
+
+    Raises:
+      UserError: the port is in use.
     """
 
-    def __init__(self, folder: str | Path, port: int = 0) -> None:
-        root = Path(folder).resolve()
-        if not root.is_dir():
-            raise UserError(f"cannot serve {folder}: no such folder")
+    def __init__(self, port: int = 0) -> None:
+        from neuroglancer import server
 
-        class Handler(_Handler):
-            served = root
-
+        server.set_server_bind_address(_HOST, bind_port=port)
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+            server.start()
         except OSError as err:
             raise UserError(
                 f"cannot serve on port {port}: {err.strerror}; choose another with --port"
             ) from err
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        )
-        self._thread.start()
+        self.origin: str = server.get_server_url()
+        self._app = server.global_server.app
+        self._app.add_handlers(_OTHER_HOSTS, [(".*", ErrorHandler, {"status_code": 403})])
+
+    def add(self, folder: str | Path) -> str:
+        """Serve the layer in a folder; return its URL without a trailing slash."""
+        prefix = f"/{token_urlsafe(16)}"
+        options = {"path": str(folder), "origin": self.origin}
+        self._app.add_handlers(_OWN_HOST, [(f"{prefix}/(.*)", _LayerHandler, options)])
+        return f"{self.origin}{prefix}"
+
+    def open(self, state: dict[str, Any]) -> neuroglancer.Viewer:
+        """Return a viewer that shows a state; `get_viewer_url()` is its URL, which nobody can guess either."""
+        import neuroglancer
+
+        viewer = neuroglancer.Viewer()
+        viewer.set_state(neuroglancer.ViewerState(state))
+        return viewer
 
     def close(self) -> None:
         """Stop the server; has no effect if it is stopped already."""
-        self._server.shutdown()
-        self._server.server_close()
+        from neuroglancer import server
 
-    def __enter__(self) -> LayerServer:
+        server.stop()
+
+    def __enter__(self) -> ViewServer:
         return self
 
     def __exit__(
@@ -75,130 +94,73 @@ class LayerServer:
         self.close()
 
 
-def serve(folder: str | Path, port: int = 0) -> LayerServer:
-    """Serve a folder of precomputed layers on the loopback interface; port 0 selects a free port.
+class _LayerHandler(StaticFileHandler):
+    """Serves the files of one layer to pages of its own origin."""
 
-    Raises:
-      UserError: the folder does not exist or the port is in use.
-    """
-    return LayerServer(folder, port)
+    def initialize(self, path: str, origin: str) -> None:  # type: ignore[override]
+        super().initialize(path)
+        self._origin = origin
+        self._encoding: str | None = None
+        self._plain: bytes | None = None  # the decompressed file, if a range of it is requested
 
+    def prepare(self) -> None:
+        if self.request.headers.get("Origin", self._origin) != self._origin:
+            raise HTTPError(403)
 
-class _Handler(BaseHTTPRequestHandler):
-    served: Path
-    protocol_version = "HTTP/1.1"
-    server_version = "flysoma"
-    sys_version = ""
+    @classmethod
+    def get_absolute_path(cls, root: str, path: str) -> str:
+        return os.path.join(root, path)  # validate_absolute_path resolves and checks it
 
-    def handle(self) -> None:
-        with contextlib.suppress(ConnectionError):  # the browser closed an idle connection
-            super().handle()
-
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def do_OPTIONS(self) -> None:
-        self._start(HTTPStatus.NO_CONTENT)
-        self.send_header("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
-        self.send_header("Access-Control-Allow-Headers", "Range")
-        self.send_header("Access-Control-Max-Age", "86400")
-        self.end_headers()
-
-    def _answer(self, with_body: bool) -> None:
-        file_and_encoding = self._find()
-        if file_and_encoding is None:
-            self._refuse(HTTPStatus.NOT_FOUND)
-            return
-        path, encoding = file_and_encoding
-        try:
-            if encoding and "Range" in self.headers:  # ranges refer to the decompressed file
-                data = _plain(path.read_bytes(), encoding)
-                self._send(io.BytesIO(data), len(data), None, with_body)
-                return
-            with open(path, "rb") as file:
-                self._send(file, os.fstat(file.fileno()).st_size, encoding, with_body)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the browser cancelled the request
-        except OSError as err:
-            _log.warning("cannot serve %s: %s", path, err)
-            self._refuse(HTTPStatus.NOT_FOUND)
-
-    def _find(self) -> tuple[Path, str | None] | None:
-        """Return the requested file and its encoding; None if it does not exist inside of the folder."""
-        name = unquote(urlsplit(self.path).path).lstrip("/")
-        if "\0" in name:
-            return None
-        for suffix, encoding in (("", None), *_ENCODINGS):
+    def validate_absolute_path(self, root: str, absolute_path: str) -> str:
+        found = _find(root, os.path.join(root, "info")) and _find(root, absolute_path)
+        if found is None:
+            raise HTTPError(404)
+        file, self._encoding = found
+        if self._encoding and "Range" in self.request.headers:
             try:
-                path = (self.served / (name + suffix)).resolve()
-                if path.is_relative_to(self.served) and path.is_file():
-                    return path, encoding
-            except OSError:  # the name is too long for the file system
-                return None
-        return None
+                self._plain = _decompress(Path(file).read_bytes(), self._encoding)
+            except OSError as err:
+                raise HTTPError(404) from err
+        return file
 
-    def _send(self, file: BinaryIO, size: int, encoding: str | None, with_body: bool) -> None:
-        span = self._range(size)
-        if span is None:
-            self._start(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
-            self.send_header("Content-Range", f"bytes */{size}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        first, stop = span
-        part = "Range" in self.headers and stop - first != size
-        self._start(HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK)
-        self.send_header("Content-Type", self._content_type())
-        self.send_header("Content-Length", str(stop - first))
-        self.send_header("Accept-Ranges", "bytes")
-        if part:
-            self.send_header("Content-Range", f"bytes {first}-{stop - 1}/{size}")
-        if encoding:
-            self.send_header("Content-Encoding", encoding)
-        self.end_headers()
-        if with_body and part:
-            file.seek(first)
-            self.wfile.write(file.read(stop - first))
-        elif with_body:
-            shutil.copyfileobj(file, self.wfile)
+    def get_content_size(self) -> int:
+        return super().get_content_size() if self._plain is None else len(self._plain)
 
-    def _range(self, size: int) -> tuple[int, int] | None:
-        """Return the first and the past-last requested byte; None if the range lies outside of the file."""
-        requested = _RANGE.match(self.headers.get("Range", "").strip())
-        if requested is None or not any(requested.groups()):
-            return 0, size
-        first, last = requested.groups()
-        if not first:
-            return (max(0, size - int(last)), size) if int(last) else None
-        stop = min(int(last) + 1, size) if last else size
-        return (int(first), stop) if int(first) < stop else None
+    def get_content(  # type: ignore[override]
+        self, abspath: str, start: int | None = None, end: int | None = None
+    ) -> bytes | Iterator[bytes]:
+        if self._plain is not None:
+            return self._plain[start:end]
+        return super().get_content(abspath, start, end)
 
-    def _content_type(self) -> str:
-        name = urlsplit(self.path).path.rsplit("/", 1)[-1]
+    def get_content_type(self) -> str:
+        name = os.path.basename(self.path)
         if name in ("info", "provenance"):
             return "application/json"
         return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
-    def _start(self, status: HTTPStatus) -> None:
-        self.send_response(status)
-        self.send_header("Access-Control-Allow-Origin", "*")
-        self.send_header("Access-Control-Expose-Headers", "Content-Range, Content-Length")
-        self.send_header("Cache-Control", "no-cache")
+    def compute_etag(self) -> None:
+        """Return none: it would read each file twice."""
 
-    def _refuse(self, status: HTTPStatus) -> None:
-        self._start(status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log requests at debug level, because missing chunks are expected."""
-        _log.debug(format, *args)
+    def set_extra_headers(self, path: str) -> None:
+        self.set_header("Cache-Control", "no-cache")
+        if self._encoding and self._plain is None:
+            self.set_header("Content-Encoding", self._encoding)
 
 
-def _plain(data: bytes, encoding: str) -> bytes:
+def _find(root: str, path: str) -> tuple[str, str | None] | None:
+    """Return the file at a path, compressed or not, and its encoding; None if the root holds no such file."""
+    for suffix, encoding in _ENCODINGS.items():
+        try:
+            file = Path(path + suffix).resolve()
+        except ValueError:  # a null character
+            return None
+        if file.is_relative_to(Path(root).resolve()) and os.path.isfile(file):
+            return str(file), encoding
+    return None
+
+
+def _decompress(data: bytes, encoding: str) -> bytes:
     """Return the decompressed bytes; raise OSError if they are damaged or no decoder is installed."""
     if encoding == "gzip":
         try:

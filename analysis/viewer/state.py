@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -46,27 +45,26 @@ class Layers:
     selected: Sequence[int | str] = ()
 
 
-def source_url(cloudpath: str, root: str = "", served: str = "") -> str:
+def source_url(cloudpath: str, serve: Callable[[str], str] | None = None) -> str:
     """Return the neuroglancer URL of a layer, such as precomputed://gs://bucket/run/somas.
 
     Args:
       cloudpath: path of the layer in a bucket or on the local disk.
-      root, served: local folder and the URL that serves it, for layers on the local disk.
+      serve: returns the URL of a local folder, which it makes readable for the viewer.
 
     Raises:
-      UserError: the layer is on the local disk and not below `root`.
+      UserError: the layer is on the local disk and `serve` is None.
     """
     path = cloudpath.removeprefix("precomputed://").rstrip("/")
     protocol, separator, rest = path.partition("://")
     if separator and protocol != "file":
         return f"precomputed://{path}"
-    local = Path(rest if separator else path).resolve()
-    if not root or not served or not local.is_relative_to(Path(root).resolve()):
+    if serve is None:
         raise UserError(
             f"{cloudpath} is on the local disk, which a browser on another machine cannot read; "
             "copy it to a bucket, or open it on this machine with 'flysoma view RUN'"
         )
-    return f"precomputed://{served}/{quote(local.relative_to(Path(root).resolve()).as_posix())}"
+    return f"precomputed://{serve(rest if separator else path)}"
 
 
 def viewer_state(layers: Layers, *, position_nm: Nm3 | None = None) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 import click
 
@@ -13,7 +12,6 @@ from ...analysis.viewer import state as viewer
 from ...axes import Nm3
 from ...tasks.results.viewing import view_state
 from ...tasks.run import Run
-from ...tasks.store import local_folder
 from ..options import Finite
 
 
@@ -33,7 +31,7 @@ from ..options import Finite
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="Port of the viewer; default: any free port.",
+    help="Port of the viewer and of its data; default: any free port.",
 )
 def command(
     path: str,
@@ -50,14 +48,10 @@ def command(
     run = Run.open(path)
     other = None if beside is None else Run.open(beside)
     if link is not None:
-        click.echo(viewer.link(view_state(run, "", "", at, other), link))
+        click.echo(viewer.link(view_state(run, None, at, other), link))
         return
-    with ExitStack() as stack:
-        paths = [run.path, run.config.image, *([other.path] if other else [])]
-        folders = [f for f in map(local_folder, paths) if f is not None]
-        root = os.path.commonpath(folders) if folders else ""
-        served = stack.enter_context(server.serve(root)).url if root else ""
-        opened = browser.open_viewer(view_state(run, root, served, at, other), port)
+    with server.ViewServer(port) as view:
+        opened = view.open(view_state(run, view.add, at, other))
         if screenshot is not None:
             browser.save_screenshot(opened, screenshot)
             click.echo(screenshot)

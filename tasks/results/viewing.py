@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from ...analysis.viewer import state as viewer
@@ -15,8 +16,7 @@ _MAX_MESHES = 300  # with more somas than this, the 3D panel shows a mesh only o
 
 def view_state(
     run: Run,
-    root: str = "",
-    served: str = "",
+    serve: Callable[[str], str] | None = None,
     position_nm: Nm3 | None = None,
     beside: Run | None = None,
     like: Run | None = None,
@@ -24,7 +24,7 @@ def view_state(
     """Return the neuroglancer state that shows a run.
 
     Args:
-      root, served: local folder and the URL that serves it, as in `viewer.source_url`.
+      serve: returns the URL of a local folder, as in `viewer.source_url`; it is called for the layers shown only.
       position_nm: centre of the view, x, y, z; default: the centre of the volume.
       beside: another run on the same volume to show too.
       like: the run to read from while the objects of `run` are not yet copied to their place.
@@ -36,12 +36,12 @@ def view_state(
     ids = properties["inline"]["ids"]
     has_quality = source.store.get("quality/info") is not None
     layers = viewer.Layers(
-        somas=viewer.source_url(run.somas_path, root, served),
+        somas=viewer.source_url(run.somas_path, serve),
         bounds_nm=(low, high),
-        image=viewer.source_url(run.config.image, root, served),
-        centroids=viewer.source_url(f"{run.path}/centroids", root, served),
-        quality=viewer.source_url(f"{run.path}/quality", root, served) if has_quality else None,
-        beside=None if beside is None else viewer.source_url(beside.somas_path, root, served),
+        image=viewer.source_url(run.config.image, serve),
+        centroids=viewer.source_url(f"{run.path}/centroids", serve),
+        quality=viewer.source_url(f"{run.path}/quality", serve) if has_quality else None,
+        beside=None if beside is None else viewer.source_url(beside.somas_path, serve),
         selected=ids if len(ids) <= _MAX_MESHES else (),
     )
     return viewer.viewer_state(layers, position_nm=position_nm)

@@ -6,6 +6,8 @@ import gzip
 import http.client
 import io
 import json
+import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from urllib.error import HTTPError
@@ -19,8 +21,8 @@ from soma_rows import make_somas
 from flysoma.analysis.layers.annotations import annotation_files
 from flysoma.analysis.layers.properties import segment_properties
 from flysoma.analysis.viewer import browser as browser_module
-from flysoma.analysis.viewer.browser import find_browser, open_viewer, save_screenshot
-from flysoma.analysis.viewer.server import serve
+from flysoma.analysis.viewer.browser import find_browser, save_screenshot
+from flysoma.analysis.viewer.server import ViewServer
 from flysoma.analysis.viewer.state import Layers, link, source_url, viewer_state
 from flysoma.errors import UserError
 
@@ -29,55 +31,97 @@ BOUNDS = ((0.0, 0.0, 0.0), (4096.0, 4096.0, 2560.0))
 
 @pytest.fixture
 def folder(tmp_path):
-    root = tmp_path / "served"
-    (root / "layer" / "4_4_4").mkdir(parents=True)
-    (root / "layer" / "info").write_text('{"type": "image"}')
-    (root / "layer" / "4_4_4" / "0-4_0-4_0-4").write_bytes(bytes(range(200)))
-    (root / "layer" / "zipped.gz").write_bytes(gzip.compress(b"plain words " * 50))
-    (root / "layer" / "squeezed.br").write_bytes(b"\x0b\x02\x80brotli\x03")
+    root = tmp_path / "layer"
+    (root / "4_4_4").mkdir(parents=True)
+    (root / "info").write_text('{"type": "image"}')
+    (root / "4_4_4" / "0-4_0-4_0-4").write_bytes(bytes(range(200)))
+    (root / "zipped.gz").write_bytes(gzip.compress(b"plain words " * 50))
+    (root / "squeezed.br").write_bytes(b"\x0b\x02\x80brotli\x03")
     (root / "a name").write_bytes(b"spaced")
-    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "layer2").mkdir()
+    for outside in (tmp_path / "secret", tmp_path / "layer2" / "secret"):
+        outside.write_text("secret")
     (root / "way out").symlink_to(tmp_path / "secret")
+    (root / "folder out").symlink_to(tmp_path)
+    os.mkfifo(root / "pipe")
     return root
 
 
 @pytest.fixture
-def server(folder):
-    with serve(folder) as running:
+def server():
+    with ViewServer() as running:
         yield running
 
 
-def get(server, path, **headers):
-    return urlopen(Request(f"{server.url}/{path}", headers=headers), timeout=10)
+@pytest.fixture
+def layer(server, folder):
+    """URL of the layer."""
+    return server.add(folder)
 
 
-def raw_status(server, path):
+def get(layer, path, method="GET", **headers):
+    return urlopen(Request(f"{layer}/{path}", headers=headers, method=method), timeout=10)
+
+
+def raw_status(layer, path, **headers):
     """Return status and body of a request whose path is sent unchanged."""
-    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
-    connection.putrequest("GET", path, skip_host=False)
+    parts = urlsplit(layer)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    connection.putrequest("GET", parts.path + path, skip_host="Host" in headers)
+    for name, value in headers.items():
+        connection.putheader(name, value)
     connection.endheaders()
     answer = connection.getresponse()
     return answer.status, answer.read()
 
 
-def test_files_are_served_with_access_for_any_origin(server):
-    with get(server, "layer/info") as answer:
+def test_files_of_a_layer_are_served(layer):
+    with get(layer, "info") as answer:
         assert json.load(answer) == {"type": "image"}
-        assert answer.headers["Access-Control-Allow-Origin"] == "*"
         assert answer.headers["Content-Type"] == "application/json"
-    with get(server, "a%20name") as answer:
+    with get(layer, "a%20name") as answer:
         assert answer.read() == b"spaced"
 
 
+def test_pages_of_the_viewer_alone_may_read(server, layer):
+    with get(layer, "info", Origin=server.origin) as answer:
+        assert answer.headers["Access-Control-Allow-Origin"] is None  # no other origin needs it
+    others = ("https://evil.example", "http://127.0.0.1:1", "http://localhost", "null", "")
+    for origin in others:
+        status, body = raw_status(layer, "/info", Origin=origin)
+        assert status == 403 and b"image" not in body, origin
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "x127.0.0.1", "[::1]"])
+def test_another_host_is_refused_for_layers_and_viewer(server, layer, host):
+    port = urlsplit(layer).port
+    viewer = server.open(viewer_state(Layers("precomputed://gs://b/somas", BOUNDS)))
+    for url in (f"{layer}/info", viewer.get_viewer_url(), server.origin + "/"):
+        for name in (host, f"{host}:{port}"):
+            assert raw_status(url, "", Host=name)[0] == 403
+    assert raw_status(viewer.get_viewer_url(), "")[0] == 200
+
+
+def test_a_layer_lies_below_a_prefix_of_its_own(server, layer, folder):
+    other = server.add(folder)
+    assert other != layer and min(map(len, (other, layer))) > len(server.origin) + 20
+    for path in ("/", "/info", "/layer/info", f"{folder}/info", "/../info"):
+        assert raw_status(server.origin, path)[0] == 404, path
+
+
+def test_a_folder_that_is_no_layer_is_not_served(server, folder):
+    assert raw_status(server.add(folder.parent), "/secret")[0] == 404
+
+
 def test_loopback_only(server):
-    assert server.url.startswith("http://127.0.0.1:")
+    assert server.origin.startswith("http://127.0.0.1:")
 
 
-def test_compressed_files_are_found_under_their_plain_name(server):
-    with get(server, "layer/zipped") as answer:
+def test_compressed_files_are_found_under_their_plain_name(layer):
+    with get(layer, "zipped") as answer:
         assert answer.headers["Content-Encoding"] == "gzip"
         assert gzip.decompress(answer.read()) == b"plain words " * 50
-    with get(server, "layer/squeezed") as answer:
+    with get(layer, "squeezed") as answer:
         assert answer.headers["Content-Encoding"] == "br"
 
 
@@ -90,31 +134,39 @@ def test_compressed_files_are_found_under_their_plain_name(server):
         ("bytes=195-9999", bytes(range(195, 200))),
     ],
 )
-def test_ranges(server, span, expected):
-    with get(server, "layer/4_4_4/0-4_0-4_0-4", Range=span) as answer:
+def test_ranges(layer, span, expected):
+    with get(layer, "4_4_4/0-4_0-4_0-4", Range=span) as answer:
         assert answer.status == 206
         assert answer.read() == expected
         assert answer.headers["Content-Range"].endswith("/200")
 
 
-def test_ranges_of_compressed_files_refer_to_the_decompressed_bytes(server):
-    with get(server, "layer/zipped", Range="bytes=6-10") as answer:
-        assert answer.status == 206 and answer.headers["Content-Encoding"] is None
-        assert answer.read() == b"words"
+@pytest.mark.parametrize(
+    ("span", "status", "body"),
+    [
+        ("bytes=6-10", 206, b"words"),
+        ("bytes=0-", 200, b"plain words " * 50),
+        ("nonsense", 200, b"plain words " * 50),
+    ],
+)
+def test_ranges_of_compressed_files_refer_to_the_decompressed_bytes(layer, span, status, body):
+    with get(layer, "zipped", Range=span) as answer:
+        assert answer.status == status and answer.headers["Content-Encoding"] is None
+        assert answer.read() == body
 
 
-def test_a_range_of_a_damaged_file_is_not_found(server, folder):
-    (folder / "layer" / "zipped.gz").write_bytes(gzip.compress(b"plain words")[:-9])
-    (folder / "layer" / "squeezed.br").write_bytes(b"nonsense")
+def test_a_range_of_a_damaged_file_is_not_found(layer, folder):
+    (folder / "zipped.gz").write_bytes(gzip.compress(b"plain words")[:-9])
+    (folder / "squeezed.br").write_bytes(b"nonsense")
     for name in ("zipped", "squeezed"):
         with pytest.raises(HTTPError) as caught:
-            get(server, f"layer/{name}", Range="bytes=0-3")
+            get(layer, name, Range="bytes=0-3")
         assert caught.value.code == 404
 
 
-def test_a_range_beyond_the_end_is_refused(server):
+def test_a_range_beyond_the_end_is_refused(layer):
     with pytest.raises(HTTPError) as caught:
-        get(server, "layer/info", Range="bytes=5000-6000")
+        get(layer, "info", Range="bytes=5000-6000")
     assert caught.value.code == 416
     assert caught.value.headers["Content-Range"] == "bytes */17"
 
@@ -122,34 +174,39 @@ def test_a_range_beyond_the_end_is_refused(server):
 @pytest.mark.parametrize(
     "path",
     [
-        "/layer/9-9_9-9_9-9",
-        "/layer",
+        "/9-9_9-9_9-9",
+        "/4_4_4",
+        "/",
         "/../secret",
         "/..%2fsecret",
-        "/layer/../../secret",
+        "/../layer2/secret",
+        "/%2e%2e%2flayer2%2fsecret",
+        "/4_4_4/../../secret",
         "/%2e%2e/secret",
         "/way%20out",
+        "/folder%20out/secret",
+        "/folder%20out/layer2/secret",
+        "/pipe",
         "//etc/passwd",
-        "/layer/info%00",
+        "/%2fetc%2fpasswd",
+        "/info%00",
         "/" + "x" * 5000,
     ],
 )
-def test_missing_files_and_files_outside_of_the_folder_are_not_found(server, path):
-    status, body = raw_status(server, path)
+def test_missing_files_and_files_outside_of_the_layer_are_not_found(layer, path):
+    status, body = raw_status(layer, path)
     assert status == 404 and b"secret" not in body and b"root" not in body
 
 
-def test_head_and_preflight(server):
-    with urlopen(Request(f"{server.url}/layer/info", method="HEAD"), timeout=10) as answer:
+def test_head(layer):
+    with get(layer, "info", "HEAD") as answer:
         assert answer.headers["Content-Length"] == "17" and answer.read() == b""
-    with urlopen(Request(f"{server.url}/layer/info", method="OPTIONS"), timeout=10) as answer:
-        assert "Range" in answer.headers["Access-Control-Allow-Headers"]
 
 
-def test_concurrent_requests_are_answered_without_output(server, capfd):
+def test_concurrent_requests_are_answered_without_output(layer, capfd):
     def one(i):
         try:
-            with get(server, "layer/info" if i % 2 else "layer/none") as answer:
+            with get(layer, "info" if i % 2 else "none") as answer:
                 return answer.status
         except HTTPError as err:
             return err.code
@@ -160,31 +217,31 @@ def test_concurrent_requests_are_answered_without_output(server, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_closing_frees_the_port(folder):
-    first = serve(folder)
-    port = int(first.url.rsplit(":", 1)[1])
-    with pytest.raises(UserError, match="port"):
-        serve(folder, port)
-    first.close()
-    with serve(folder, port) as second:
-        assert second.url == first.url
+def test_viewer_and_layers_share_the_port_that_is_asked_for(folder):
+    with ViewServer() as first:
+        port = urlsplit(first.origin).port
+    with ViewServer(port) as second:
+        viewer = second.open(viewer_state(Layers("precomputed://gs://b/somas", BOUNDS)))
+        for url in (second.add(folder), viewer.get_viewer_url()):
+            assert url.startswith(f"http://127.0.0.1:{port}/")
 
 
-def test_a_missing_folder_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
-        serve(tmp_path / "none")
+def test_a_port_in_use_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with pytest.raises(UserError, match="choose another with --port"):
+            ViewServer(taken.getsockname()[1])
 
 
-def test_urls_of_bucket_layers_and_of_served_local_layers(tmp_path):
+def test_urls_of_bucket_layers_and_of_served_local_layers():
     assert source_url("gs://b/run/somas") == "precomputed://gs://b/run/somas"
     assert source_url("precomputed://s3://b/run/") == "precomputed://s3://b/run"
-    (tmp_path / "my run" / "somas").mkdir(parents=True)
-    named = source_url(f"file://{tmp_path}/my run/somas", str(tmp_path), "http://127.0.0.1:5")
-    assert named == "precomputed://http://127.0.0.1:5/my%20run/somas"
+    served = []
+    assert source_url("file:///my run/somas", lambda f: served.append(f) or "URL") == (
+        "precomputed://URL"
+    )
+    assert served == ["/my run/somas"]
     with pytest.raises(UserError, match="bucket"):
-        source_url(f"file://{tmp_path}/somas")
-    with pytest.raises(UserError, match="bucket"):
-        source_url("file:///elsewhere/somas", str(tmp_path), "http://127.0.0.1:5")
+        source_url("file:///elsewhere/somas")
 
 
 def test_state_shows_the_whole_volume_and_links_centroids_to_somas():
@@ -281,13 +338,13 @@ def test_a_browser_draws_image_somas_and_centroids(tmp_path):
     from PIL import Image
 
     write_layers(tmp_path)
-    with serve(tmp_path) as server:
+    with ViewServer() as server:
         layers = Layers(
-            *(f"precomputed://{server.url}/somas", BOUNDS),
-            image=f"precomputed://{server.url}/image",
-            centroids=f"precomputed://{server.url}/centroids",
+            *(source_url(f"{tmp_path}/somas", server.add), BOUNDS),
+            image=source_url(f"{tmp_path}/image", server.add),
+            centroids=source_url(f"{tmp_path}/centroids", server.add),
         )
-        viewer = open_viewer(viewer_state(layers))
+        viewer = server.open(viewer_state(layers))
         assert viewer.token in viewer.get_viewer_url()
         save_screenshot(viewer, tmp_path / "view.png", size=(800, 600))
     picture = np.asarray(

@@ -1,7 +1,6 @@
 """A finished run in neuroglancer in a real browser. What it showed is kept in build/screenshots."""
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from flysoma.analysis.viewer.browser import find_browser, open_browser, open_viewer
-from flysoma.analysis.viewer.server import serve
+from flysoma.analysis.viewer.browser import find_browser, open_browser
+from flysoma.analysis.viewer.server import ViewServer
 from flysoma.tasks.results.viewing import view_state
 from flysoma.tasks.run import Run
 
@@ -61,13 +60,12 @@ def test_a_soma_that_is_clicked_shows_its_properties_and_its_mesh(undisturbed, t
     run = Run.open(str(tmp_path / "run"))
     soma = pd.read_parquet(tmp_path / "run/tables/somas.parquet").iloc[2]
     at = tuple(soma[[f"{a}_nm" for a in "xyz"]])
-    root = os.path.commonpath([undisturbed, tmp_path])
-    with serve(root) as server, open_browser((1200, 900)) as driver:
-        state = view_state(run, root, server.url, at)
+    with ViewServer() as server, open_browser((1200, 900)) as driver:
+        state = view_state(run, server.add, at)
         layers = {layer["name"]: layer for layer in state["layers"]}
         layers["somas"]["segments"] = [str(soma["id"])]
         layers["centroids"]["visible"] = False  # only a mesh has colour then
-        viewer = open_viewer(state)
+        viewer = server.open(state)
         driver.get(viewer.get_viewer_url())
         viewer.screenshot()  # once all is there
         panels = driver.find_elements(By.CLASS_NAME, "neuroglancer-rendered-data-panel")

@@ -55,7 +55,7 @@ def test_a_folder_holds_all_with_checksums_and_can_be_viewed(finished, tmp_path)
     assert set(about["weights_sha256"]) == {"locate", "segment"} and about["image_info_sha256"]
     assert "5 cell bodies" in (there / "README.md").read_text()
     assert Run.open(str(there)).somas.bounds == Run.open(str(finished)).somas.bounds
-    state = view_state(Run.open(str(there)), "/", "http://x")
+    state = view_state(Run.open(str(there)), lambda folder: f"http://x{folder}")
     assert state["layers"][1]["segments"] == ["1", "2", "3", "4", "5"]  # whose meshes are shown
 
 

@@ -22,8 +22,8 @@ from ....analysis.pages.plots import plot_files
 from ....analysis.pages.report import report_page, report_plots
 from ....analysis.tables.somas import COLUMNS, table_files
 from ....analysis.viewer import state as viewer
-from ....analysis.viewer.browser import open_browser, open_viewer
-from ....analysis.viewer.server import serve
+from ....analysis.viewer.browser import open_browser
+from ....analysis.viewer.server import ViewServer
 from ....axes import Nm3
 from ....tasks.fleet.memory import peak_gb, reset_peak
 from ....tasks.store import RunStore
@@ -157,13 +157,13 @@ def _drawing_rows(folder: Path, volume: tuple[Nm3, Nm3]) -> Iterator[Row]:
     somas = f"{folder}/somas"
     create_layer(somas, "segmentation", "uint64", coarse, Box((0, 0, 0), size))
     LabelLayer(somas).set_info(segment_properties="segment_properties")
-    with serve(folder) as server, open_browser((1600, 1000)) as driver:
+    with ViewServer() as server, open_browser((1600, 1000)) as driver:
         layers = viewer.Layers(
-            somas=viewer.source_url(somas, str(folder), server.url),
+            somas=viewer.source_url(somas, server.add),
             bounds_nm=volume,
-            centroids=viewer.source_url(f"{folder}/centroids", str(folder), server.url),
+            centroids=viewer.source_url(f"{folder}/centroids", server.add),
         )
-        shown = open_viewer(viewer.viewer_state(layers))
+        shown = server.open(viewer.viewer_state(layers))
         started = time.perf_counter()
         driver.get(shown.get_viewer_url())
         for zoom in _ZOOMS_UM:
