@@ -31,6 +31,7 @@ class BuildPackage(build_py):
 
 
 CORE = [
+    "boto3>=1.40",
     "brotli>=1.1",
     "click>=8.1",
     "cloud-files>=6.4",
@@ -59,7 +60,6 @@ CORE = [
     "safetensors>=0.5",
     "scikit-image>=0.25",
     "scipy>=1.14",
-    "task-queue>=2.14",
     "tifffile>=2025.1",
     "tinybrain>=1.7",
     "torch>=2.11",

@@ -33,7 +33,7 @@ def begin(config: RunConfig) -> Run:
 
 
 def _manifest(run: Run) -> dict[str, Any]:
-    names = ("torch", "numpy", "cloud-volume", "igneous-pipeline", "task-queue")
+    names = ("torch", "numpy", "cloud-volume", "igneous-pipeline", "boto3")
     versions = {name: importlib.metadata.version(name) for name in names}
     return {
         "versions": versions | {"flysoma": __version__},

@@ -16,6 +16,7 @@ import numpy as np
 from cloudfiles import CloudFiles, secrets
 
 from ..errors import UserError
+from . import amazon  # noqa: F401  cloud-files uses its credentials
 
 _PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

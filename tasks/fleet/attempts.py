@@ -104,5 +104,5 @@ def _record(store: RunStore, stage: str, index: int, kind: str, error: str, trac
 
 
 def _versions() -> dict[str, str]:
-    names = ("flysoma", "torch", "cloud-volume", "cloud-files", "task-queue")
+    names = ("flysoma", "torch", "cloud-volume", "cloud-files", "boto3")
     return {name: importlib.metadata.version(name) for name in names}

@@ -12,14 +12,13 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
-from taskqueue import TaskQueue
-
 from ...errors import UserError
+from ..amazon import sqs_client
 from .messages import MAX_BYTES, BadMessage, Lease, Queue, Task, decode, encode, queue_folder, shown
 
 _POLL_S = 5
@@ -164,12 +163,12 @@ class SqsQueue(Queue):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._api: Any = TaskQueue(url, progress=False).api
-        self._sqs, self._url = self._api.sqs, self._api.qurl
+        self._sqs = sqs_client(_THREADS)
+        self._url = self._find(url.removeprefix("sqs://"))
 
     def put(self, tasks: Iterable[Task]) -> None:
         with ThreadPoolExecutor(_THREADS) as pool:
-            for _ in pool.map(self._api.insert, _batches(tasks)):
+            for _ in pool.map(self._put_batch, _batches(tasks)):
                 pass
 
     def lease(self, seconds: int) -> Lease | None:
@@ -194,16 +193,31 @@ class SqsQueue(Queue):
         )
 
     def delete(self, lease: Lease) -> None:
-        self._api.delete(lease.ticket)
+        self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=lease.ticket)
 
     def put_aside(self, lease: Lease, reason: str) -> None:
         self._put_aside(lease.ticket, lease.body, reason)
 
     def is_empty(self) -> bool:
-        return bool(self._api.is_empty())
+        names = ["", "NotVisible", "Delayed"]
+        counts = self._sqs.get_queue_attributes(
+            QueueUrl=self._url,
+            AttributeNames=[f"ApproximateNumberOfMessages{name}" for name in names],
+        )["Attributes"]
+        return not any(map(int, counts.values()))
 
     def purge(self) -> None:
-        self._api.purge(native=True)
+        self._sqs.purge_queue(QueueUrl=self._url)
+
+    def _find(self, name: str) -> str:
+        url: str = self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        return url
+
+    def _put_batch(self, bodies: Sequence[dict[str, Any]]) -> None:
+        entries = [{"Id": str(i), "MessageBody": json.dumps(b)} for i, b in enumerate(bodies)]
+        failed = self._sqs.send_message_batch(QueueUrl=self._url, Entries=entries).get("Failed")
+        if failed:
+            raise ConnectionError(f"{self.url} took no message: {failed[0].get('Message')}")
 
     def _put_aside(self, ticket: str, body: str, reason: str) -> None:
         attributes = self._sqs.get_queue_attributes(
@@ -211,7 +225,7 @@ class SqsQueue(Queue):
         ).get("Attributes")
         if attributes:
             arn = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]
-            target = self._sqs.get_queue_url(QueueName=arn.rsplit(":", 1)[-1])["QueueUrl"]
+            target = self._find(arn.rsplit(":", 1)[-1])
             self._sqs.send_message(QueueUrl=target, MessageBody=body)
         self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=ticket)
         logger.error("%s taken out of %s: %s", shown(body), self.url, reason)

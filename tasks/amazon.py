@@ -1,0 +1,69 @@
+"""Clients of Amazon's services, which find keys the way its own tools do.
+
+cloud-files takes keys from the environment only together with a session token, which permanent keys do not have. Here
+the keys are those of cloud-volume's secrets; where there are none, boto3 finds them (environment, profile, web identity
+or the machine's role) and renews the temporary ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from cloudfiles import connectionpools
+from cloudfiles.secrets import secretpath
+
+from ..errors import UserError
+
+_DEFAULT_REGION = "us-east-1"
+
+
+def aws_credentials(
+    bucket: str = "", service: str = "aws", skip_files: bool = False
+) -> dict[str, str]:
+    """Return the keys of cloud-volume's secrets and the region; only the region if boto3 is to find keys.
+
+    Replaces the function of cloud-files with these arguments.
+    """
+    service = "aws" if service == "s3" else service
+    names = (f"{bucket}-{service}-secret.json", f"{service}-secret.json")
+    for path in map(secretpath, names):
+        if not skip_files and os.path.exists(path):
+            return _read_secret(Path(path))
+    return {"AWS_DEFAULT_REGION": boto3.Session().region_name or _DEFAULT_REGION}
+
+
+def sqs_client(connections: int) -> Any:
+    """Return a client of SQS.
+
+    Args:
+      connections: how many threads use it at a time.
+    """
+    keys = aws_credentials()
+    return boto3.client(
+        "sqs",
+        aws_access_key_id=keys.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=keys.get("AWS_SECRET_ACCESS_KEY"),
+        aws_session_token=keys.get("AWS_SESSION_TOKEN"),
+        region_name=keys.get("AWS_DEFAULT_REGION", _DEFAULT_REGION),
+        config=Config(max_pool_connections=connections),
+    )
+
+
+def _read_secret(path: Path) -> dict[str, str]:
+    try:
+        secret = json.loads(path.read_bytes())
+        if not isinstance(secret, dict):
+            raise ValueError("it holds no names")
+    except ValueError as err:
+        raise UserError(
+            f"{path} is not a JSON file of AWS keys: {err}; correct or delete it"
+        ) from err
+    return secret
+
+
+connectionpools.aws_credentials = aws_credentials
