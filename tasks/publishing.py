@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from cloudfiles import CloudFiles
@@ -26,6 +27,7 @@ from .volumes.shards import Pack, packs
 
 _LARGE = ("somas/", "centroids/", "quality/")
 _SMALL = ("tables/", "report/", "config.yaml", "manifest.json")
+_ABOUT = ("README.md", "cors.json", "checksums.sha256", "provenance.json")
 _BATCH = 500  # objects
 _CONCURRENT_BATCHES = 4
 _SHARD_ABOVE = 100_000  # objects
@@ -98,7 +100,7 @@ def publish(
       progress: called with the number of objects done, and the total.
     Raises:
       UserError: run and target overlap, the run is not finished and `force` is not set, or the target holds another
-        format.
+        format or files of somebody else.
     """
     if f"{target}/".startswith(f"{run.path}/") or f"{run.path}/".startswith(f"{target}/"):
         raise UserError(f"{target} and the run {run.path} overlap; choose another place")
@@ -159,6 +161,7 @@ def _choose_format(store: RunStore, many: bool, sharded: bool | None) -> bool:
     """Return whether to write shards: as at the target, else as the user chose, else if there are many objects."""
     recorded = store.get_json(_FORMAT)
     if recorded is None:
+        _check_unused(store.cloudpath)
         chosen = many if sharded is None else sharded
         store.put_json(_FORMAT, {"sharded": chosen})
         return chosen
@@ -168,6 +171,18 @@ def _choose_format(store: RunStore, many: bool, sharded: bool | None) -> bool:
             "choose another place, or the same format with --sharded or --unsharded"
         )
     return bool(recorded["sharded"])
+
+
+def _check_unused(target: str) -> None:
+    """Raise UserError if a place that holds no published run has an object under a name that publishing writes."""
+    files = CloudFiles(target, progress=False)
+    names = [name for name in (*_ABOUT, *_SMALL) if not name.endswith("/") and files.exists(name)]
+    folders = [name for name in (*_LARGE, *_SMALL) if name.endswith("/")]
+    names += [name for folder in folders for name in islice(files.list(folder), 1)]
+    if names:
+        raise UserError(
+            f"{target} holds {names[0]}, which 'flysoma publish' did not write; choose an empty or new place"
+        )
 
 
 def cors_commands(target: str) -> str | None:

@@ -12,6 +12,7 @@ from ...analysis.look.stats import LookStats, look_distance
 from ...analysis.pages.look import look_figure, look_rows
 from ...axes import Nm3
 from ...errors import UserError
+from ...tasks.volumes.ownership import check_output
 from ...tasks.volumes.samples import read_samples
 from ..options import axes_option, dataset_option, resolution_option
 
@@ -54,6 +55,8 @@ def command(
     IMAGE is a precomputed layer, a 3D file (tif, nii, nii.gz, h5, npy, npz), a PNG or JPEG picture, or a folder of
     pictures of separate sections. NAME_invalid.png is white where pixels of the picture NAME are excluded.
     """
+    if output is not None:
+        check_output(output, image)
     other = None if beside is None else _read_look(beside)
     samples, voxel_nm = read_samples(image, resolution, axes, dataset, places)
     try:
@@ -62,7 +65,6 @@ def command(
         raise UserError(f"cannot measure the look of {image}: {err}") from err
     if output is not None:
         middle = samples[len(samples) // 2].image
-        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_bytes(look_figure(Path(image).name, look, middle[len(middle) // 2], other))
     if as_json:
         distance = {} if other is None else {"distance": vars(look_distance(look, other))}

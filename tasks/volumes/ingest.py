@@ -27,6 +27,7 @@ from .files import read_array
 from .geometry import Box, vec3, voxel_size
 from .grey import check_type, rescale_grey
 from .meshes import is_mesh, read_mesh
+from .ownership import find_foreign
 from .precomputed import CHUNK, create_layer, fill_layer
 
 Progress = Callable[[str, int, int], None]  # name of a step, units done, units in all
@@ -156,19 +157,18 @@ def downsampling_factors(resolution_nm: Sequence[float], size_vx: Sequence[int])
 def _check_path(layer: NewLayer) -> None:
     voxel_size(layer.resolution_nm)
     path = writable_cloudpath(layer.cloudpath)
-    if CloudFiles(path).exists("info"):
-        if not layer.overwrite:
-            raise UserError(
-                f"there is a layer at {layer.cloudpath} already; choose another path, or replace it with --overwrite"
-            )
-        return
+    if CloudFiles(path).exists("info") and not layer.overwrite:
+        raise UserError(
+            f"there is a layer at {layer.cloudpath} already; choose another path, or replace it with --overwrite"
+        )
     folder = local_folder(path)
-    if folder is not None and Path(folder).exists() and not _is_empty(Path(folder)):
-        raise UserError(f"{layer.cloudpath} holds other files; choose an empty or new folder")
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and next(folder.iterdir(), None) is None
+    if folder is not None and Path(folder).is_file():
+        raise UserError(f"{layer.cloudpath} is a file; choose an empty or new folder")
+    other = find_foreign(path)
+    if other is not None:
+        raise UserError(
+            f"{layer.cloudpath} holds {other}, which is not part of a layer; choose an empty or new folder"
+        )
 
 
 def _write_scales(folder: Path, array: np.ndarray, layer: NewLayer, report: Progress) -> list[Vec3]:

@@ -143,7 +143,7 @@ def test_a_layer_is_replaced_only_on_request(tmp_path, grey):
         ingest(path, layer)
     ingest_array(grey[:5], replace(layer, overwrite=True))
     assert ImageLayer(layer.cloudpath).working_bounds((32, 32, 40)).size == (150, 70, 5)
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="not part of a layer"):
         ingest_array(grey, NewLayer(str(tmp_path), (32, 32, 40), overwrite=True))
     assert path.exists()
 

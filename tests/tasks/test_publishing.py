@@ -18,7 +18,8 @@ from cloudvolume import CloudVolume
 from five_balls import digest, flysoma, write_image
 from object_stores import AWS, moto
 
-from flysoma.tasks.publishing import cors_commands
+from flysoma.errors import UserError
+from flysoma.tasks.publishing import PublishOptions, cors_commands, publish
 from flysoma.tasks.results.viewing import view_state
 from flysoma.tasks.run import Run
 
@@ -72,6 +73,17 @@ def test_it_goes_on_where_it_stopped_and_changes_nothing(finished, tmp_path):
     small = len(digest(finished / "tables")) + len(digest(finished / "report")) + 2
     assert f"; {small} of them copied now" in again.stdout
     assert sums(there) == sums(first)
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.yaml", "tables/mine.csv", "somas/info"])
+def test_files_of_somebody_else_are_not_replaced(name, finished, tmp_path):
+    other = tmp_path / name
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("mine")
+    run = Run.open(str(finished))
+    with pytest.raises(UserError, match=f"holds {name}, which 'flysoma publish' did not write"):
+        publish(run, f"file://{tmp_path}", PublishOptions("none"), lambda *_: None)
+    assert other.read_text() == "mine" and sum(f.is_file() for f in tmp_path.rglob("*")) == 1
 
 
 def layer_of(path):
