@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 import click
@@ -11,6 +10,7 @@ from .. import __version__
 from ..errors import TasksFailed, explain
 from ..tasks.fleet.memory import keep_freed
 from .groups import LazyGroup
+from .logs import log_warnings
 
 # Name of each command: its module below this folder and the first line of its help, in the order of `flysoma --help`.
 COMMANDS = {
@@ -48,7 +48,7 @@ SECTIONS = {
 @click.version_option(__version__, prog_name="flysoma")
 def cli() -> None:
     """Find every neuron cell body (soma) in a brain-sized EM volume."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    log_warnings()
 
 
 def main() -> None:

@@ -28,10 +28,18 @@ class JsonFormatter(logging.Formatter):
         return redact_secrets(json.dumps(entry | getattr(record, "fields", {})))
 
 
-def log_tasks(quiet: bool) -> None:
-    """Log each task as a line of JSON on stdout; if quiet, log only warnings and errors, as text on stderr."""
-    handler = logging.StreamHandler(sys.stderr if quiet else sys.stdout)
-    handler.setFormatter(TextFormatter() if quiet else JsonFormatter())
+def log_warnings() -> None:
+    """Log warnings and errors of all libraries as text on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(TextFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def log_tasks() -> None:
+    """Log what flysoma does, each task among it, as lines of JSON on stdout."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
     logger = logging.getLogger("flysoma")
     logger.addHandler(handler)
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # or stderr would repeat each warning

@@ -82,7 +82,8 @@ def test_a_secret_in_an_error_is_neither_recorded_nor_logged(begun, monkeypatch,
     run, queue = begun(1, _0=["raise", "ValueError"])
     logger = logging.getLogger("flysoma")
     monkeypatch.setattr(logger, "handlers", [])
-    log_tasks(quiet=False)
+    monkeypatch.setattr(logger, "propagate", True)
+    log_tasks()
     drain(queue)
     record = run.store.get("failures/first/0.json").decode()
     said = capsys.readouterr().out
