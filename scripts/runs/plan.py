@@ -13,7 +13,7 @@ from ..progress import print_table
 
 _REREADS = 1.3  # readings of a chunk, on average, above which larger blocks are suggested
 _COLUMNS = (  # key, heading, width, format
-    ("tasks", "tasks <=", 10, ",d"),
+    ("tasks", "tasks", 10, ",d"),
     ("dropped", "dropped", 9, ",d"),
     ("voxels", "voxels", 18, ",d"),
     ("gb", "GB read", 12, ",.3f"),
@@ -43,7 +43,7 @@ _COLUMNS = (  # key, heading, width, format
 def command(config: str, price: bool, probe: str | None, as_json: bool) -> None:
     """Estimate the tasks, voxels and gigabytes of a run.
 
-    Prints an upper bound for each stage of the run that CONFIG describes. Writes nothing.
+    Prints the tasks of each stage of the run that CONFIG describes, or an upper bound. Writes nothing.
     """
     run = Run(load_config(config))
     rows = estimate(run)
@@ -52,7 +52,7 @@ def command(config: str, price: bool, probe: str | None, as_json: bool) -> None:
     head = " ".join([f"{'stage':10}", *(f"{name:>{width}}" for _, name, width, _ in columns)])
 
     def line(row: dict[str, Any]) -> str:
-        cells = (f"{_cell(row[key], form):>{width}}" for key, _, width, form in columns)
+        cells = (f"{_cell(row, key, form):>{width}}" for key, _, width, form in columns)
         return " ".join([f"{row['stage']:10}", *cells])
 
     print_table(rows, as_json, head, line)
@@ -61,7 +61,7 @@ def command(config: str, price: bool, probe: str | None, as_json: bool) -> None:
     if source:
         click.echo(line(_total(rows)))
         click.echo(f"hours: {source}")
-    click.echo("all figures are upper bounds; '-': depends on the number of somas")
+    click.echo("<= and all other figures: upper bounds; '-': depends on the number of somas")
     times_read = rows[0]["times_read"]
     if times_read is not None and times_read > _REREADS:
         click.echo(
@@ -79,5 +79,8 @@ def _total(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return total
 
 
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _cell(row: dict[str, Any], key: str, form: str) -> str:
+    if row[key] is None:
+        return "-"
+    bound = "<=" if key == "tasks" and not row.get("exact") else ""
+    return bound + format(row[key], form)

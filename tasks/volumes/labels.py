@@ -40,6 +40,16 @@ class LabelLayer:
         return scale_bounds(self._scales[0])
 
     @property
+    def mip_resolutions_nm(self) -> list[Nm3]:
+        """Voxel size of each mip."""
+        return [scale_resolution(scale) for scale in self._scales]
+
+    @property
+    def mip_bounds(self) -> list[Box]:
+        """Bounds of each mip."""
+        return [scale_bounds(scale) for scale in self._scales]
+
+    @property
     def chunks(self) -> BlockGrid:
         """Chunks of mip 0."""
         return scale_chunks(self._scales[0])

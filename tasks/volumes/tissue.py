@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from ...axes import Nm3
+from ...errors import UserError
 from ...models.inference.lattice import Lattice
 from .geometry import Box
 from .image import ImageLayer
@@ -15,6 +16,7 @@ from .labels import LabelLayer
 from .tiles import any_in
 
 _MAX_COARSE_VX = 1 << 29  # a larger coarsest mip is not read: all of the volume counts as tissue
+_MAX_MASK_VX = 1 << 28  # a byte each
 
 
 class Tissue:
@@ -33,9 +35,7 @@ class Tissue:
             if self._bounds.voxels <= _MAX_COARSE_VX:
                 self._tissue = layer.read(self._bounds, self._coarse_nm) > 0
         else:
-            labels = LabelLayer(mask)
-            self._coarse_nm, self._bounds = labels.resolution_nm, labels.bounds
-            self._tissue = labels.read(self._bounds) > 0
+            self._coarse_nm, self._bounds, self._tissue = _read_mask(LabelLayer(mask))
 
     @property
     def mask(self) -> tuple[np.ndarray, Nm3, Nm3]:
@@ -60,3 +60,37 @@ class Tissue:
             coarse = [(math.floor(a) - lo, math.ceil(b) - lo) for a, b in pairwise(ends)]
             spans.append([(max(a, 0), max(b, 0)) for a, b in coarse])
         return any_in(self._tissue, spans)
+
+
+def _read_mask(labels: LabelLayer) -> tuple[Nm3, Box, np.ndarray]:
+    """Return voxel size, bounds and content (bool, z, y, x) of the finest mip of a mask that fits into memory.
+
+    A voxel of a coarser mip is the majority of what it covers. So that no tissue is lost, tissue grows by one voxel
+    there.
+    """
+    fitting = [mip for mip, box in enumerate(labels.mip_bounds) if box.voxels <= _MAX_MASK_VX]
+    if not fitting:
+        raise UserError(
+            f"the mask {labels.cloudpath} has {labels.mip_bounds[-1].voxels:,d} voxels in its coarsest mip, and at "
+            f"most {_MAX_MASK_VX:,d} are read; give it coarser mips"
+        )
+    mip = fitting[0]
+    bounds = labels.mip_bounds[mip]
+    tissue = np.zeros(bounds.size[::-1], bool)
+    (x0, y0, z0), (x1, y1, z1) = bounds.lo, bounds.hi
+    step = labels.chunks.core_shape[2]
+    for z in range(z0, z1, step):  # the labels have up to 8 bytes a voxel
+        past = min(z + step, z1)
+        tissue[z - z0 : past - z0] = labels.read(Box((x0, y0, z), (x1, y1, past)), mip) > 0
+    return labels.mip_resolutions_nm[mip], bounds, _grow(tissue) if mip else tissue
+
+
+def _grow(mask: np.ndarray) -> np.ndarray:
+    """Grow a mask by one voxel along each axis, in both directions."""
+    for axis in range(mask.ndim):
+        grown = mask.copy()
+        before, after = np.moveaxis(grown, axis, 0), np.moveaxis(mask, axis, 0)
+        before[1:] |= after[:-1]
+        before[:-1] |= after[1:]
+        mask = grown
+    return mask
