@@ -17,6 +17,7 @@ from cloudfiles import CloudFiles, secrets
 
 from ..errors import UserError
 from . import amazon  # noqa: F401  cloud-files uses its credentials
+from .links import check_path, guard
 
 _PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -86,6 +87,8 @@ class RunStore:
         self.cloudpath = normalize_cloudpath(cloudpath)
         self._files = CloudFiles(self.cloudpath, progress=False)
         self._folder = local_folder(self.cloudpath)
+        if self._folder is not None:
+            guard(self._folder)
 
     def put(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> None:
         """Write one object. Raises UserError if it cannot be written."""
@@ -174,6 +177,7 @@ class RunStore:
 
 def _write_atomically(path: str, data: bytes) -> None:
     folder = os.path.dirname(path)
+    check_path(folder)  # a link at the path itself is replaced
     os.makedirs(folder, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".part-")
     try:
