@@ -11,13 +11,13 @@ FROM ${UBUNTU} AS cpu
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*
 
-# With a compiler: the kernels that a GPU runs fastest are made on it.
+# With a compiler: the kernels that a GPU runs fastest are made on it. Only a container that is given a GPU sees one.
 FROM ${CUDA} AS cuda
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends g++ python3-dev && rm -rf /var/lib/apt/lists/*
-ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+ENV NVIDIA_VISIBLE_DEVICES=void NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
-FROM cpu AS build
+FROM cpu AS torch
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv && python3 -m venv /opt/flysoma
 ENV PATH=/opt/flysoma/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -26,16 +26,17 @@ ARG TORCH=torch==2.13.0
 ARG CPU_INDEX=https://download.pytorch.org/whl/cpu
 # hadolint ignore=DL3013
 RUN if [ "$ON" = cpu ]; then export PIP_INDEX_URL="$CPU_INDEX"; fi && python -m pip install -q "$TORCH"
-ARG EXTRAS=swin
-WORKDIR /src
-COPY . .
-RUN python -m pip install -q -c constraints.txt ".[$EXTRAS]"
 
+# torch is a layer of its own, so that a node that has it pulls only the others of a new version.
 # hadolint ignore=DL3006
 FROM ${ON}
-COPY --from=build /opt/flysoma /opt/flysoma
 RUN useradd --create-home --non-unique --uid 1000 flysoma
-ENV PATH=/opt/flysoma/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+COPY --from=torch /opt/flysoma /opt/flysoma
+ENV PATH=/opt/flysoma/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
+ARG EXTRAS=swin
+WORKDIR /src
+RUN --mount=type=bind,target=/src,rw python -m pip install -q -c constraints.txt ".[$EXTRAS]"
+ENV PYTHONUNBUFFERED=1
 WORKDIR /home/flysoma
 USER 1000
 # A worker with --liveness /tmp/alive is well while it touches that file; what is no worker has none and is well.

@@ -29,6 +29,17 @@ def test_it_installs_what_make_installs():
     assert torch in (ROOT / "constraints.txt").read_text().splitlines()
 
 
+def test_torch_is_a_layer_of_its_own_that_no_change_of_the_code_renews():
+    stage = TEXT[TEXT.index("AS torch") : TEXT.index("FROM ${ON}")]
+    assert "$TORCH" in stage and "COPY" not in stage
+    final = TEXT[TEXT.index("FROM ${ON}") :]
+    assert final.index("COPY --from=torch") < final.index("-m pip install") and "COPY ." not in TEXT
+
+
+def test_only_a_container_that_is_given_a_gpu_sees_one():
+    assert re.findall(r"NVIDIA_VISIBLE_DEVICES=(\w+)", TEXT) == ["void"]
+
+
 def test_it_runs_as_the_user_of_the_pods_and_needs_nothing_that_is_left_out():
     assert 'ENTRYPOINT ["flysoma"]' in TEXT and "\nUSER 1000\n" in TEXT
     pod = (ROOT / "k8s/base/pod.yaml").read_text()

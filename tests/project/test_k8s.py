@@ -59,7 +59,7 @@ def test_every_stage_has_workers(documents):
     found = {
         name: arguments(pod["containers"][0], documents) for name, pod in pods(documents).items()
     }
-    job = found["flysoma-run"]
+    (job,) = (words for words in found.values() if words[0] == "run")
     options = dict(zip(job[2::2], job[3::2]))
     assert options["--workers"] == "0"
     assert options["--queue"] == found["flysoma-gpu-worker"][1]
@@ -89,7 +89,8 @@ def test_only_workers_of_the_gpu_queue_ask_for_a_gpu(name):
 
 def test_the_config_in_the_config_map_is_one(documents):
     assert parse_config(config_text(documents), "config.yaml").output
-    container = pods(documents)["flysoma-run"]["containers"][0]
+    (job,) = of_kind(documents, "Job").values()
+    container = job["spec"]["template"]["spec"]["containers"][0]
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert arguments(container, documents)[1] == mounts["config"] + "/config.yaml"
 
@@ -122,6 +123,30 @@ def test_a_worker_gives_back_what_it_has_before_its_pod_is_killed(documents):
             words = arguments(pod["containers"][0], documents)[1:]
             grace = command.make_context("work", words).params["grace"]
             assert grace + 3 < pod["terminationGracePeriodSeconds"], name
+
+
+def test_a_worker_restarts_before_the_kernel_kills_it(documents):
+    for name, pod in pods(documents).items():
+        (container,) = pod["containers"]
+        limits, words = container["resources"]["limits"], arguments(container, documents)
+        if name.endswith("worker"):
+            limit = float(limits["memory"].removesuffix("Gi")) * 1.074  # GB
+            assert float(words[words.index("--max-memory") + 1]) < 0.9 * limit
+        size = sum(
+            int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi"))
+            for volume in pod["volumes"]
+            if "emptyDir" in volume
+        )
+        assert size < int(limits["ephemeral-storage"].removesuffix("Gi"))
+
+
+@pytest.mark.parametrize("name", ["gke", "eks"])
+def test_workers_prefer_spot_nodes_and_run_without_them(name):
+    for worker, pod in pods(render(f"overlays/{name}")).items():
+        if worker.endswith("worker"):
+            (preferred,) = pod["affinity"]["nodeAffinity"].values()
+            assert any("spot" in str(term).lower() for term in preferred)
+            assert "spot" not in str(pod.get("nodeSelector", "")).lower()
 
 
 def test_nothing_comes_in_but_for_the_counters(documents):
@@ -166,6 +191,9 @@ def test_keda_looks_at_the_queues_that_the_workers_serve(name):
         region = environment(container, documents)["AWS_DEFAULT_REGION"]
         assert trigger["metadata"]["awsRegion"] == region
         assert trigger["authenticationRef"]["name"] in auth
+        # a worker for each message, leased ones included: none is stopped for want of messages while it has one
+        assert trigger["metadata"]["queueLength"] == "1"
+        assert trigger["metadata"]["scaleOnInFlight"] == "true"
 
 
 def test_the_schema_of_keda_refuses_what_keda_does_not_know():
