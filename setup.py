@@ -60,6 +60,7 @@ CORE = [
     "safetensors>=0.5",
     "scikit-image>=0.25",
     "scipy>=1.14",
+    "task-queue>=2.14",
     "tifffile>=2025.1",
     "tinybrain>=1.7",
     "torch>=2.11",

@@ -1,4 +1,4 @@
-"""Clients of Amazon's services, which find keys the way its own tools do.
+"""Clients of Amazon's services, which find keys the way its own tools do, and whose errors name the object.
 
 cloud-files takes keys from the environment only together with a session token, which permanent keys do not have. Here
 the keys are those of cloud-volume's secrets; where there are none, boto3 finds them (environment, profile, web identity
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.config import Config
 from cloudfiles import connectionpools
 from cloudfiles.secrets import secretpath
 
@@ -37,12 +36,8 @@ def aws_credentials(
     return {"AWS_DEFAULT_REGION": boto3.Session().region_name or _DEFAULT_REGION}
 
 
-def sqs_client(connections: int) -> Any:
-    """Return a client of SQS.
-
-    Args:
-      connections: how many threads use it at a time.
-    """
+def sqs_client() -> Any:
+    """Return a client of SQS."""
     keys = aws_credentials()
     return boto3.client(
         "sqs",
@@ -50,7 +45,6 @@ def sqs_client(connections: int) -> Any:
         aws_secret_access_key=keys.get("AWS_SECRET_ACCESS_KEY"),
         aws_session_token=keys.get("AWS_SESSION_TOKEN"),
         region_name=keys.get("AWS_DEFAULT_REGION", _DEFAULT_REGION),
-        config=Config(max_pool_connections=connections),
     )
 
 
@@ -66,4 +60,20 @@ def _read_secret(path: Path) -> dict[str, str]:
     return secret
 
 
+def _connect(pool: Any, *args: Any, **kwargs: Any) -> Any:
+    """Return a client of S3 whose errors name the object."""
+    client = _create_connection(pool, *args, **kwargs)
+    client.meta.events.register("after-call.s3", _name_object)
+    return client
+
+
+def _name_object(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
+    error = parsed.get("Error")
+    if error is not None:
+        url = http_response.url.partition("?")[0]
+        error["Message"] = f"{error.get('Message', 'no reason given')} ({url})"
+
+
 connectionpools.aws_credentials = aws_credentials
+_create_connection = connectionpools.S3ConnectionPool._create_connection
+connectionpools.S3ConnectionPool._create_connection = _connect

@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.constructor import ConstructorError
 
 from ..errors import UserError
 
 Config = TypeVar("Config", bound=BaseModel)
 _MAX_BYTES = 1 << 20
+_MAX_KEYS = 1000  # of a mapping
 _MAX_SHOWN = 100  # characters of a wrong value in a message
 
 
@@ -31,6 +33,15 @@ def read_config(path: str | Path) -> str:
         raise UserError(f"cannot read config {path}: {reason}") from err
 
 
+class _Loader(yaml.SafeLoader):
+    """A safe loader whose mappings cannot grow without bounds by merging others."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > _MAX_KEYS:
+            raise ConstructorError(None, None, f"more than {_MAX_KEYS} keys", node.start_mark)
+
+
 def parse_yaml(text: str, source: str, expected: str) -> dict[str, Any]:
     """Parse YAML text that is a mapping. Raises UserError, one line, if it is not.
 
@@ -38,7 +49,7 @@ def parse_yaml(text: str, source: str, expected: str) -> dict[str, Any]:
       expected: examples of keys, for the error message.
     """
     try:
-        values = yaml.safe_load(text)
+        values = _Loader(text).get_single_data()
     except RecursionError as err:
         raise UserError(f"{source}: not YAML: too many levels") from err
     except (yaml.YAMLError, ValueError, OverflowError) as err:  # dates and numbers that are none

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...axes import Zyx
-from ..networks.engines import BATCH, available_engines, start_engine
+from ..networks.engines import BATCH, available_engines, choose_device, start_engine
 from ..networks.network import Network
 from .encoding import Encoder, encode_bytes
 from .lattice import WHOLE, Part, make_lattice, zyx
@@ -38,7 +38,7 @@ class Predictor:
     """
 
     network: Network
-    device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
+    device: str = field(default_factory=choose_device)
     batch: int = 0
     engine: str = ""
     allow_compile: bool = False

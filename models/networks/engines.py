@@ -14,12 +14,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...errors import UserError
+from .gpus import driver_version, visible_gpus
 from .network import Network, to_channels_last
 from .somanet import SomaNet
 from .unet import UNet
 
+_LEAST_DRIVER = {"12": "525 or newer", "13": "580 or newer"}  # by the major version of CUDA
 BATCH = {"cpu": 1, "cuda": 4}  # default windows per batch
 Run = Callable[[Tensor], Tensor]  # preprocessed images (float32, on the device) to logits
+
+
+def choose_device() -> str:
+    """Return `cuda` if torch can use a GPU, otherwise `cpu`.
+
+    Raises:
+      UserError: there is a GPU, and its driver is too old for torch.
+    """
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.version.cuda and visible_gpus():
+        least = _LEAST_DRIVER.get(torch.version.cuda.partition(".")[0], "a newer one")
+        raise UserError(
+            f"torch for CUDA {torch.version.cuda} cannot use the GPU: it needs NVIDIA's driver {least}, and this "
+            f"machine has {driver_version() or 'none'}; update the driver, or use --device cpu"
+        )
+    return "cpu"
 
 
 def available_engines(device: str, allow_compile: bool = True) -> list[str]:

@@ -11,6 +11,7 @@ from ...tasks.config import load_config
 from ...tasks.fleet.coordinator import RunOptions, execute_run
 from ...tasks.pipeline import begin
 from ...tasks.stages.catalog import check_stage
+from ..device import device_option
 from ..options import Finite
 from ..progress import Bars
 
@@ -26,6 +27,7 @@ from ..progress import Bars
 )
 @click.option("--queue", help="sqs://NAME or fq://PATH; default: a temporary queue.")
 @click.option("--cpu-queue", help="Queue of the stages that run no network; default: --queue.")
+@device_option
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
 @click.option(
     "--max-failed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ...tasks.fleet.worker import WorkerOptions, work
+from ..device import device_option
 from ..logs import log_tasks
 from ..options import Finite
 
@@ -46,6 +47,7 @@ from ..options import Finite
 @click.option(
     "--liveness", metavar="FILE", help="File to touch while alive, for Kubernetes liveness probes."
 )
+@device_option
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
 @click.option("--parent", type=int, hidden=True)
 def command(
@@ -64,7 +66,8 @@ def command(
 
     QUEUE is sqs://NAME or fq://PATH. Runs until SIGTERM or Ctrl-C and logs each task as a line of JSON.
     """
-    log_tasks(quiet)
+    if not quiet:
+        log_tasks()
     options = WorkerOptions(
         lease_seconds, grace, until_empty, liveness, parent, max_memory, metrics_port, runs
     )

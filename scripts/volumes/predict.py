@@ -12,6 +12,8 @@ from ...tasks.arrays import predict_array
 from ...tasks.config import Locate, Segment
 from ...tasks.volumes.files import read_volume, write_array
 from ...tasks.volumes.grey import check_grey
+from ...tasks.volumes.ownership import check_output
+from ..device import device_option
 from ..options import axes_option, dataset_option, resolution_option
 from ..progress import Bars
 
@@ -27,6 +29,7 @@ from ..progress import Bars
 )
 @axes_option("both files")
 @dataset_option
+@device_option
 @click.option(
     "--locate-weights",
     default=Locate().weights,
@@ -52,6 +55,7 @@ def command(
 
     FILE must fit in memory. The labels have the shape and voxels of FILE.
     """
+    check_output(output, file)
     volume = read_volume(file, axes, dataset, resolution_nm=resolution)
     check_grey(volume.array, file)
     with Bars() as bars:

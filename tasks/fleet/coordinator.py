@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from ...errors import TasksFailed, UserError
+from ...models.networks.gpus import gpu_environment
 from ..run import Run
 from ..stages.catalog import (
     EXTRAS,
@@ -308,7 +308,7 @@ def _queue_url(url: str | None) -> Iterator[str]:
 
 @contextmanager
 def _workers(url: str, run: str, count: int) -> Iterator[Callable[[], None]]:
-    """Start worker processes of a run, which share this machine's cores, and stop them at the end.
+    """Start worker processes of a run, which share this machine's cores and GPUs, and stop them at the end.
 
     Yields a function that restarts workers that were killed by a signal. If a worker exited by itself, it would do so
     again, and has said why: the function exits with its code.
@@ -317,15 +317,18 @@ def _workers(url: str, run: str, count: int) -> Iterator[Callable[[], None]]:
     command += ["--runs", run, "--parent", str(os.getpid())]
     threads = max(1, len(os.sched_getaffinity(0)) // max(1, count))
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
-    start = partial(subprocess.Popen, command, env=environment)
-    running = [start() for _ in range(count)]
+
+    def start(number: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env=environment | gpu_environment(number))
+
+    running = [start(number) for number in range(count)]
 
     def check() -> None:
         for number, process in enumerate(running):
             if (process.poll() or 0) > 0:
                 sys.exit(process.returncode)
             if process.returncode is not None:
-                running[number] = start()
+                running[number] = start(number)
 
     try:
         yield check

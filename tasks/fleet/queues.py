@@ -163,7 +163,7 @@ class SqsQueue(Queue):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._sqs = sqs_client(_THREADS)
+        self._sqs = sqs_client()
         self._url = self._find(url.removeprefix("sqs://"))
 
     def put(self, tasks: Iterable[Task]) -> None:

@@ -19,6 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ...axes import Vec3
 from ...errors import UserError
+from ..homeless import import_taskqueue
 from ..run import Run
 from ..volumes.geometry import BlockGrid, vec3
 from ..volumes.precomputed import CHUNK
@@ -57,6 +58,7 @@ class IgneousStage(SimpleStage, Generic[Parameter]):
         raise NotImplementedError
 
     def prepare(self) -> None:
+        import_taskqueue()
         with contextlib.redirect_stdout(io.StringIO()):  # igneous prints bounds
             plan = list(self.divide())
         self.run.store.put_json(self._path, plan)
@@ -65,6 +67,7 @@ class IgneousStage(SimpleStage, Generic[Parameter]):
         return range(len(self._plan))
 
     def work(self, index: int, data: None) -> Counters:
+        import_taskqueue()
         self.execute(self._plan[index])
         return {}
 

@@ -6,6 +6,8 @@ import threading
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
+from cloudfiles.connectionpools import S3ConnectionPool
 
 from flysoma.errors import UserError
 from flysoma.tasks import amazon
@@ -77,6 +79,14 @@ def test_permanent_and_temporary_keys_are_used(
     assert "Credential=id-1/" in headers["Authorization"]
     assert "/us-east-1/" in headers["Authorization"]
     assert headers["X-Amz-Security-Token"] == token
+
+
+def test_an_error_names_the_object(requests, monkeypatch):
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    client = S3ConnectionPool("s3", "lost").get_connection(None, None)
+    with pytest.raises(ClientError, match=r"\(http://127.0.0.1:\d+/lost/run/info\)"):
+        client.get_object(Bucket="lost", Key="run/info")
 
 
 def test_the_keys_of_a_bucket_precede_those_for_all(requests, tmp_path):

@@ -46,7 +46,12 @@ def test_the_published_preset_can_be_overridden():
         ("image: ftp://x\noutput: o\n", "no such protocol"),
         ("preset: mine\n" + GOOD, "no preset 'mine'"),
         ("just words", "expected keys"),
+        ("preset: [mine]\n" + GOOD, "no preset ['mine']"),
         ("a: [", "not YAML"),
+        ("[" * 2000, "not YAML"),
+        ("a: 2021-02-30", "not YAML"),
+        ("a: " + "9" * 5000, "not YAML"),
+        ("? [a]\n: b", "not YAML"),
     ],
 )
 def test_errors_are_one_line(text, words):
@@ -54,6 +59,30 @@ def test_errors_are_one_line(text, words):
         parse_config(text, "c.yaml")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+LISTS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9)
+)
+MERGES = "a0: &a0 {k0: 1, l0: 2}\n" + "".join(
+    f"a{i + 1}: &a{i + 1} {{<<: [{', '.join([f'*a{i}'] * 9)}], k{i + 1}: 1}}\n" for i in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{LISTS}image: *a9\noutput: o",
+        f"{LISTS}preset: *a9",
+        f"{LISTS}segment: *a9\n{GOOD}",
+        f"{LISTS}segment: {{resolution_nm: [*a9, *a9, *a9]}}\n{GOOD}",
+        f"{MERGES}image: *a9\noutput: o",
+    ],
+)
+def test_a_few_lines_of_yaml_do_not_fill_the_memory(text):
+    with pytest.raises(UserError) as caught:
+        parse_config(text, "c.yaml")
+    assert len(str(caught.value)) < 5000
 
 
 def test_a_missing_file_is_named(tmp_path):
