@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from cloudvolume import Bbox, CloudVolume
+from cloudvolume import Bbox, CloudVolume, chunks
 from cloudvolume.exceptions import EmptyVolumeException
 
 from ...axes import Nm3, Vec3
 from ...errors import UserError, explain, is_transient
 from .geometry import BlockGrid, Box, vec3
 from .info import read_info
+from .label_chunks import check_compressed_labels
 
 CHUNK: Vec3 = (64, 64, 64)
 _CACHE_BYTES = 256 << 20
@@ -23,6 +24,20 @@ _OPTIONS: dict[str, Any] = {
     "parallel": 1,
     "compress": "gzip",
 }
+
+
+_decode_labels = chunks.decode_compressed_segmentation
+
+
+def _check_and_decode(
+    bytestring: bytes, shape: Sequence[int], dtype: Any, block_size: Sequence[int]
+) -> np.ndarray:
+    """Decode a chunk of labels in place of cloud-volume, whose decoder does not notice a truncated one."""
+    check_compressed_labels(bytestring, shape, np.dtype(dtype).itemsize, block_size)
+    return _decode_labels(bytestring, shape, dtype, block_size)
+
+
+chunks.decode_compressed_segmentation = _check_and_decode
 
 
 def create_layer(

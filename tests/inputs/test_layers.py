@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import threading
+from itertools import product
 
 import numpy as np
 import pytest
@@ -155,22 +156,29 @@ def write_shards(folder):
 
 LAYERS = {
     **{c: lambda folder, c=c: write_layer(folder, "raw", c) for c in ("gzip", "br", "zstd", "xz")},
-    **{e: lambda folder, e=e: write_layer(folder, e, False) for e in ("png", "jxl", "jpeg", "raw")},
-    "compressed_segmentation": lambda folder: write_layer(
-        folder, "compressed_segmentation", "gzip"
-    ),
+    **{
+        e: lambda folder, e=e: write_layer(folder, e, False)
+        for e in ("png", "jxl", "jpeg", "raw", "compressed_segmentation")
+    },
     "two mips": lambda folder: write_layer(folder, "raw", "gzip", mips=2),
     "shards": write_shards,
 }
 DAMAGE = {
     "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-20]),
     "HTML": lambda path: path.write_text("<html>503</html>"),
 }
 
 
-@pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    # an empty object of labels is background, and decoders of pictures fill in the last pixels
+    sorted(
+        set(product(LAYERS, DAMAGE))
+        - {("compressed_segmentation", "empty"), ("jpeg", "cut"), ("png", "cut"), ("jxl", "cut")}
+    ),
+)
 def test_a_damaged_chunk_of_any_encoding_is_named(tmp_path, kind, damage):
     folder = tmp_path / "em"
     chunks = LAYERS[kind](folder)

@@ -1,0 +1,57 @@
+"""Check the structure of chunks that are encoded as compressed_segmentation.
+
+The decoder of cloud-volume trusts the offsets in a chunk: one that is truncated or damaged gives wrong labels, or ends
+the process. Format: neuroglancer's documentation of compressed_segmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_BITS = (0, 1, 2, 4, 8, 16, 32)
+_TABLE_OFFSET = (1 << 24) - 1  # the low bits of a header's first word
+
+
+def check_compressed_labels(
+    data: bytes, shape: Sequence[int], item_bytes: int, block: Sequence[int]
+) -> None:
+    """Raise ValueError if a chunk refers to bytes that it does not have.
+
+    Args:
+      shape: size of the chunk and its channels: x, y, z, c.
+      item_bytes: of a label, 4 or 8.
+      block: size of the blocks within the chunk, x, y, z.
+    """
+    if len(data) % 4:
+        raise ValueError(f"{len(data)} bytes are not whole words")
+    words = np.frombuffer(data, "<u4")
+    channels = words[: shape[3]]
+    blocks = int(np.prod([-(-n // b) for n, b in zip(shape, block)]))
+    if len(channels) < shape[3]:
+        raise ValueError("no offsets of channels")
+    for start in channels.tolist():
+        _check_channel(words[start:], blocks, item_bytes // 4, int(np.prod(block)))
+
+
+def _check_channel(words: np.ndarray, blocks: int, item_words: int, block_voxels: int) -> None:
+    if len(words) < 2 * blocks:
+        raise ValueError(f"{len(words)} words for the headers of {blocks} blocks")
+    first, values = words[: 2 * blocks].astype(np.int64).reshape(-1, 2).T
+    tables, bits = first & _TABLE_OFFSET, first >> 24
+    for width in np.unique(bits).tolist():
+        if width not in _BITS:
+            raise ValueError(f"{width} bits per voxel")
+        own = bits == width
+        size = -(-width * block_voxels // 32)
+        if (values[own] + size).max() > len(words):
+            raise ValueError("values beyond the end")
+        largest = np.zeros(int(own.sum()), np.int64)
+        if width:
+            packed = words[values[own][:, None] + np.arange(size)]
+            shifts = np.arange(0, 32, width, dtype=np.uint32)
+            indices = (packed[..., None] >> shifts) & np.uint32((1 << width) - 1)
+            largest = indices.max(axis=(1, 2)).astype(np.int64)
+        if (tables[own] + (largest + 1) * item_words).max() > len(words):
+            raise ValueError("labels beyond the end")
