@@ -3,8 +3,11 @@
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from flysoma.errors import UserError
 from flysoma.models.networks import weights_files
@@ -206,3 +209,74 @@ def test_images_are_normalized_only_if_the_spec_says_so(tissue):
     published = NetworkSpec("unet", SPEC.classes, SPEC.voxel_nm, SPEC.window)
     assert torch.equal(published.preprocess(tissue), tissue)
     assert all(load_network(name).spec.normalized for name in weights_files.packaged_names())
+
+
+def change_spec(path, **values):
+    """Rewrite a weights file with another specification, as flysoma 0.1 wrote it: without a checksum."""
+    with safe_open(path, framework="pt") as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}
+        spec = json.loads(file.metadata()["spec"]) | values
+    save_file(state, path, metadata={"spec": json.dumps(spec)})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"window": [0, 64, 64]},
+        {"window": [16, 64, 1e30]},
+        {"window": "abc"},
+        {"voxel_nm": [40, 64]},
+        {"voxel_nm": [40, -64, float("nan")]},
+        {"voxel_nm": [40, [64], "x"]},
+        {"classes": [1, 2]},
+        {"classes": []},
+        {"input_scale": float("inf")},
+        {"input_shift": None},
+        {"normalized": "no"},
+        {"role": "both"},
+        {"args": [1]},
+        {"args": {"widths": [8], "pools": [], "depth": 3}},
+        {"args": {"widths": [0], "pools": []}},
+        {"args": {"widths": ["8"], "pools": []}},
+        {"args": {"widths": [10**9], "pools": []}},
+        {"args": {"widths": [8], "pools": [[0, 1, 1]]}},
+        {"args": None},
+    ],
+    ids=str,
+)
+def test_a_nonsense_specification_is_one_line(saved, values):
+    path, _, _ = saved
+    change_spec(path, **values)
+    assert str(path) in refusal(path)
+
+
+def test_values_that_are_not_finite_are_refused(saved):
+    path, network, _ = saved
+    with torch.no_grad():
+        next(network.module.parameters()).view(-1)[0] = float("nan")
+    save_network(path, network)
+    assert "not finite" in refusal(path)
+
+
+def test_a_flipped_bit_never_changes_a_network_unnoticed(saved):
+    path, network, _ = saved
+    state = network.module.state_dict()
+    data, random = path.read_bytes(), np.random.default_rng(0)
+    start = data.index(b'"spec"')
+    for bit in random.integers(8 * start, 8 * len(data), 300).tolist():
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            loaded = load_network(path)
+        except UserError:
+            continue
+        assert loaded.spec == SPEC  # the bit belongs to the name of the checksum
+        assert all(torch.equal(v, state[k]) for k, v in loaded.module.state_dict().items())
+
+
+@pytest.mark.parametrize("key", ["dc0.0.weight", "out.conv.conv.weight"])
+def test_a_checkpoint_of_scalars_is_one_line(tmp_path, key):
+    path = tmp_path / "scalars.pth"
+    torch.save({key: torch.tensor(3.0)}, path)
+    assert "unknown network" in refusal(path)
