@@ -1,7 +1,8 @@
 """Copy the results of a finished run to a bucket or folder, with a README, checksums and provenance.
 
-Objects are copied as they are stored, compressed or not, or packed into shards. Chunks, meshes and annotations of a
-finished run do not change, so `.published/` records which batches were copied, and an interrupted copy resumes.
+Objects are copied as they are stored, compressed or not, or packed into shards. `.published/` records the content from
+which each batch of chunks, meshes and annotations was written. A later copy writes what differs, and deletes what
+belonged to another run.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +18,12 @@ from itertools import islice
 from typing import Any
 
 from cloudfiles import CloudFiles
+from cloudfiles.compression import decompress
 
 from ..analysis.viewer.state import PUBLIC_VIEWER
 from ..errors import UserError
 from .run import Run
-from .stages.catalog import STAGES, is_finished, state_path
+from .stages.catalog import STAGES, is_finished, read_state
 from .store import RunStore, local_folder
 from .volumes.shards import Pack, packs
 
@@ -33,8 +35,10 @@ _CONCURRENT_BATCHES = 4
 _SHARD_ABOVE = 100_000  # objects
 _RECORDS = ".published/"
 _FORMAT = f"{_RECORDS}form.json"
+_ENDING = re.compile(r"\.(gz|br|zstd)$")  # of a compressed object on disk
 _FRAGMENT = re.compile(r"/mesh/.*(:|\.spatial$)")  # from which meshes were merged
 Checksum = tuple[str, str, int]  # name, sha256 and bytes of a written object
+Stored = dict[str, Any]  # an object as CloudFiles reads it
 _CORS = [
     {
         "origin": ["*"],
@@ -80,15 +84,22 @@ class Published:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Objects of a run that are copied together: their names, the names at the target, and the function that copies."""
+    """Objects of a run that are copied together.
+
+    Attributes:
+      names: of the objects in the run.
+      targets: names of the objects that are written.
+      write: writes them, given the objects of the run as CloudFiles reads them.
+    """
 
     names: Sequence[str]
     targets: Sequence[str]
-    copy: Callable[[], Sequence[Checksum]]
+    write: Callable[[list[Stored]], Sequence[Checksum]]
 
     @property
-    def key(self) -> str:
-        return hashlib.sha256("\n".join([*self.targets, *self.names]).encode()).hexdigest()[:32]
+    def record(self) -> str:
+        key = hashlib.sha256("\n".join([*self.targets, *self.names]).encode()).hexdigest()[:32]
+        return f"{_RECORDS}{key}.json"
 
 
 def publish(
@@ -118,33 +129,42 @@ def publish(
     sharded = _choose_format(store, len(large) > _SHARD_ABOVE, options.sharded)
     batches, infos = _batches(run, target, large, sharded)
     total = len(large) + len(small)
-    checksums, copied = _copy_batches(store, batches, lambda done: progress(done, total))
+    store.delete(["provenance.json"])  # it marks a copy as complete
+    checksums, copied = _copy_batches(run, store, batches, lambda done: progress(done, total))
+    _delete_others(store, batches, {*(name for name, *_ in checksums), *infos})
     checksums += [_put(store, name, data) for name, data in infos.items()]
-    checksums += _copy(run.path, target, small)
+    checksums += _copy(target, _read(run.path, small))
     progress(total, total)
     provenance = _provenance(run, options.licence, unfinished) | {"sharded": sharded}
     store.put("README.md", _readme(run, target, provenance, options.link).encode(), "text/markdown")
     store.put_json("cors.json", _CORS)
     listing = "".join(f"{digest}  {name}\n" for name, digest, _ in sorted(checksums))
     store.put("checksums.sha256", listing.encode(), "text/plain")
-    store.put_json("provenance.json", provenance)  # last: it marks the copy as complete
+    store.put_json("provenance.json", provenance)
     size = sum(size for *_, size in checksums)
     return Published(len(checksums), size, copied + len(small), unfinished)
 
 
 def _copy_batches(
-    store: RunStore, batches: Sequence[_Batch], progress: Callable[[int], None]
+    run: Run, store: RunStore, batches: Sequence[_Batch], progress: Callable[[int], None]
 ) -> tuple[list[Checksum], int]:
-    """Copy batches that are not at the target yet; return all checksums, and how many objects were copied."""
+    """Copy batches whose content is not at the target yet; return all checksums, and how many objects were copied."""
     present = {name for folder in _LARGE for name in store.names(folder)}
 
     def copy(batch: _Batch) -> tuple[int, Sequence[Checksum]]:
-        record = f"{_RECORDS}{batch.key}.json"
-        recorded = store.get_json(record)
-        if recorded is not None and present.issuperset(batch.targets):
-            return 0, [(name, digest, size) for name, digest, size in recorded]
-        checksums = batch.copy()
-        store.put_json(record, checksums)
+        objects = _read(run.path, batch.names)
+        content = hashlib.sha256()
+        for item in objects:
+            content.update(hashlib.sha256(item["content"]).digest())
+        recorded = store.get_record(batch.record)
+        if (
+            recorded is not None
+            and recorded["content"] == content.hexdigest()
+            and present.issuperset(batch.targets)
+        ):
+            return 0, [(name, digest, size) for name, digest, size in recorded["written"]]
+        checksums = batch.write(objects)
+        store.put_record(batch.record, {"content": content.hexdigest(), "written": checksums})
         return len(batch.names), checksums
 
     checksums: list[Checksum] = []
@@ -155,6 +175,15 @@ def _copy_batches(
             done, copied = done + len(batch.names), copied + new
             progress(done)
     return checksums, copied
+
+
+def _delete_others(store: RunStore, batches: Sequence[_Batch], written: set[str]) -> None:
+    """Delete what an earlier copy of another run wrote and this one did not, and its records."""
+    others = set(store.names(_RECORDS)) - {_FORMAT} - {batch.record for batch in batches}
+    for record in store.get_records(others).values():
+        old = {name for name, *_ in record["written"]} - written
+        store.delete([_ENDING.sub("", name) for name in old])
+    store.delete(others)
 
 
 def _choose_format(store: RunStore, many: bool, sharded: bool | None) -> bool:
@@ -218,20 +247,23 @@ def _batches(
             for shard, keys in pack.shards():
                 members = pack.names(keys)
                 packed.update(members)
-                copy = partial(_pack, run.path, target, pack, shard, keys)
-                batches.append(_Batch(members, [shard], copy))
+                write = partial(_pack, target, pack, shard, keys)
+                batches.append(_Batch(members, [shard], write))
     others = [name for name in names if name not in packed and name not in infos]
     for start in range(0, len(others), _BATCH):
         batch = others[start : start + _BATCH]
-        batches.append(_Batch(batch, batch, partial(_copy, run.path, target, batch)))
+        batches.append(_Batch(batch, batch, partial(_copy, target)))
     return batches, infos
 
 
-def _pack(source: str, target: str, pack: Pack, shard: str, keys: Sequence[int]) -> list[Checksum]:
+def _pack(
+    target: str, pack: Pack, shard: str, keys: Sequence[int], objects: Sequence[Stored]
+) -> list[Checksum]:
     """Write one shard of many objects."""
-    objects = CloudFiles(source, progress=False).get(pack.names(keys))
-    content = {item["path"]: item["content"] for item in objects}
-    _check_complete(source, content)
+    content = {
+        item["path"]: decompress(item["content"], item["compress"], item["path"])
+        for item in objects
+    }
     return [_put(RunStore(target), shard, pack.shard(keys, content))]
 
 
@@ -240,16 +272,17 @@ def _put(store: RunStore, name: str, data: bytes) -> Checksum:
     return name, hashlib.sha256(data).hexdigest(), len(data)
 
 
-def _check_complete(source: str, content: Mapping[str, bytes | None]) -> None:
-    missing = next((name for name, data in content.items() if data is None), None)
+def _read(source: str, names: Sequence[str]) -> list[Stored]:
+    """Read objects as they are stored, compressed or not, in the order of their names."""
+    objects = CloudFiles(source, progress=False).get(list(names), raw=True) if names else []
+    missing = next((item["path"] for item in objects if item["content"] is None), None)
     if missing is not None:
         raise UserError(f"{source}/{missing} is missing; recreate it before you publish the run")
+    return sorted(objects, key=lambda item: str(item["path"]))
 
 
-def _copy(source: str, target: str, names: Sequence[str]) -> list[Checksum]:
-    """Copy objects as they are stored."""
-    objects = CloudFiles(source, progress=False).get(list(names), raw=True) if names else []
-    _check_complete(source, {item["path"]: item["content"] for item in objects})
+def _copy(target: str, objects: Sequence[Stored]) -> list[Checksum]:
+    """Write objects as they were read."""
     try:
         CloudFiles(target, progress=False).puts(objects, raw=True)
     except OSError as err:
@@ -267,14 +300,14 @@ def _copy(source: str, target: str, names: Sequence[str]) -> list[Checksum]:
 
 
 def _state(run: Run, stage: str) -> dict[str, Any]:
-    return run.store.get_json(state_path(stage)) or {}
+    return read_state(run.store, stage)
 
 
 def _provenance(run: Run, licence: str, unfinished: list[str]) -> dict[str, Any]:
     """Return the input, config, code versions and times of a run."""
     stages = {stage.name: _state(run, stage.name) for stage in STAGES}
     return {
-        **run.store.get_json("manifest.json"),
+        **run.manifest.model_dump(),
         "image": run.config.image,
         "config": run.config.model_dump(mode="json"),
         "licence": licence,

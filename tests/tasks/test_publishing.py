@@ -194,3 +194,21 @@ def test_every_kind_of_bucket_has_its_way_to_let_browsers_in():
     assert "--cors-file" in cors_commands("gs://bucket/a/b")
     assert json.loads(cors_commands("s3://bucket/a").split("'")[1])["CORSRules"]
     assert cors_commands("file:///folder") is None
+
+
+@pytest.mark.parametrize("form", ["--unsharded", "--sharded"])
+def test_another_run_at_the_same_place_replaces_all_of_the_first(finished, tmp_path, form):
+    second, there, fresh = (tmp_path / name for name in ("second", "there", "fresh"))
+    shutil.copytree(finished, second)
+    run = Run.open(str(second))
+    labels = run.somas.read(run.somas.bounds)
+    run.somas.write(run.somas.bounds, np.where(labels == 5, 0, np.roll(labels, 1, axis=2)))
+    for name in ("5", "5.index"):
+        (second / "somas/mesh" / name).unlink()
+    for source, target in ((finished, there), (second, there), (second, fresh)):
+        done = flysoma("publish", str(source), str(target), form)
+        assert done.returncode == 0, done.stderr
+    for folder in ("somas", "centroids", "quality", "tables", ".published"):
+        assert digest(there / folder) == digest(fresh / folder), folder
+    for name, value in sums(there).items():
+        assert hashlib.sha256((there / name).read_bytes()).hexdigest() == value
