@@ -32,6 +32,37 @@ def encode_nibbles(probability: Tensor) -> Tensor:
     return first * (_FULL_NIBBLE + 1) + second
 
 
+def encode_fields(threshold: float, probability: Tensor) -> Tensor:
+    """Encode p(interior) and p(boundary) as `encode_nibbles` does, and keep each on its side of the threshold.
+
+    A probability whose nearest level lies on the other side gets the next level, so that `make_instances` decides as it
+    would with exact probabilities.
+
+    Args:
+      threshold: of p(interior); that of p(boundary) is 1 - threshold.
+    """
+    level, step = threshold_level(threshold), FULL // _FULL_NIBBLE
+    low, high = (
+        level // step,
+        (max(FULL - level, 1) - 1) // step,
+    )  # last level before each threshold
+    kept, (interior, boundary) = probability.clone(), probability[:2]
+    kept[0] = _keep_side(interior, interior > threshold, low)
+    kept[1] = _keep_side(boundary, boundary >= 1 - threshold, high)
+    return encode_nibbles(kept)
+
+
+def threshold_level(threshold: float) -> int:
+    """Return the byte that stands for a threshold; at least one byte is above it."""
+    return min(round(threshold * FULL), FULL - 1)
+
+
+def _keep_side(probability: Tensor, above: Tensor, last: int) -> Tensor:
+    """Limit probabilities to the levels up to `last`, or from the next one on where `above` is set."""
+    lower = probability.clamp(max=last / _FULL_NIBBLE)
+    return probability.clamp(min=(last + 1) / _FULL_NIBBLE).where(above, lower)
+
+
 def decode_nibbles(packed: np.ndarray) -> np.ndarray:
     """Decode the bytes of `encode_nibbles`: uint8, 2, z, y, x; FULL stands for 1."""
     return np.stack((packed >> 4, packed & _FULL_NIBBLE)) * np.uint8(FULL // _FULL_NIBBLE)

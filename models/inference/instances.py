@@ -15,6 +15,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from ...axes import Voxel, Zyx
+from .encoding import threshold_level
 from .label_ops import distinct_pairs, fill_holes, grow_labels, keep_largest_parts
 
 Corners = tuple[Zyx, Zyx]  # first and past-last voxel
@@ -60,7 +61,7 @@ def make_instances(
       labels of the part (uint32, 1..m); the index of each label's seed (m; 0..n-1, or -1 without a seed); and pairs of
       seed indices (k, 2) that lie in one body, with neither a membrane nor a neck between them.
     """
-    level = round(threshold * 255)
+    level = threshold_level(threshold)
     inside = (interior > level) & (boundary < max(255 - level, 1))
     pieces = cc3d.connected_components(inside, connectivity=6, out_dtype=np.uint32)
     lo, hi = part or ((0, 0, 0), pieces.shape)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from ...axes import Zyx
 from ..networks.engines import BATCH, available_engines, choose_device, start_engine
 from ..networks.network import Network
-from .encoding import Encoder, encode_bytes
+from .encoding import Encoder, decode_nibbles, encode_bytes, encode_fields
 from .lattice import WHOLE, Part, make_lattice, zyx
 from .windows import View
 
@@ -133,28 +134,40 @@ class Predictor:
 
 
 def predict_all(
-    predictor: Predictor, image: np.ndarray, largest: Zyx, margin: Zyx, padding: Zyx
+    predictor: Predictor,
+    image: np.ndarray,
+    largest: Zyx,
+    margin: Zyx,
+    padding: Zyx,
+    threshold: float | None = None,
 ) -> np.ndarray:
     """Predict the probabilities of every voxel of an image.
 
     Args:
       image: uint8, z, y, x.
       largest, margin, padding: of the windows, as in `make_lattice`.
+      threshold: of a segmentation; if given, the result is p(interior) and p(boundary) as a run stores them.
     Returns:
       uint8, classes - 1, z, y, x.
     """
+    channels = len(predictor.network.spec.classes) - 1
+    encode: Encoder = encode_bytes
+    if threshold is not None:
+        channels = 2
+        encode = partial(encode_fields, threshold)
     shape = zyx(image.shape)
     lattice = make_lattice(shape, largest, margin, padding)
     lattice = lattice.round_window(predictor.network.multiple)
-    probabilities = np.empty((len(predictor.network.spec.classes) - 1, *shape), np.uint8)
+    probabilities = np.empty((channels, *shape), np.uint8)
     tiles = list(lattice.tiles_in_box((0, 0, 0), shape))
     view = predictor.view(image)
     requests = (
         (view.window(lattice.window_start(tile), lattice.window), lattice.tile_in_window(tile))
         for tile in tiles
     )
-    for tile, probability in zip(tiles, predictor.predict(requests)):
+    for tile, encoded in zip(tiles, predictor.predict(requests, encode)):
         lo, hi = lattice.tile_bounds(tile)
+        probability = encoded if threshold is None else decode_nibbles(encoded)
         probabilities[(slice(None), *(slice(a, b) for a, b in zip(lo, hi)))] = probability
     return probabilities
 

@@ -39,9 +39,9 @@ def score_somas(network: Network, volumes: Sequence[Volume], config: TrainConfig
 def _segment(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
     predictor, voxel_nm, matchings = Predictor(network), network.spec.voxel_nm, []
     for volume in volumes:
-        interior, boundary = _probabilities(predictor, volume)[:2]
-        seeds = _middles(np.where(volume.labels == UNKNOWN, 0, volume.labels), voxel_nm)
         threshold = Segment().interior_threshold
+        interior, boundary = _probabilities(predictor, volume, threshold)[:2]
+        seeds = _middles(np.where(volume.labels == UNKNOWN, 0, volume.labels), voxel_nm)
         labels, owner, _ = make_instances(
             interior, boundary, seeds, voxel_nm, threshold, MIN_TRUTH_UM3
         )
@@ -72,8 +72,10 @@ def _locate(network: Network, volumes: Sequence[Volume]) -> dict[str, float]:
     return {"seed_f1": round(2 * hits / total if total else 1.0, 4)}
 
 
-def _probabilities(predictor: Predictor, volume: Volume) -> np.ndarray:
-    return predict_all(predictor, volume.image, *Predict().windows_zyx)
+def _probabilities(
+    predictor: Predictor, volume: Volume, threshold: float | None = None
+) -> np.ndarray:
+    return predict_all(predictor, volume.image, *Predict().windows_zyx, threshold)
 
 
 def _middles(labels: np.ndarray, voxel_nm: tuple[float, float, float]) -> np.ndarray:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from flysoma.models.inference.encoding import FULL, decode_nibbles, encode_nibbles
+from flysoma.models.inference.encoding import (
+    FULL,
+    decode_nibbles,
+    encode_fields,
+    encode_nibbles,
+    threshold_level,
+)
 from flysoma.models.inference.predictor import Predictor, predict_all
 from flysoma.models.inference.windows import View
 from flysoma.models.networks import engines
@@ -60,6 +66,18 @@ def test_only_the_requested_part_is_returned(predictor, image):
     (probability,) = predictor.predict([(torch.from_numpy(window), part)])
     assert np.array_equal(probability, predictor(window[None])[0][(slice(None), *part)])
     assert list(predictor.predict([])) == []
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.5, 0.8, 0.8333, 0.94, 0.98, 0.999])
+def test_stored_probabilities_decide_as_exact_ones(threshold):
+    both = torch.rand(2, 20, 30, 40, generator=torch.Generator().manual_seed(1))
+    both[:, 0] = torch.linspace(threshold - 0.01, threshold + 0.01, 40)
+    both[1] = 1 - both[1]
+    interior, boundary = decode_nibbles(encode_fields(threshold, both).numpy())
+    level = threshold_level(threshold)
+    assert ((interior > level) == (both[0] > threshold).numpy()).all()
+    assert ((boundary < max(FULL - level, 1)) == (both[1] < 1 - threshold).numpy()).all()
+    assert np.abs(interior / FULL - both[0].numpy()).max() <= 1 / 15 + 1e-6
 
 
 def test_nibbles_hold_the_nearest_of_16_levels():

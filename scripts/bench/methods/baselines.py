@@ -177,8 +177,9 @@ def no_localization(sample: Sample) -> Answer:
     network = load_network(sample.weights.segment)
     working = network.spec.voxel_nm
     image = downsample_image(sample.image, sample.factor(working))
-    interior, boundary = predict_all(Predictor(network), image, *Predict().windows_zyx)
     threshold, least = Segment().interior_threshold, Soma().min_volume_um3
+    windows = Predict().windows_zyx
+    interior, boundary = predict_all(Predictor(network), image, *windows, threshold)[:2]
     no_seeds = np.zeros((0, 3))
     labels, _, _ = make_instances(interior, boundary, no_seeds, working, threshold, least)
     return Answer(sample.upsample(labels, working))
