@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 
 import numpy as np
 
 from ..axes import Nm3
 from ..errors import UserError
-from .config import Locate, RunConfig, Segment
+from .config import Locate, Predict, RunConfig, Segment
 from .fleet.coordinator import Progress, execute_here
 from .pipeline import begin
 from .run import Run
@@ -32,7 +33,11 @@ def run_array(
     """
     ingest_array(image, NewLayer(f"{folder}/image", resolution_nm))
     config = RunConfig(
-        image=f"{folder}/image", output=f"{folder}/run", locate=locate, segment=segment
+        image=f"{folder}/image",
+        output=f"{folder}/run",
+        predict=Predict(threads=len(os.sched_getaffinity(0))),
+        locate=locate,
+        segment=segment,
     )
     run = begin(config)
     execute_here(run, "relabel", progress)

@@ -18,14 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from ..axes import MAX_VOXEL_NM, MIN_VOXEL_NM, Zyx
 from ..errors import UserError
 from ..models.inference.lattice import zyx
+from ..models.networks.weights_files import PREFIX
 from .config_files import parse_yaml, read_config, shorten, validate
-from .store import local_folder, normalize_cloudpath, writable_cloudpath
+from .store import RunStore, local_folder, normalize_cloudpath, writable_cloudpath
 
 _Edge = Annotated[int, Field(ge=64, le=1 << 16)]
 _Margin = Annotated[int, Field(ge=0, le=1 << 16)]
 _Count = Annotated[int, Field(ge=1, le=1 << 16)]
 _VoxelNm = Annotated[float, Field(ge=MIN_VOXEL_NM, le=MAX_VOXEL_NM)]
 VoxelNm3 = tuple[_VoxelNm, _VoxelNm, _VoxelNm]
+HaloNm = Annotated[float, Field(ge=0, le=100_000)]
 LengthNm = Annotated[float, Field(ge=0, le=1e9)]
 Vx3 = tuple[_Edge, _Edge, _Edge]
 Margin3 = tuple[_Margin, _Margin, _Margin]
@@ -45,6 +47,12 @@ class _Section(BaseModel):
             raise ValueError(f"must be multiples of {CHUNK}, the output's chunk")
         return value
 
+    @field_validator("weights", check_fields=False)
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        """Make the path of a file absolute, so that it is valid in workers with another working directory."""
+        return value if value.startswith(PREFIX) else os.path.abspath(os.path.expanduser(value))
+
 
 class Predict(_Section):
     """How both networks go over the volume, in voxels of the segmentation network.
@@ -53,11 +61,13 @@ class Predict(_Section):
       window_vx: largest window.
       margin_vx: what a window sees on each side of its tile.
       block_tiles: tiles per task.
+      threads: of the networks on a CPU. The last digits of a probability depend on their number.
     """
 
     window_vx: Vx3 = (256, 256, 160)
     margin_vx: Margin3 = (32, 32, 14)
     block_tiles: Count3 = (4, 4, 6)
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
 
     @property
     def windows_zyx(self) -> tuple[Zyx, Zyx, Zyx]:
@@ -84,7 +94,7 @@ class Locate(_Section):
     min_core_um3: Annotated[float, Field(ge=0)] = 0.8
     min_distance_nm: LengthNm = 1500.0
     block_vx: Vx3 = (512, 512, 128)
-    halo_nm: LengthNm = 4096.0
+    halo_nm: HaloNm = 4096.0
 
 
 class Segment(_Section):
@@ -99,9 +109,9 @@ class Segment(_Section):
 
     weights: str = "flysoma/segment-v4"
     resolution_nm: VoxelNm3 = (64.0, 64.0, 40.0)
-    interior_threshold: Share = 0.8
+    interior_threshold: Share = 0.8333
     block_vx: Vx3 = (256, 256, 256)
-    halo_nm: LengthNm = 4096.0
+    halo_nm: HaloNm = 4096.0
 
 
 class Stitch(_Section):
@@ -254,8 +264,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def parse_config(text: str, source: str) -> RunConfig:
-    """Parse a RunConfig from YAML text, which may name a preset, as in `preset: published`.
+def parse_config(text: str | bytes, source: str) -> RunConfig:
+    """Parse a RunConfig from YAML, which may name a preset, as in `preset: published`.
 
     Args:
       source: name of the text in error messages.
@@ -275,8 +285,15 @@ def parse_config(text: str, source: str) -> RunConfig:
 
 
 def load_config(path: str | Path) -> RunConfig:
-    """Parse a RunConfig from a YAML file. Raises UserError if the file is missing or wrong."""
-    return parse_config(read_config(path), str(path))
+    """Parse a RunConfig from a YAML file. Raises UserError if the file is missing or wrong.
+
+    The output of the config of a run is the folder in which it lies, also if the run has been moved or copied.
+    """
+    config = parse_config(read_config(path), str(path))
+    folder, _, name = normalize_cloudpath(str(path)).rpartition("/")
+    if name == "config.yaml" and RunStore(folder).get("manifest.json") is not None:
+        return config.model_copy(update={"output": folder})
+    return config
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .config import Prices
 from .run import Run
-from .stages.catalog import STAGES, state_path
+from .stages.catalog import STAGES, read_state
 from .stages.predict import PredictStage
 from .stages.stage import Forecast
 
@@ -65,7 +65,7 @@ def add_prices(run: Run, rows: list[dict[str, Any]], probe: Run | None) -> str:
         stage_seconds = seconds.get(row["stage"])
         row["hours"] = None if stage_seconds is None else stage_seconds / 3600
         row["money"] = _money(row, run.config.prices, gpu[row["stage"]])
-        state = run.store.get_json(state_path(row["stage"])) or {}
+        state = read_state(run.store, row["stage"])
         hours = state.get("task_seconds", 0) / 3600 if state.get("finished") else None
         row["actual_tasks"], row["actual_hours"] = state.get("done"), hours
     return source
@@ -90,7 +90,7 @@ def _scale_probe(probe: Run, rows: list[dict[str, Any]]) -> dict[str, float]:
     by_segment = voxels["segment"] / probe_rows["segment"]["voxels"]
     seconds = {}
     for name in voxels:
-        state = probe.store.get_json(state_path(name)) or {}
+        state = read_state(probe.store, name)
         if state.get("finished"):
             probe_voxels = probe_rows[name]["voxels"]  # 0 in match if there is one block
             factor = voxels[name] / probe_voxels if probe_voxels else by_segment

@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
-from typing import Any
 
 from .. import __version__
 from ..errors import UserError
 from .config import RunConfig, parse_config
-from .run import Run, predictor
+from .run import Fingerprints, Manifest, Run, predictor
 
 
 def begin(config: RunConfig) -> Run:
     """Begin the run of a config, or open it to resume. Raises UserError if its output belongs to another config."""
     run = Run(config)
-    text = run.store.get("config.yaml")
-    if text is not None:
-        differences = config.differences(parse_config(text.decode(), f"{run.path}/config.yaml"))
+    data = run.store.get("config.yaml")
+    if data is not None:
+        differences = config.differences(parse_config(data, f"{run.path}/config.yaml"))
         if differences:
             raise UserError(
                 f"{run.path} belongs to a run of another config ({'; '.join(differences)}); "
                 "choose another output, or undo the change"
             )
         run.check_origin()
+        run.check_image()
         return run
     _ = run.tiles  # raises UserError before anything is written
-    run.store.put_json("manifest.json", _manifest(run))
+    run.store.put_json("manifest.json", _manifest(run).model_dump())
     run.store.put("config.yaml", config.to_yaml().encode(), "application/yaml")
     return run
 
 
-def _manifest(run: Run) -> dict[str, Any]:
+def _manifest(run: Run) -> Manifest:
     names = ("torch", "numpy", "cloud-volume", "igneous-pipeline", "boto3")
     versions = {name: importlib.metadata.version(name) for name in names}
-    return {
-        "versions": versions | {"flysoma": __version__},
-        "config_hash": run.config.content_hash,
-        "image_info_sha256": hashlib.sha256(run.image.info_text.encode()).hexdigest(),
-        "weights_sha256": {
-            "locate": _fingerprint(run.config.locate.weights, 2),
-            "segment": _fingerprint(run.config.segment.weights, 3),
-        },
-    }
+    return Manifest(
+        versions=versions | {"flysoma": __version__},
+        config_hash=run.config.content_hash,
+        image_info_sha256=run.image.info_sha256,
+        image_sample_sha256=run.image.sample(run.config.segment.resolution_nm),
+        weights_sha256=Fingerprints(
+            locate=_fingerprint(run.config.locate.weights, 2),
+            segment=_fingerprint(run.config.segment.weights, 3),
+        ),
+    )
 
 
 def _fingerprint(weights: str, classes: int) -> str:

@@ -9,12 +9,14 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import __version__
 from ..axes import Nm3, Vec3
 from ..errors import UserError
 from ..models.networks.weights_files import find_weights, fingerprint
 from .config import RunConfig, parse_config
+from .damage import DamagedChunk, DamagedObject
 from .store import RunStore
 from .volumes.geometry import Block, BlockGrid, Box, to_voxels, vec3
 from .volumes.tiles import Tiles, blocks_near
@@ -25,7 +27,38 @@ if TYPE_CHECKING:
     from .volumes.labels import LabelLayer
     from .volumes.tissue import Tissue
 
+
+def stored_path(stage: str) -> str:
+    """Return the path, in a run, of the numbers of the objects that a stage's tasks stored."""
+    return f"stored/{stage}.npz"
+
+
 ID_BITS = 20  # low bits of an id: a block's own labels; the other bits: the block's index
+
+
+class Fingerprints(BaseModel):
+    """The sha256 of the weights of both networks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    locate: str
+    segment: str
+
+
+class Manifest(BaseModel):
+    """What a run was begun with.
+
+    Attributes:
+      versions: of flysoma and of the libraries that it computes with.
+      config_hash, image_info_sha256: sha256 of the config and of the image's info.
+      image_sample_sha256: sha256 of the content of some chunks of the image, by name.
+    """
+
+    versions: dict[str, str]
+    config_hash: str
+    image_info_sha256: str
+    image_sample_sha256: dict[str, str]
+    weights_sha256: Fingerprints
 
 
 class Run:
@@ -35,34 +68,61 @@ class Run:
         self.config = config
         self.path = config.output
         self.store = RunStore(config.output)
+        self._stored: dict[str, dict[str, np.ndarray]] = {}
 
     @classmethod
     def open(cls, path: str) -> Run:
         """Open the run whose config.yaml lies at a path. Raises UserError if there is none."""
         store = RunStore(path)
-        text = store.get("config.yaml")
-        if text is None:
+        data = store.get("config.yaml")
+        if data is None:
             raise UserError(
                 f"no run at {store.cloudpath}: it has no config.yaml; start one with 'flysoma run CONFIG'"
             )
-        config = parse_config(text.decode(), f"{store.cloudpath}/config.yaml")
+        config = parse_config(data, f"{store.cloudpath}/config.yaml")
         return cls(config.model_copy(update={"output": store.cloudpath}))
 
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What the run was begun with. Raises UserError if the manifest is missing or damaged."""
+        try:
+            return Manifest.model_validate_json(self.store.get("manifest.json") or b"")
+        except ValidationError:
+            raise UserError(
+                f"{self.path} was begun with flysoma of no known version: its manifest.json is missing or damaged; "
+                "restore it, or choose another output"
+            ) from None
+
     def check_origin(self) -> None:
-        """Raise UserError if the run was begun with another version of flysoma or with other weights."""
-        manifest = self.store.get_json("manifest.json") or {}
-        version = manifest.get("versions", {}).get("flysoma", "of no known version")
+        """Raise UserError if the run was begun with another version of flysoma, other weights or another image."""
+        manifest = self.manifest
+        version = manifest.versions.get("flysoma", "of no known version")
         if version != __version__:
             raise UserError(
                 f"{self.path} was begun with flysoma {version} and this is {__version__}; "
                 "resume it with that version, or choose another output"
             )
-        for name, digest in manifest["weights_sha256"].items():
+        for name, digest in manifest.weights_sha256:
             weights = getattr(self.config, name).weights
             if fingerprint(find_weights(weights)) != digest:
                 raise UserError(
                     f"{weights} is not the file that {self.path} was begun with; "
                     "restore that file, or choose another output"
+                )
+        if self.image.info_sha256 != manifest.image_info_sha256:
+            raise UserError(
+                f"the info of {self.config.image} is not the one that {self.path} was begun with; "
+                "restore it, or choose another output"
+            )
+
+    def check_image(self) -> None:
+        """Raise UserError if one of the chunks that the manifest has sampled holds another image now."""
+        now = self.image.sample(self.config.segment.resolution_nm)
+        for name, digest in self.manifest.image_sample_sha256.items():
+            if now.get(name, digest) != digest:
+                raise UserError(
+                    f"chunk {name} of {self.config.image} is not the one that {self.path} was begun with; "
+                    "restore the image, or choose another output"
                 )
 
     @cached_property
@@ -82,6 +142,29 @@ class Run:
         from .volumes.labels import LabelLayer
 
         return LabelLayer(self.somas_path)
+
+    def stored_numbers(self, stage: str, kind: str) -> np.ndarray:
+        """Return the numbers of the objects of a kind that the tasks of a finished stage stored, ascending.
+
+        Raises DamagedObject if their list is missing or has changed.
+        """
+        if stage not in self._stored:
+            self._stored[stage] = self.store.get_arrays(stored_path(stage))
+        return self._stored[stage].get(kind, np.zeros(0, np.int64))
+
+    def read_somas(self, box: Box, mip: int = 0, stage: str = "relabel") -> np.ndarray:
+        """Read labels of `somas/` for a task: uint64, z, y, x.
+
+        Args:
+          stage: the finished stage that made this mip.
+        Raises:
+          DamagedObject: a chunk that a task stored is missing or cannot be decoded.
+        """
+        stored = self.stored_numbers(stage, str(mip))
+        try:
+            return self.somas.read_stored(box, mip, stored)
+        except DamagedChunk as err:
+            raise DamagedObject(self.path, f"somas/{err.name}", err.reason) from err
 
     @cached_property
     def tissue(self) -> Tissue:
@@ -138,13 +221,17 @@ class Run:
         return BlockGrid(bounds, block, to_voxels(halo_nm, resolution_nm))
 
 
-@lru_cache(maxsize=4)
 def predictor(weights: str, allow_compile: bool = False) -> Predictor:
-    """Load a network, once per process.
+    """Load a network, once per process unless the content of its file changes.
 
     Args:
       allow_compile: whether the network sees enough windows to make compiling it worthwhile.
     """
+    return _predictor(weights, fingerprint(find_weights(weights)), allow_compile)
+
+
+@lru_cache(maxsize=4)
+def _predictor(weights: str, _fingerprint: str, allow_compile: bool) -> Predictor:
     from ..models.inference.predictor import Predictor  # imports torch
     from ..models.networks.weights import load_network
 

@@ -17,7 +17,9 @@ from cloudfiles import CloudFiles, secrets
 
 from ..errors import UserError
 from . import amazon  # noqa: F401  cloud-files uses its credentials
+from .damage import DamagedObject
 from .links import check_path, guard
+from .sealed import seal, seal_record, to_json, unseal, unseal_record
 
 _PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -80,7 +82,8 @@ class RunStore:
     """The objects of one run, addressed by their path relative to it.
 
     Each object has one writer. A local object is written to a temporary file and renamed, so a writer that is killed
-    leaves no partial object.
+    leaves no partial object. JSON objects are flushed to the disk too. Other objects are not, because that is slow: if
+    a power failure loses one, its checksum tells, and its task is done again.
     """
 
     def __init__(self, cloudpath: str) -> None:
@@ -105,7 +108,7 @@ class RunStore:
                 self._files.puts(named, content_type=content_type, cache_control="no-cache")
                 return
             for path, data in objects.items():
-                _write_atomically(os.path.join(self._folder, path), data)
+                _write_atomically(os.path.join(self._folder, path), data, path.endswith(".json"))
         except OSError as err:
             raise UserError(
                 f"cannot write {path} under {self.cloudpath}: {err.strerror or err}; "
@@ -118,23 +121,53 @@ class RunStore:
 
     def put_json(self, path: str, value: Any) -> None:
         """Write a value, which may hold numpy numbers and arrays, as JSON."""
-        text = json.dumps(value, indent=1, sort_keys=True, default=_json_value)
-        self.put(path, text.encode(), "application/json")
+        self.put(path, to_json(value), "application/json")
 
     def get_json(self, path: str) -> Any:
         """Return a JSON object; None if it does not exist or is not valid."""
         return _parse(self.get(path))
 
+    def put_record(self, path: str, record: dict[str, Any]) -> None:
+        """Write a dictionary as JSON with a checksum."""
+        self.put(path, seal_record(record), "application/json")
+
+    def get_record(self, path: str) -> dict[str, Any] | None:
+        """Return a dictionary that `put_record` wrote; None if it does not exist or has changed since."""
+        return self.get_records([path]).get(path)
+
+    def get_records(self, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return dictionaries that `put_record` wrote, by path, without those that do not exist or have changed."""
+        records = {path: unseal_record(data or b"") for path, data in self.get_many(paths).items()}
+        return {path: record for path, record in records.items() if record is not None}
+
+    def put_sealed(self, path: str, data: bytes) -> None:
+        """Write an object with a checksum."""
+        self.put(path, seal(data))
+
+    def get_sealed(self, path: str) -> bytes:
+        """Return the bytes that `put_sealed` wrote. Raises DamagedObject if they are missing or have changed."""
+        return self.unseal(path, self.get(path))
+
+    def unseal(self, path: str, data: bytes | None) -> bytes:
+        """Return the bytes that `put_sealed` was given, from those that were read at a path.
+
+        Raises DamagedObject if there are none, or they have changed.
+        """
+        content = None if data is None else unseal(data)
+        if content is None:
+            reason = "is missing" if data is None else "is damaged: its checksum differs"
+            raise DamagedObject(self.cloudpath, path, reason)
+        return content
+
     def put_arrays(self, path: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write arrays by name, as npz."""
+        """Write arrays by name, as npz with a checksum."""
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        self.put(path, buffer.getvalue())
+        self.put_sealed(path, buffer.getvalue())
 
-    def get_arrays(self, path: str) -> dict[str, np.ndarray] | None:
-        """Return the arrays of an object; None if it does not exist."""
-        data = self.get(path)
-        return None if data is None else _arrays(data)
+    def get_arrays(self, path: str) -> dict[str, np.ndarray]:
+        """Return the arrays of an object. Raises DamagedObject if it is missing or has changed."""
+        return _arrays(self.get_sealed(path))
 
     def get_many(self, paths: Iterable[str]) -> dict[str, bytes | None]:
         """Return the bytes of objects by path; None for those that do not exist."""
@@ -144,15 +177,13 @@ class RunStore:
         return {item["path"]: item["content"] for item in self._files.get(paths)} if paths else {}
 
     def get_many_arrays(self, paths: Iterable[str]) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the arrays of objects, which must exist, in order."""
+        """Yield the arrays of objects, in order. Raises DamagedObject if one is missing or has changed."""
         paths = list(paths)
         for start in range(0, len(paths), _BATCH):
             some = paths[start : start + _BATCH]
             objects = self.get_many(some)
             for path in some:
-                data = objects[path]
-                assert data is not None, f"{path} is missing and its task has a receipt"
-                yield _arrays(data)
+                yield _arrays(self.unseal(path, objects[path]))
 
     def names(self, prefix: str) -> list[str]:
         """Return the paths of all objects below a prefix, sorted."""
@@ -175,7 +206,7 @@ class RunStore:
             self._files.delete(paths)
 
 
-def _write_atomically(path: str, data: bytes) -> None:
+def _write_atomically(path: str, data: bytes, flush: bool) -> None:
     folder = os.path.dirname(path)
     check_path(folder)  # a link at the path itself is replaced
     os.makedirs(folder, exist_ok=True)
@@ -183,6 +214,9 @@ def _write_atomically(path: str, data: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -206,13 +240,5 @@ def _arrays(data: bytes) -> dict[str, np.ndarray]:
 def _parse(data: bytes | None) -> Any:
     try:
         return None if data is None else json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -12,7 +12,7 @@ from ..tables.somas import column_description, soma_table
 
 # tags of neuroglancer must not contain spaces or #
 TAGS: dict[str, str] = {
-    "edge": "touches the edge of the volume, so that it may be cut",
+    "edge": "touches the edge of the volume or of the part that was segmented, so that it may be cut",
     "large": f"larger than {SIZE_BINS_UM3[1]:g} um3, a sphere of 5 um diameter",
     "seam": "joined across seams between blocks",
     "small": f"smaller than {SIZE_BINS_UM3[0]:g} um3, a sphere of 3 um diameter",

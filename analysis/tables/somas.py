@@ -94,7 +94,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         *("touches_edge", "bool", ""),
-        "whether the soma touches the edge of the volume, so that it may be cut",
+        "whether the soma touches the edge of the volume or of the part that was segmented, so that it may be cut",
     ),
     Column("crosses_seam", "bool", "", "whether the soma was joined across seams between blocks"),
     Column(

@@ -16,7 +16,7 @@ from ...tasks.fleet.coordinator import RunOptions, execute_run
 from ...tasks.fleet.memory import peak_gb, reset_peak, resident_gb
 from ...tasks.fleet.queues import open_queue
 from ...tasks.run import Run
-from ...tasks.stages.stage import Stage
+from ...tasks.stages.stage import Stage, receipt_path
 from ...tasks.store import RunStore
 from ..progress import Bars
 
@@ -94,7 +94,8 @@ class _Fleet:
         for index in range(self.tasks):
             wait = self.started + self.seconds * index / self.tasks - time.monotonic()
             time.sleep(max(0.0, wait))
-            self.store.put_json(f"receipts/idle/{index}.json", {"seconds": 60.0, "peak_gb": 4.0})
+            receipt = {"seconds": 60.0, "peak_gb": 4.0}
+            self.store.put_record(receipt_path(_Idle.name, index), receipt)
 
 
 class _CountingStore(RunStore):
@@ -117,10 +118,10 @@ class _CountingStore(RunStore):
         self.requests["lists"] += 1 + len(names) // _PAGE
         return names
 
-    def get_jsons(self, paths: Iterable[str]) -> dict[str, Any]:
+    def get_many(self, paths: Iterable[str]) -> dict[str, bytes | None]:
         paths = list(paths)
         self.requests["reads"] += len(paths)
-        return super().get_jsons(paths)
+        return super().get_many(paths)
 
     def delete(self, paths: Iterable[str]) -> None:
         paths = list(paths)

@@ -25,20 +25,24 @@ from ..stages.catalog import (
     check_stage,
     is_finished,
     make_stage,
+    read_state,
     state_path,
 )
-from ..stages.stage import Stage
+from ..stages.stage import Stage, receipt_path
+from ..store import index_of
 from .attempts import failure_path, failures
 from .job import do_task
 from .lock import coordinator_lock
 from .messages import Queue
 from .queues import open_queue
+from .repair import FOLDER as REPAIRS
+from .repair import Repairs
 
 Progress = Callable[[str, int, int], None]
 _POLL_S = 0.5
 _HISTORY_S = 5.0  # between two entries of a stage's history
 _MAX_HISTORY = 240  # entries
-_RECORDS = ("receipts/", "running/", "failures/")
+_RECORDS = ("receipts/", "running/", "failures/", REPAIRS)
 _MAX_LISTED_PER_S = 2000  # receipts
 
 
@@ -84,9 +88,10 @@ def execute_run(
         finished = all(is_finished(run, kind.name) for kind in kinds)
         queues = {True: open_queue(url), False: open_queue(options.cpu or url)}
         with _workers(url, run.path, 0 if finished else options.workers) as check_workers:
+            repairs = Repairs(run, queues, report, check_workers)
             for kind in kinds:
                 stage = _StageProgress(run, kind(run))
-                _do_stage(stage, queues[kind.gpu], options.max_failed, check_workers, progress)
+                _do_stage(stage, queues[kind.gpu], options.max_failed, repairs, progress)
 
 
 def execute_here(run: Run, until: str, progress: Progress) -> None:
@@ -105,7 +110,7 @@ def execute_here(run: Run, until: str, progress: Progress) -> None:
 def enqueue(run: Run, name: str, url: str) -> int:
     """Put the tasks of a planned stage that have no receipt into a queue; return how many."""
     check_stage(name)
-    if run.store.get_json(state_path(name)) is None:
+    if not read_state(run.store, name):
         raise UserError(
             f"stage {name} of {run.path} is not planned yet: finish the stages before it"
         )
@@ -153,7 +158,7 @@ def clean(run: Run, dry_run: bool = False) -> dict[str, int]:
 
 def _resume(run: Run, stage: str) -> None:
     """Let workers do the tasks of a halted stage again."""
-    state = run.store.get_json(state_path(stage))
+    state = read_state(run.store, stage)
     if state.get("halted"):
         run.store.put_json(state_path(stage), state | {"halted": None})
 
@@ -179,7 +184,7 @@ class _StageProgress:
 
     def open(self) -> bool:
         """Plan the stage, or resume it; return False if it is finished."""
-        self.state = self.run.store.get_json(state_path(self.stage.name)) or {}
+        self.state = read_state(self.run.store, self.stage.name)
         if self.state.get("finished"):
             self.plan = self.done = set(range(self.state["total"]))
             return False
@@ -197,10 +202,10 @@ class _StageProgress:
     def update(self) -> None:
         """Count the receipts that were written since the last update."""
         new = (self.plan & self.run.store.indices(f"receipts/{self.stage.name}")) - self.done
-        receipts = self.run.store.get_jsons(
-            f"receipts/{self.stage.name}/{index}.json" for index in sorted(new)
+        receipts = self.run.store.get_records(
+            receipt_path(self.stage.name, index) for index in sorted(new)
         )
-        self.done |= new
+        self.done |= set(map(index_of, receipts))
         self.state["done"] = len(self.done)
         self.state["task_seconds"] += sum(receipt["seconds"] for receipt in receipts.values())
         peaks = [receipt["peak_gb"] for receipt in receipts.values()]
@@ -230,11 +235,11 @@ def _do_stage(
     stage: _StageProgress,
     queue: Queue,
     max_failed: float,
-    check_workers: Callable[[], None],
+    repairs: Repairs,
     progress: Progress,
 ) -> None:
     run, name = stage.run, stage.stage.name
-    if not stage.open():
+    if not repairs.until_intact(stage.open):
         progress(name, len(stage.plan), len(stage.plan))
         return
     _enqueue_missing(stage, queue)
@@ -254,10 +259,16 @@ def _do_stage(
             empty_since = time.monotonic()
         elif time.monotonic() - empty_since > queue.settles_s:  # messages were lost
             _put(run, name, queue, stage.missing - permanent)
+            repairs.send_again()
             empty_since = None
-        check_workers()
+        try:
+            repairs.advance()
+        except (TasksFailed, UserError) as err:
+            stage.halt(str(err))
+            raise
+        repairs.check_workers()
         time.sleep(max(_POLL_S, len(stage.plan) / _MAX_LISTED_PER_S))
-    stage.finish()
+    repairs.until_intact(stage.finish)
 
 
 def _enqueue_missing(stage: _StageProgress, queue: Queue) -> None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..stages.stage import Stage
+from ..stages.stage import Stage, receipt_path
 from . import attempts
 from .memory import peak_gb
 from .messages import Lease
@@ -43,7 +43,7 @@ class Job:
             "finished": round(time.time(), 3),
             "host": attempts.host(),
         }
-        self.stage.run.store.put_json(f"receipts/{lease.stage}/{lease.index}.json", receipt)
+        self.stage.run.store.put_record(receipt_path(lease.stage, lease.index), receipt)
         return receipt
 
     def _phase(self, name: str) -> _Phase:

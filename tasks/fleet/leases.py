@@ -41,9 +41,9 @@ class Leases:
         """Delete the message of a task that is done. running: also delete the record that a worker holds the task."""
         self._let_go(lease, lambda: self._queue.delete(lease), running)
 
-    def retry(self, lease: Lease, running: bool = False) -> None:
-        """Give a message back to the queue; running: as for `finish`."""
-        self._let_go(lease, lambda: self._queue.renew(lease, 0), running)
+    def retry(self, lease: Lease, running: bool = False, delay_s: int = 0) -> None:
+        """Give a message back to the queue, which hides it for `delay_s`; running: as for `finish`."""
+        self._let_go(lease, lambda: self._queue.renew(lease, delay_s), running)
 
     def put_aside(self, lease: Lease, reason: str) -> None:
         """Move a message out of the queue, because its task cannot be done by anybody."""

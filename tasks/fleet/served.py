@@ -15,10 +15,11 @@ from typing import Any
 
 from ...errors import UserError
 from ..run import Run
-from ..stages.catalog import check_stage, make_stage, state_path
+from ..stages.catalog import check_stage, make_stage, read_state
 from ..stages.stage import Stage
 from ..store import RunStore, local_folder, normalize_cloudpath
 from .messages import queue_folder, shown
+from .repair import is_requested
 
 _STATE_S = 5.0  # for which the state of a stage is cached
 _NO_PATH = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
@@ -91,15 +92,14 @@ def stage_state(run: str, stage: str, fresh: bool = False) -> dict[str, Any] | N
 
 @lru_cache(maxsize=8)
 def _stage_state(run: str, stage: str, _period: int) -> dict[str, Any] | None:
-    state = open_store(run).get_json(state_path(stage))
-    return state if isinstance(state, dict) else None
+    return read_state(open_store(run), stage) or None
 
 
 def open_stage(run: str, name: str, index: int) -> tuple[Stage[Any, Any], bool]:
     """Open the stage of a task.
 
     Returns:
-      The stage, and whether its tasks are still to be done: it is neither finished nor halted.
+      The stage, and whether the task may be to do: its stage is neither finished nor halted, or its output is damaged.
     Raises:
       NotATask: there is no such run, stage or task.
     """
@@ -120,7 +120,7 @@ def open_stage(run: str, name: str, index: int) -> tuple[Stage[Any, Any], bool]:
         raise NotATask(f"{run}: stage {name} has no task {index}")
     if not _is_open(state):  # it may have been resumed in the last seconds
         state = stage_state(run, name, fresh=True) or {}
-    return stage, _is_open(state)
+    return stage, _is_open(state) or is_requested(open_store(run), name, index)
 
 
 def _is_open(state: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from ..run import Run
-from ..stages.catalog import STAGES, state_path
+from ..stages.catalog import STAGES, read_state
 from ..store import index_of
 from .attempts import failures
 
@@ -38,7 +38,7 @@ def status(run: Run) -> list[dict[str, Any]]:
 
 def _stage_status(run: Run, name: str) -> dict[str, Any]:
     store = run.store
-    state = store.get_json(state_path(name)) or {}
+    state = read_state(store, name)
     total, finished = state.get("total"), bool(state.get("finished"))
     seconds = state.get("task_seconds", 0.0)
     row = {"stage": name, "total": total, "done": total or 0, "finished": finished}

@@ -15,7 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from . import attempts
+from ...errors import UserError
+from ..damage import DamagedObject
+from ..run import Run
+from ..stages.stage import receipt_path
+from . import attempts, repair
 from .job import Job
 from .leases import Leases
 from .memory import reset_peak, resident_gb
@@ -25,6 +29,7 @@ from .queues import open_queue
 from .served import NotATask, ServedRuns, open_stage, open_store
 
 _IDLE_S = 0.3
+_REPAIR_S = 3  # before a task that waits for the repair of its input is tried again
 logger = logging.getLogger(__name__)
 
 
@@ -180,7 +185,7 @@ class _Worker:
             self.leases.put_aside(lease, str(err))
             return None
         store = open_store(lease.run)
-        if needed and not store.get(f"receipts/{name}/{index}.json"):
+        if needed and store.get_record(receipt_path(name, index)) is None:
             failure = attempts.begin(store, name, index)
             if failure is None:
                 return Job(lease, stage)
@@ -211,6 +216,15 @@ class _Worker:
         self._log(lease, "done", **receipt)
 
     def _fail(self, lease: Lease, err: Exception) -> None:
+        if isinstance(err, DamagedObject):
+            try:
+                repair.request(Run.open(lease.run), err)
+            except UserError as worse:  # no task made the object
+                err = worse
+            else:
+                self._log(lease, "failed", str(err), kind="damage", last=False)
+                self.leases.retry(lease, running=True, delay_s=_REPAIR_S)
+                return
         try:
             failure = attempts.fail(open_store(lease.run), lease.stage, lease.index, err)
         except Exception as worse:  # noqa: BLE001  the store failed too, so nothing can be recorded

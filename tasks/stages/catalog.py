@@ -9,8 +9,11 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from ...errors import UserError
 from ..run import Run
+from ..store import RunStore
 from .stage import Stage
 
 
@@ -63,9 +66,39 @@ def state_path(stage: str) -> str:
     return f"stages/{stage}.json"
 
 
+class _State(BaseModel):
+    """What the coordinator keeps about a stage."""
+
+    model_config = ConfigDict(extra="allow")
+
+    started: float = 0.0
+    finished: bool = False
+    halted: str | None = None
+    queue: str | None = None
+    total: int | None = None
+    done: int = 0
+    task_seconds: float = 0.0
+    peak_gb: float | None = None
+    history: list[tuple[float, int]] = []
+    result: dict[str, Any] = {}
+    ended: float = 0.0
+
+
+def read_state(store: RunStore, stage: str) -> dict[str, Any]:
+    """Return the state of a stage; empty if the stage has not begun, or the state is damaged.
+
+    A damaged state is no loss: the receipts say what is done, and a stage is planned and reduced again.
+    """
+    try:
+        state = _State.model_validate_json(store.get(state_path(stage)) or b"{}")
+    except ValidationError:
+        return {}
+    return {} if state.finished and state.total is None else state.model_dump(exclude_unset=True)
+
+
 def is_finished(run: Run, stage: str) -> bool:
     """Return whether a stage of a run is finished."""
-    return bool((run.store.get_json(state_path(stage)) or {}).get("finished"))
+    return bool(read_state(run.store, stage).get("finished"))
 
 
 def check_stage(name: str | None, extras: bool = False) -> None:

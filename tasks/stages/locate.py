@@ -28,11 +28,12 @@ class LocateStage(Stage[np.ndarray, BlockSeeds]):
 
     name = "locate"
     scratch = ("seeds/blocks/",)
+    reduced = (SEEDS,)
 
     def plan(self) -> Sequence[int]:
         lattice = self.run.tiles.coarse
         with_core = np.zeros(lattice.shape, bool)
-        with_core.flat[sorted(self.run.store.indices(CORES))] = True
+        with_core.flat[self.run.stored_numbers("predict", CORES)] = True
         return blocks_near(with_core, lattice, self.run.locate_grid)
 
     def forecast(self) -> Forecast:
@@ -52,7 +53,8 @@ class LocateStage(Stage[np.ndarray, BlockSeeds]):
         """Read p(core) of a block's read box: uint8, z, y, x."""
         grid = self.run.locate_grid
         corners = grid[index].read.corners_zyx(grid.bounds.lo)
-        return read_tiles(self.run.store, CORES, self.run.tiles.coarse, *corners)
+        stored = self.run.stored_numbers("predict", CORES)
+        return read_tiles(self.run.store, CORES, stored, self.run.tiles.coarse, *corners)
 
     def work(self, index: int, data: np.ndarray) -> BlockSeeds:
         config, block = self.run.config.locate, self.run.locate_grid[index]

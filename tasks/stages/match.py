@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from ...analysis.metrics.contingency import overlap_table
 from ..config import Stitch
 from ..run import ID_BITS
+from .segment import SegmentStage
 from .stage import LABEL_BYTES, Counters, Forecast, SimpleStage
 
 RESOLVED = "stitch/somas.npz"
@@ -63,9 +64,10 @@ class MatchStage(SimpleStage):
 
     name = "match"
     scratch = ("stitch/pairs/",)
+    reduced = (REMAP, RESOLVED)
 
     def plan(self) -> Sequence[int]:
-        return sorted(self.run.store.indices("receipts/segment"))
+        return SegmentStage(self.run).plan()
 
     @cached_property
     def _segmented(self) -> set[int]:
@@ -115,9 +117,7 @@ class MatchStage(SimpleStage):
         }
 
     def _slab(self, path: str) -> np.ndarray:
-        data = self.run.store.get(path)
-        assert data is not None, f"{path} is missing and its block has a receipt"
-        return crackle.decompress(data)
+        return crackle.decompress(self.run.store.get_sealed(path))
 
     def finish(self) -> Counters:
         store, config = self.run.store, self.run.config
@@ -185,7 +185,8 @@ def resolve(
     a, b = (np.searchsorted(labels.ids, pair[name][joins]) for name in ("a", "b"))
     seeds, first, of_seed = np.unique(labels.seed, return_index=True, return_inverse=True)
     parent = np.where(labels.seed > 0, first[of_seed], np.arange(len(labels.ids)))
-    bodies = first[np.searchsorted(seeds, np.unique(one_body, axis=0))]
+    known = np.isin(one_body, seeds).all(axis=1)  # a seed without a label joins nothing
+    bodies = first[np.searchsorted(seeds, np.unique(one_body[known], axis=0))]
     parent, open_ = _join_unguarded(parent, (a, b), bodies, labels, cap_um3 / voxel_um3)
     a, b, overlap = (values[open_[a]] for values in (a, b, pair["overlap_um3"][joins]))
     order = np.lexsort((b, a, -overlap))
@@ -303,7 +304,7 @@ def _number_somas(
     seeds = _distinct(group, labels.seed - 1, count)
     refused = np.zeros(count, bool)
     refused[group[apart]] = True
-    roots = np.flatnonzero((seed > 0) & (voxels * voxel_um3 >= min_um3))
+    roots = np.flatnonzero((seed > 0) & (voxels > 0) & (voxels * voxel_um3 >= min_um3))
     roots = roots[np.lexsort((roots, seed[roots]))]
     final = np.zeros(count, np.uint64)
     final[roots] = np.arange(1, len(roots) + 1)

@@ -27,7 +27,9 @@ from ..run import Run
 from ..store import RunStore
 from ..volumes.geometry import Block, BlockGrid, Box, flip, vec3
 from ..volumes.precomputed import CHUNK
+from ..volumes.tiles import FIELDS
 from .match import RESOLVED
+from .segment import SegmentStage
 from .stage import ID_BYTES, Counters, Forecast, SimpleStage, Stage
 
 SHAPES = "measure/shapes.npz"
@@ -56,11 +58,12 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
 
     name = "measure"
     scratch = ("measure/blocks/",)
+    reduced = (SHAPES,)
 
     def plan(self) -> Sequence[int]:
         """Return the segmented blocks and their neighbours, which own part of the surface."""
         grid = self.run.segment_grid
-        return self._with_neighbours(grid[i] for i in self.run.store.indices("receipts/segment"))
+        return self._with_neighbours(grid[i] for i in SegmentStage(self.run).plan())
 
     def forecast(self) -> Forecast:
         run, resolution_nm = self.run, self.run.config.segment.resolution_nm
@@ -82,7 +85,7 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
 
     def read(self, index: int) -> BlockVoxels:
         core, around = self._boxes(index)
-        labels = self.run.somas.read(around)
+        labels = self.run.read_somas(around)
         has_soma = labels[core.slices_zyx(around.lo)].any()
         resolution_nm = self.run.config.segment.resolution_nm
         return BlockVoxels(labels, self.run.image.read(core, resolution_nm) if has_soma else None)
@@ -98,6 +101,8 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
             flip(self.run.config.segment.resolution_nm),
             data.image,
         )
+        cut = labels_at_end(data.labels, self._segmented(around))
+        moments["touches_edge"] |= moments["id"].isin(cut) & (moments["voxels"] > 0)
         missing = -1.0 if data.image is None else round(float((data.image == 0).mean()), 6)
         return BlockMoments(moments, missing)
 
@@ -115,10 +120,43 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
         put_frame(store, SHAPES, frame)
         return {"somas": len(frame)}
 
+    @cached_property
+    def _segmented_tiles(self) -> np.ndarray:
+        """Whether each tile was segmented: bool, z, y, x."""
+        tiles = np.zeros(self.run.tiles.fine.shape, bool)
+        tiles.flat[self.run.stored_numbers("predict", FIELDS)] = True
+        return tiles
+
+    @cached_property
+    def _segmented_blocks(self) -> np.ndarray:
+        """Whether each block was segmented: bool, z, y, x."""
+        blocks = np.zeros(flip(self.run.segment_grid.shape), bool)
+        blocks.flat[SegmentStage(self.run).plan()] = True
+        return blocks
+
+    def _segmented(self, box: Box) -> np.ndarray:
+        """Return whether each voxel of a box was segmented: bool, z, y, x."""
+        grid = self.run.segment_grid
+        spans = [np.arange(a, b) for a, b in zip(*box.corners_zyx(grid.bounds.lo))]
+        edges = self.run.tiles.fine.edges
+        tiles = [np.searchsorted(e, span, "right") - 1 for e, span in zip(edges, spans)]
+        blocks = [span // n for span, n in zip(spans, flip(grid.core_shape))]
+        segmented: np.ndarray = self._segmented_tiles[np.ix_(*tiles)]
+        return segmented & self._segmented_blocks[np.ix_(*blocks)]
+
     def _boxes(self, index: int) -> tuple[Box, Box]:
         """Return a block's core, and the box that is read."""
         core = self.run.segment_grid[index].core
         return core, core.grow((REACH,) * 3).intersect(self.run.segment_grid.bounds)
+
+
+def labels_at_end(labels: np.ndarray, segmented: np.ndarray) -> np.ndarray:
+    """Return the labels with a voxel beside one that was not segmented; both arguments z, y, x."""
+    found = [np.zeros(0, labels.dtype)]
+    for axis in range(3):
+        own, other = np.moveaxis(labels, axis, 0), np.moveaxis(segmented, axis, 0)
+        found += [own[:-1][~other[1:]], own[1:][~other[:-1]]]
+    return np.unique(np.concatenate(found))
 
 
 class SomaStage(SimpleStage):
@@ -161,12 +199,16 @@ class ShapeStage(SomaStage):
         return {"somas": len(frame)}
 
 
-def load_measurements(run: Run) -> pd.DataFrame:
-    """Return all that has been measured so far, one row per soma."""
+def load_measurements(run: Run, folders: Sequence[str]) -> pd.DataFrame:
+    """Return what has been measured, one row per soma.
+
+    Args:
+      folders: what to add to the moments: `batches` of stage shape, and `neurites` of stage skeleton.
+    """
     frame = get_frame(run.store, SHAPES)
     numbers = plan_batches(frame)
-    for folder in ("batches", "neurites"):
-        if numbers and run.store.indices(f"measure/{folder}") >= set(numbers):
+    for folder in folders:
+        if numbers:
             parts = [get_frame(run.store, f"measure/{folder}/{i}.npz") for i in numbers]
             frame = pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1)
     columns = ["id", "confidence", "n_seeds", "crosses_seam", "suspicious"]
@@ -209,7 +251,7 @@ def soma_box(run: Run, soma: pd.Series, margin: Vec3) -> Box:
 def crop(run: Run, soma: pd.Series, margin: Vec3 = (1, 1, 1)) -> tuple[Box, np.ndarray]:
     """Return the bounding box of a soma, grown by `margin` voxels, and its mask (bool, z, y, x)."""
     box = soma_box(run, soma, margin)
-    return box, run.somas.read(box) == np.uint64(soma["id"])
+    return box, run.read_somas(box) == np.uint64(soma["id"])
 
 
 def put_frame(store: RunStore, path: str, frame: pd.DataFrame) -> None:
@@ -218,7 +260,5 @@ def put_frame(store: RunStore, path: str, frame: pd.DataFrame) -> None:
 
 
 def get_frame(store: RunStore, path: str) -> pd.DataFrame:
-    """Return a table that `put_frame` stored."""
-    arrays = store.get_arrays(path)
-    assert arrays is not None, f"{path} is missing"
-    return pd.DataFrame(arrays)
+    """Return a table that `put_frame` stored. Raises DamagedObject if it is missing or has changed."""
+    return pd.DataFrame(store.get_arrays(path))

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -19,12 +21,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ...axes import Vec3
 from ...errors import UserError
+from ..damage import DamagedObject
 from ..homeless import import_taskqueue
 from ..run import Run
-from ..volumes.geometry import BlockGrid, vec3
-from ..volumes.precomputed import CHUNK
-from .mips import somas_mips
-from .stage import ID_BYTES, Counters, Forecast, SimpleStage
+from ..volumes.geometry import BlockGrid, Box, vec3
+from ..volumes.precomputed import CHUNK, box_name, is_damage
+from .mips import somas_mips, stage_of_mip
+from .stage import ID_BYTES, STORED, Counters, Forecast, SimpleStage
 
 MESH_FOLDER = "mesh"
 _TASK_VX = 256  # edge of the region that a task meshes
@@ -36,6 +39,9 @@ _MESHING: dict[str, Any] = {
     "spatial_index": True,
 }
 _MERGING: dict[str, Any] = {"num_lod": 2, "min_chunk_size": (256, 256, 256)}
+_FRAGMENT = re.compile(
+    rf"somas/{MESH_FOLDER}/\d+:0:(-?\d+)-(?:-?\d+)_(-?\d+)-(?:-?\d+)_(-?\d+)-(?:-?\d+)(?:\.gz)?"
+)
 _Coordinate = Annotated[int, Field(ge=-(2**62), le=2**62)]
 Parameter = TypeVar("Parameter")
 
@@ -53,7 +59,7 @@ class IgneousStage(SimpleStage, Generic[Parameter]):
         """Return the parameter of each task; may write the infos that the tasks need."""
         raise NotImplementedError
 
-    def execute(self, parameter: Parameter) -> None:
+    def execute(self, parameter: Parameter) -> Counters:
         """Execute the task with this parameter."""
         raise NotImplementedError
 
@@ -61,24 +67,27 @@ class IgneousStage(SimpleStage, Generic[Parameter]):
         import_taskqueue()
         with contextlib.redirect_stdout(io.StringIO()):  # igneous prints bounds
             plan = list(self.divide())
-        self.run.store.put_json(self._path, plan)
+        self.run.store.put_record(self._path, {"tasks": plan})
 
     def plan(self) -> Sequence[int]:
-        return range(len(self._plan))
+        return range(len(self.parameters_of_tasks))
 
     def work(self, index: int, data: None) -> Counters:
         import_taskqueue()
-        self.execute(self._plan[index])
-        return {}
+        return self.execute(self.parameters_of_tasks[index])
 
     @property
     def _path(self) -> str:
         return f"plans/{self.name}.json"
 
     @cached_property
-    def _plan(self) -> list[Parameter]:
+    def parameters_of_tasks(self) -> list[Parameter]:
+        """The plan: the parameter of each task."""
+        plan = self.run.store.get_record(self._path)
+        if plan is None:
+            raise DamagedObject(self.run.path, self._path, "is missing or damaged")
         try:
-            return self.parameters.validate_json(self.run.store.get(self._path) or b"", strict=True)
+            return self.parameters.validate_json(json.dumps(plan.get("tasks")), strict=True)
         except ValidationError as err:
             raise UserError(
                 f"{self.run.path}/{self._path} is not a plan of this flysoma ({err.errors()[0]['msg']}): "
@@ -90,7 +99,6 @@ class MeshStage(IgneousStage[Vec3]):
     """Fragments of meshes, one task per region of the volume."""
 
     name = "mesh"
-
     parameters = TypeAdapter(list[tuple[_Coordinate, _Coordinate, _Coordinate]])  # offsets x, y, z
 
     def divide(self) -> Iterable[Vec3]:
@@ -105,10 +113,22 @@ class MeshStage(IgneousStage[Vec3]):
         )
         return [vec3(task.offset.tolist()) for task in tasks]
 
-    def execute(self, parameter: Vec3) -> None:
+    def read(self, index: int) -> None:
+        """Check that the labels of the region are intact: igneous reads a chunk that is missing as background."""
+        mip = mesh_mip(self.run)
+        box = self.region(index).grow((1, 1, 1)).intersect(somas_mips(self.run)[mip].box)
+        self.run.read_somas(box, mip, stage_of_mip(mip))
+
+    def region(self, index: int) -> Box:
+        """Return the region of a task, in voxels of the mip that is meshed."""
+        lo = self.parameters_of_tasks[index]
+        box = Box(lo, vec3([n + _TASK_VX for n in lo]))
+        return box.intersect(somas_mips(self.run)[mesh_mip(self.run)].box)
+
+    def execute(self, parameter: Vec3) -> Counters:
         from igneous.tasks import MeshTask
 
-        MeshTask(
+        task = MeshTask(
             shape=(_TASK_VX,) * 3,
             offset=parameter,
             layer_path=self.run.somas_path,
@@ -116,7 +136,29 @@ class MeshStage(IgneousStage[Vec3]):
             mesh_dir=MESH_FOLDER,
             cache_control="no-cache",
             **_MESHING,
-        ).execute()
+        )
+        meshed: list[int] = []
+        compute = task.compute_meshes
+
+        def compute_and_list(renumbermap: dict[int, int]) -> dict[int, Any]:
+            meshes: dict[int, Any] = compute(renumbermap)
+            meshed.extend(sorted(meshes))
+            return meshes
+
+        task.compute_meshes = compute_and_list
+        task.execute()
+        region = str(self.parameters_of_tasks.index(parameter))
+        return {STORED: {region: meshed} if meshed else {}}
+
+    def finish(self) -> Counters:
+        self.put_stored()
+        return {}
+
+    def task_of(self, path: str) -> int | None:
+        fragment = _FRAGMENT.fullmatch(path)
+        if fragment is None:
+            return None
+        return self.parameters_of_tasks.index(vec3(list(map(int, fragment.groups()))))
 
     def forecast(self) -> Forecast:
         """Count the regions that igneous makes: all of the mip's bounds, whether or not a region holds a soma.
@@ -141,7 +183,6 @@ class MeshMergeStage(IgneousStage[int]):
     """Multi-resolution meshes from the fragments, one file per soma."""
 
     name = "mesh_merge"
-
     parameters = TypeAdapter(list[Annotated[int, Field(ge=1, lt=10**_MAGNITUDE)]])  # leading digits
 
     def divide(self) -> Iterable[int]:
@@ -152,7 +193,34 @@ class MeshMergeStage(IgneousStage[int]):
         )
         return [int(task.keywords["prefix"]) for task in tasks]
 
-    def execute(self, parameter: int) -> None:
+    def read(self, index: int) -> None:
+        """Check that all fragments are there: igneous merges those that it finds."""
+        prefix = f"somas/{MESH_FOLDER}/{self.parameters_of_tasks[index]}"
+        there = {name.removesuffix(".gz") for name in self.run.store.names(prefix)}
+        for path in self._fragments(prefix):
+            if path not in there:
+                raise DamagedObject(self.run.path, path, "is missing")
+
+    def work(self, index: int, data: None) -> Counters:
+        try:
+            return super().work(index, data)
+        except Exception as err:
+            if is_damage(err):
+                self._check_fragments(f"somas/{MESH_FOLDER}/{self.parameters_of_tasks[index]}")
+            raise
+
+    def _check_fragments(self, prefix: str) -> None:
+        """Raise DamagedObject if a fragment cannot be decompressed."""
+        for path in self._fragments(prefix):
+            try:
+                self.run.store.get(path)
+            except Exception as err:
+                if is_damage(err):
+                    reason = f"cannot be decoded ({err})"
+                    raise DamagedObject(self.run.path, path, reason) from err
+                raise
+
+    def execute(self, parameter: int) -> Counters:
         from igneous.tasks import MultiResUnshardedMeshMergeTask
 
         MultiResUnshardedMeshMergeTask(
@@ -161,6 +229,17 @@ class MeshMergeStage(IgneousStage[int]):
             mesh_dir=MESH_FOLDER,
             **_MERGING,
         )
+        return {}
+
+    def _fragments(self, prefix: str) -> Iterator[str]:
+        """Yield the paths of the fragments that begin with a prefix."""
+        meshes = MeshStage(self.run)
+        for index in meshes.plan():
+            place = box_name(meshes.region(index))
+            for label in self.run.stored_numbers(meshes.name, str(index)).tolist():
+                path = f"somas/{MESH_FOLDER}/{label}:0:{place}"
+                if path.startswith(prefix):
+                    yield path
 
     def forecast(self) -> Forecast:
         """Count the leading digits of ids: igneous makes one task for each, 1 to 9."""

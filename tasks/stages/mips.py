@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 
 import numpy as np
@@ -18,8 +18,9 @@ import tinybrain
 from ...axes import Nm3, Vec3
 from ..run import Run
 from ..volumes.geometry import Block, BlockGrid, Box, vec3
-from ..volumes.precomputed import CHUNK
-from .stage import ID_BYTES, Counters, Forecast, SimpleStage
+from ..volumes.precomputed import CHUNK, parse_chunk_name, scale_key
+from .segment import SegmentStage
+from .stage import ID_BYTES, STORED, Counters, Forecast, SimpleStage
 
 _PASSES, _MIPS = 2, 3  # mips per pass: a task reads 512 x 512 x 512 voxels
 _LAYER = 64  # voxels along z that are read at once; even
@@ -76,6 +77,11 @@ def somas_mips(run: Run) -> list[Mip]:
     return all_mips(run.config.segment.resolution_nm, run.segment_grid.bounds)
 
 
+def stage_of_mip(mip: int) -> str:
+    """Return the stage that writes a mip of the somas."""
+    return ("relabel", "downsample", "thumbnail")[-(-mip // _MIPS)]
+
+
 class DownsampleStage(SimpleStage):
     """The first pass.
 
@@ -104,7 +110,7 @@ class DownsampleStage(SimpleStage):
 
     def plan(self) -> Sequence[int]:
         grid = self.run.segment_grid
-        return self._pieces_of(grid[i] for i in self.run.store.indices("receipts/segment"))
+        return self._pieces_of(grid[i] for i in SegmentStage(self.run).plan())
 
     def forecast(self) -> Forecast:
         planned = self._pieces_of(self.run.blocks_near_tissue)
@@ -140,14 +146,27 @@ class DownsampleStage(SimpleStage):
         base, *made = self.mips
         source, number = self._region(index, base), self.number * _MIPS
         labels, lo = self._first(source)
+        stored = {}
         for before, mip in zip(self.mips, made):
             if before is not base:
                 labels, lo = halve(labels, lo, _ratio(mip.factor, before.factor))
             box = self._region(index, mip)
             outside = [(a - b, 0) for a, b in zip(lo, box.lo)][::-1]
             number += 1
-            self.run.somas.write(box, np.pad(labels, outside), number)
-        return {"voxels": source.voxels}
+            stored[str(number)] = self.run.somas.write(box, np.pad(labels, outside), number)
+        return {"voxels": source.voxels, STORED: stored}
+
+    def finish(self) -> Counters:
+        self.put_stored()
+        return {}
+
+    def task_of(self, path: str) -> int | None:
+        chunk = parse_chunk_name(path.removeprefix("somas/"))
+        for mip in self.mips[1:]:
+            if chunk is not None and chunk[0] == scale_key(mip.resolution_nm):
+                factor = _ratio(self.mips[-1].factor, mip.factor)
+                return next(iter(self.pieces.reaching(_shrink(chunk[1], factor))), None)
+        return None
 
     def _first(self, source: Box) -> tuple[np.ndarray, Vec3]:
         """Make a box of the first mip layer by layer: read at once, it would double a task's memory."""
@@ -155,7 +174,8 @@ class DownsampleStage(SimpleStage):
         (x, y, z), (past_x, past_y, past_z) = source.lo, source.hi
         cuts = [z, *range(z - z % 2 + _LAYER, past_z, _LAYER), past_z]
         layers = [Box((x, y, a), (past_x, past_y, b)) for a, b in pairwise(cuts)]
-        made = [halve(self.run.somas.read(box, mip), box.lo, factor)[0] for box in layers]
+        read = partial(self.run.read_somas, mip=mip, stage=stage_of_mip(mip))
+        made = [halve(read(box), box.lo, factor)[0] for box in layers]
         return np.concatenate(made), _ratio(source.lo, factor)
 
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...axes import Zyx
-from ...models.inference.encoding import FULL, encode_nibbles, encode_thresholded
+from ...models.inference.encoding import FULL, encode_fields, encode_thresholded
 from ...models.inference.lattice import WHOLE, Lattice
+from ..damage import DamagedObject
 from ..run import predictor
-from ..volumes.geometry import Box, ceil_voxels, vec3
+from ..volumes.geometry import Box, ceil_voxels, flip, vec3
 from ..volumes.resample import resample, source_box
 from ..volumes.tiles import CORES, FIELDS, margin_nm, put_tile
-from .stage import Counters, Forecast, Stage
+from .stage import STORED, Counters, Forecast, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,12 +64,15 @@ class PredictStage(Stage[Views, TileValues]):
             index: [lattice.number(tile) for tile in block if run.tissue_tiles[tile]]
             for index, block in tiles.items()
         }
-        run.store.put_json(_PLAN, plan)
+        run.store.put_record(_PLAN, {"tiles": plan})
 
     @cached_property
     def tiles_of(self) -> dict[int, list[int]]:
         """The numbers of the tiles with tissue, by block."""
-        return {int(index): numbers for index, numbers in self.run.store.get_json(_PLAN).items()}
+        plan = self.run.store.get_record(_PLAN)
+        if plan is None:
+            raise DamagedObject(self.run.path, _PLAN, "is missing or damaged")
+        return {int(index): numbers for index, numbers in plan["tiles"].items()}
 
     def plan(self) -> Sequence[int]:
         return sorted(self.tiles_of)
@@ -135,6 +139,9 @@ class PredictStage(Stage[Views, TileValues]):
         return Views(replace(view, image=shrunk, first=first), view)
 
     def work(self, index: int, data: Views) -> TileValues:
+        import torch
+
+        torch.set_num_threads(self.run.config.predict.threads)
         config, networks = self.run.config.locate, self.networks
         busy_s = sum(network.busy_s for network in networks)
         coarse, fine = self.lattices
@@ -155,16 +162,30 @@ class PredictStage(Stage[Views, TileValues]):
         windows = (
             (_window(data.fine, fine, tile), fine.tile_in_window(tile)) for tile in near_core
         )
-        for tile, fields in zip(near_core, networks[1].predict(windows, encode_nibbles)):
+        encode = partial(encode_fields, self.run.config.segment.interior_threshold)
+        for tile, fields in zip(near_core, networks[1].predict(windows, encode)):
             values.append((FIELDS, fine.number(tile), fields))
         network_s = round(sum(network.busy_s for network in networks) - busy_s, 3)
         counters = {"tiles": len(tiles), "windows": len(near_core), "network_s": network_s}
         return TileValues(values, counters)
 
     def write(self, index: int, result: TileValues) -> Counters:
+        stored: dict[str, list[int]] = {}
         for folder, number, values in result.tiles:
             put_tile(self.run.store, folder, number, values)
-        return result.counters | {"voxels": self.run.predict_box(index).voxels}
+            stored.setdefault(folder, []).append(number)
+        return result.counters | {"voxels": self.run.predict_box(index).voxels, STORED: stored}
+
+    def finish(self) -> Counters:
+        self.put_stored()
+        return {}
+
+    def task_of(self, path: str) -> int | None:
+        number = super().task_of(path)
+        if number is None:
+            return None
+        place = flip(self.run.tiles.fine.tile(number))
+        return self.run.tiles.grid.reaching(Box(place, vec3([p + 1 for p in place])))[0]
 
 
 def _hull(lattice: Lattice, tiles: Sequence[Zyx], bounds: Box) -> Box:

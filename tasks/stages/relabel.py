@@ -9,9 +9,10 @@ import crackle
 import numpy as np
 
 from ..volumes.geometry import BlockGrid
-from ..volumes.precomputed import CHUNK, create_layer
+from ..volumes.precomputed import CHUNK, create_layer, parse_chunk_name, scale_key
 from .match import LOW, REMAP, label_ids
-from .stage import ID_BYTES, LABEL_BYTES, Counters, Forecast, SimpleStage
+from .segment import SegmentStage
+from .stage import ID_BYTES, LABEL_BYTES, STORED, Counters, Forecast, SimpleStage
 
 
 class RelabelStage(SimpleStage):
@@ -30,7 +31,7 @@ class RelabelStage(SimpleStage):
         )
 
     def plan(self) -> Sequence[int]:
-        return sorted(self.run.store.indices("receipts/segment"))
+        return SegmentStage(self.run).plan()
 
     def forecast(self) -> Forecast:
         blocks = self.run.blocks_near_tissue
@@ -47,16 +48,22 @@ class RelabelStage(SimpleStage):
 
     @cached_property
     def _remap(self) -> dict[str, np.ndarray]:
-        arrays = self.run.store.get_arrays(REMAP)
-        assert arrays is not None, "relabel planned before match finished"
-        return arrays
+        return self.run.store.get_arrays(REMAP)
 
     def work(self, index: int, data: None) -> Counters:
-        block = self.run.store.get(f"blocks/{index}.ckl")
-        assert block is not None, f"block {index} is missing and it has a receipt"
-        labels = crackle.decompress(block)
+        labels = crackle.decompress(self.run.store.get_sealed(f"blocks/{index}.ckl"))
         ids = self._remap["id"]
         first, last = np.searchsorted(ids, label_ids(index, np.array([1, LOW])))
         somas = np.append(np.uint64(0), self._remap["soma"][first:last])[labels]
-        self.run.somas.write(self.run.segment_grid[index].core, somas)
-        return {"voxels": int((somas > 0).sum())}
+        stored = self.run.somas.write(self.run.segment_grid[index].core, somas)
+        return {"voxels": int((somas > 0).sum()), STORED: {"0": stored}}
+
+    def finish(self) -> Counters:
+        self.put_stored()
+        return {}
+
+    def task_of(self, path: str) -> int | None:
+        chunk = parse_chunk_name(path.removeprefix("somas/"))
+        if chunk is None or chunk[0] != scale_key(self.run.config.segment.resolution_nm):
+            return None
+        return next(iter(self.run.segment_grid.reaching(chunk[1])), None)

@@ -21,11 +21,11 @@ from ...analysis.tables.seams import Seams
 from ...analysis.tables.somas import table_files
 from ...axes import Nm3
 from ..run import Run
-from ..store import index_of
 from ..volumes.geometry import Box, flip, to_voxels, vec3
 from ..volumes.labels import LabelLayer
-from .catalog import STAGES, state_path
-from .measure import add_surroundings, load_measurements, soma_box
+from .catalog import STAGES, read_state
+from .match import MatchStage
+from .measure import MeasureStage, add_surroundings, load_measurements, soma_box
 from .stage import Counters, Forecast, SimpleStage
 
 _SECTIONS = 4
@@ -49,7 +49,7 @@ class ReportStage(SimpleStage):
 
     def work(self, index: int, data: None) -> Counters:
         run, store = self.run, self.run.store
-        frame = add_surroundings(run, load_measurements(run))
+        frame = add_surroundings(run, load_measurements(run, ["batches", "neurites"]))
         self._put("tables", table_files(frame))
         low, high = _bounds_nm(run)
         self._put("centroids", annotation_files(frame, low, high))
@@ -101,7 +101,7 @@ def cut_sections(run: Run, truth: LabelLayer | None = None) -> list[Section]:
             Section(
                 f"z = {z * resolution[2] / 1000:.1f} µm",
                 run.image.read(box, resolution)[0],
-                run.somas.read(box)[0],
+                run.read_somas(box)[0],
                 (resolution[1], resolution[0]),
                 None if truth is None else truth.read(box)[0],
             )
@@ -115,16 +115,13 @@ def _blocks(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
     count: Counter[int] = Counter()
     for place in np.floor(frame[["x_nm", "y_nm", "z_nm"]].to_numpy() / resolution).astype(int):
         count.update(grid.reaching(Box(vec3(place.tolist()), vec3((place + 1).tolist()))))
-    counters_of: dict[str, dict[int, Any]] = {}
-    for stage in ("match", "measure"):
-        receipts = run.store.get_jsons(run.store.names(f"receipts/{stage}/"))
-        counters_of[stage] = {index_of(path): r["counters"] for path, r in receipts.items()}
+    matched, measured = MatchStage(run).receipts(), MeasureStage(run).receipts()
     rows = []
-    for index, counters in sorted(counters_of["match"].items()):
+    for index, receipt in sorted(matched.items()):
         core = grid[index].core
         row = [index, *(core.lo * resolution), *(core.hi * resolution), count[index]]
-        missing = counters_of["measure"].get(index, {}).get("missing", -1.0)
-        rows.append([*row, counters.get("disagreements", 0), missing])
+        missing = measured[index]["counters"]["missing"]
+        rows.append([*row, receipt["counters"]["disagreements"], missing])
     columns = [f"{edge}_{a}_nm" for edge in ("start", "end") for a in "xyz"]
     return pd.DataFrame(rows, columns=["index", *columns, *QUALITY])
 
@@ -160,7 +157,7 @@ def _summary(run: Run, bounds_nm: tuple[Nm3, Nm3]) -> dict[str, Any]:
     for kind in STAGES:
         if kind.name == ReportStage.name:
             break
-        state = run.store.get_json(state_path(kind.name)) or {}
+        state = read_state(run.store, kind.name)
         seconds = state.get("task_seconds", 0.0)
         row = {"stage": kind.name, "tasks": state.get("total", 0), "time": _duration(seconds)}
         if any(prices.model_dump().values()):
@@ -172,7 +169,6 @@ def _summary(run: Run, bounds_nm: tuple[Nm3, Nm3]) -> dict[str, Any]:
         for axis in range(3)
     ]
     resolution, block = run.config.segment.resolution_nm, run.config.segment.block_vx
-    manifest = run.store.get_json("manifest.json")
     return {
         "title": "Somas",
         "bounds_nm": bounds_nm,
@@ -182,9 +178,9 @@ def _summary(run: Run, bounds_nm: tuple[Nm3, Nm3]) -> dict[str, Any]:
         ),
         "stages": stages,
         "provenance": {
-            **manifest["versions"],
-            "config": manifest["config_hash"],
-            **{f"{role} weights": sha for role, sha in manifest["weights_sha256"].items()},
+            **run.manifest.versions,
+            "config": run.manifest.config_hash,
+            **{f"{role} weights": sha for role, sha in run.manifest.weights_sha256},
         },
         "config": run.config.to_yaml(),
         "facts": {"image": run.config.image, "result": run.path},

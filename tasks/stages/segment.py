@@ -43,9 +43,8 @@ class SegmentStage(Stage[np.ndarray, BlockLabels]):
     @cached_property
     def seeds_vx(self) -> np.ndarray:
         """Positions of all seeds in voxels, x, y, z."""
-        arrays = self.run.store.get_arrays(SEEDS)
-        assert arrays is not None, "segment planned before locate finished"
-        return arrays["xyz_nm"] / np.array(self.run.config.segment.resolution_nm) - 0.5
+        xyz_nm = self.run.store.get_arrays(SEEDS)["xyz_nm"]
+        return xyz_nm / np.array(self.run.config.segment.resolution_nm) - 0.5
 
     def plan(self) -> Sequence[int]:
         grid = self.run.segment_grid
@@ -72,7 +71,9 @@ class SegmentStage(Stage[np.ndarray, BlockLabels]):
         """Read p(interior) and p(boundary) of a block's read box: uint8, 2, z, y, x."""
         grid = self.run.segment_grid
         corners = grid[index].read.corners_zyx(grid.bounds.lo)
-        return decode_nibbles(read_tiles(self.run.store, FIELDS, self.run.tiles.fine, *corners))
+        stored = self.run.stored_numbers("predict", FIELDS)
+        fields = read_tiles(self.run.store, FIELDS, stored, self.run.tiles.fine, *corners)
+        return decode_nibbles(fields)
 
     def work(self, index: int, data: np.ndarray) -> BlockLabels:
         config, grid = self.run.config, self.run.segment_grid
@@ -109,7 +110,7 @@ class SegmentStage(Stage[np.ndarray, BlockLabels]):
 
     def write(self, index: int, result: BlockLabels) -> Counters:
         for path, labels in result.labels.items():
-            self.run.store.put(path, crackle.compress(labels))
+            self.run.store.put_sealed(path, crackle.compress(labels))
         self.run.store.put_arrays(f"blocks/{index}.npz", result.table)
         return result.counters
 

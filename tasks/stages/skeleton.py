@@ -27,7 +27,7 @@ class SkeletonStage(SomaStage):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        return load_measurements(self.run)
+        return load_measurements(self.run, ["batches"])
 
     def prepare(self) -> None:
         self.run.somas.begin_skeletons()

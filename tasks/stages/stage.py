@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ..run import Run
+import numpy as np
+
+from ..damage import DamagedObject
+from ..run import Run, stored_path
 
 Data = TypeVar("Data")
 Result = TypeVar("Result")
-Counters = dict[str, Any]  # whole numbers and seconds, by name
+Counters = dict[str, Any]  # whole numbers and seconds, by name; and STORED
+STORED = "stored"  # numbers of the objects that the task stored, by the name of their kind
 LABEL_BYTES, ID_BYTES = 4, 8  # of a voxel: a block's own labels; the ids in `somas/`
 
 
@@ -39,6 +44,11 @@ class Forecast:
     times_read: float | None = None
 
 
+def receipt_path(stage: str, index: int) -> str:
+    """Return the path of a task's receipt in its run."""
+    return f"receipts/{stage}/{index}.json"
+
+
 class Stage(Generic[Data, Result]):
     """One step of the pipeline over all its tasks.
 
@@ -46,11 +56,13 @@ class Stage(Generic[Data, Result]):
 
     Attributes:
       name: also the folder of its receipts.
-      scratch: prefixes of objects that only later stages of the run read.
+      scratch: prefixes of objects that tasks write and only later stages of the run read.
+      reduced: paths of objects that `finish` writes and later stages read.
     """
 
     name = ""
     scratch: tuple[str, ...] = ()
+    reduced: tuple[str, ...] = ()
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -81,6 +93,29 @@ class Stage(Generic[Data, Result]):
     def finish(self) -> dict[str, Any]:
         """Reduce the results of all tasks. The coordinator calls this once, when every receipt is there."""
         return {}
+
+    def task_of(self, path: str) -> int | None:
+        """Return the index of the task that writes an object, so that it can be done again; None if no task does."""
+        number = re.match(r"\d+", path.rpartition("/")[2])
+        return int(number[0]) if number and path.startswith(self.scratch) else None
+
+    def receipts(self) -> dict[int, dict[str, Any]]:
+        """Return the receipts of all tasks by index. Raises DamagedObject if one is missing or damaged."""
+        paths = {receipt_path(self.name, index): index for index in self.plan()}
+        receipts = self.run.store.get_records(paths)
+        for path in paths:
+            if path not in receipts:
+                raise DamagedObject(self.run.path, path, "is missing or damaged")
+        return {paths[path]: receipt for path, receipt in receipts.items()}
+
+    def put_stored(self) -> None:
+        """Write the numbers of all objects that the tasks stored, so that later stages notice when one is lost."""
+        numbers: dict[str, list[int]] = {}
+        for receipt in self.receipts().values():
+            for kind, some in receipt["counters"][STORED].items():
+                numbers.setdefault(kind, []).extend(some)
+        arrays = {kind: np.sort(np.array(some, np.int64)) for kind, some in numbers.items()}
+        self.run.store.put_arrays(stored_path(self.name), arrays)
 
 
 class SimpleStage(Stage[None, Counters]):

@@ -6,8 +6,10 @@ whatever the volume's offset.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +17,11 @@ import numpy as np
 
 from ...axes import Nm3
 from ...errors import UserError
+from ..damage import DamagedChunk
 from .geometry import Box, vec3
 from .precomputed import (
     at_mip,
+    chunk_name,
     download,
     open_layer,
     scale_bounds,
@@ -25,6 +29,8 @@ from .precomputed import (
     scale_resolution,
 )
 from .resample import is_same_length, resample, source_box
+
+_SAMPLED_CHUNKS = 32
 
 
 class ImageLayer:
@@ -113,9 +119,26 @@ class ImageLayer:
         return grid.count(source), grid.covering(source).voxels
 
     @cached_property
-    def info_text(self) -> str:
-        """The layer's info as canonical JSON, for the hash in the manifest."""
-        return json.dumps(self._volume.info, sort_keys=True)
+    def info_sha256(self) -> str:
+        """The sha256 of the layer's info as canonical JSON."""
+        text = json.dumps(self._volume.info, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def sample(self, resolution_nm: Nm3) -> dict[str, str]:
+        """Return the sha256 of the content of chunks of the source mip, evenly spaced, by name.
+
+        A chunk that is missing or cannot be decoded is left out.
+        """
+        volume = at_mip(self._volume, self.source_mip(resolution_nm))
+        chunks = scale_chunks(self._scales[volume.mip])
+        step = max(1, len(chunks) // _SAMPLED_CHUNKS)
+        digests = {}
+        for number in range(0, len(chunks), step):
+            core = chunks[number].core
+            with suppress(DamagedChunk):
+                content = hashlib.sha256(download(volume, core).data)
+                digests[chunk_name(volume, core)] = content.hexdigest()
+        return digests
 
     @property
     def _scales(self) -> list[dict[str, Any]]:

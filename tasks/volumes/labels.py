@@ -9,17 +9,22 @@ import numpy as np
 from cloudvolume import CloudVolume
 
 from ...axes import Nm3
+from ..damage import DamagedChunk
 from .geometry import BlockGrid, Box, vec3
 from .precomputed import (
     at_mip,
+    chunk_name,
     download,
     info_resolution,
     open_layer,
     scale_bounds,
     scale_chunks,
+    scale_key,
     scale_resolution,
     upload,
 )
+
+_NOT_STORED = 2**64 - 1  # in place of the labels of a chunk that is not stored; no id is as large
 
 
 class LabelLayer:
@@ -58,6 +63,32 @@ class LabelLayer:
         """Read the labels of a box of a mip."""
         return download(self._at(mip), box)
 
+    def read_stored(self, box: Box, mip: int, stored: np.ndarray) -> np.ndarray:
+        """Read the labels (uint64) of a box of a mip of which it is known which chunks are stored.
+
+        Args:
+          stored: numbers of the chunks that are stored, ascending; the others are background.
+        Raises:
+          DamagedChunk: a stored chunk is missing or cannot be decoded.
+        """
+        volume = self._at(mip)
+        chunks = scale_chunks(self._scales[mip])
+        numbers = chunks.reaching(box)
+        volume.background_color = _NOT_STORED
+        try:
+            labels = download(volume, box)
+        finally:
+            volume.background_color = 0
+        for number, is_stored in zip(numbers, np.isin(numbers, stored, kind="sort")):
+            core = chunks[number].core
+            part = labels[core.intersect(box).slices_zyx(box.lo)]
+            if part[0, 0, 0] == _NOT_STORED:
+                if is_stored:
+                    name = chunk_name(volume, core)
+                    raise DamagedChunk(self.cloudpath, name, "is missing", "restore it")
+                part[:] = 0
+        return labels
+
     def covers(self, box: Box, resolution_nm: Nm3) -> bool:
         """Return whether mip 0 has a voxel at the centre of each voxel of a box at another resolution."""
         source = _hull(_nearest(box, resolution_nm, self.resolution_nm))
@@ -82,19 +113,24 @@ class LabelLayer:
             sampled[np.ix_(*inside[::-1])] = labels[np.ix_(*near)]
         return sampled
 
-    def write(self, box: Box, labels: np.ndarray, mip: int = 0) -> None:
-        """Write a chunk-aligned box of a mip."""
+    def write(self, box: Box, labels: np.ndarray, mip: int = 0) -> list[int]:
+        """Write a chunk-aligned box of a mip. Return the numbers of the chunks that it stored: those with labels."""
         volume = self._at(mip)
         upload(volume, box, labels.astype(volume.dtype, copy=False))
+        chunks = scale_chunks(self._scales[mip])
+        return [
+            number
+            for number in chunks.reaching(box)
+            if labels[chunks[number].core.slices_zyx(box.lo)].any()
+        ]
 
     def set_mips(self, first: int, mips: Iterable[tuple[Nm3, Box]]) -> None:
         """Replace the mips from number `first` on; each is a voxel size and its bounds."""
         self._volume.refresh_info()
         scales = self._volume.info["scales"][:first]
         for resolution_nm, box in mips:
-            size = info_resolution(resolution_nm)
+            size, key = info_resolution(resolution_nm), scale_key(resolution_nm)
             bounds = {"voxel_offset": list(box.lo), "size": list(box.size)}
-            key = "_".join(map(str, size))
             scales.append(scales[0] | bounds | {"key": key, "resolution": size})
         self._volume.info["scales"] = scales
         self._volume.commit_info()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,11 +12,13 @@ from cloudvolume.exceptions import EmptyVolumeException
 
 from ...axes import Nm3, Vec3
 from ...errors import UserError, explain, is_transient
+from ..damage import DamagedChunk
 from .geometry import BlockGrid, Box, vec3
 from .info import read_info
 from .label_chunks import check_compressed_labels
 
 CHUNK: Vec3 = (64, 64, 64)
+_CHUNK_NAME = re.compile(r"([^/]+)/(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)(?:\.gz)?")
 _CACHE_BYTES = 256 << 20
 _OPTIONS: dict[str, Any] = {
     "progress": False,
@@ -113,24 +116,21 @@ def download(volume: CloudVolume, box: Box) -> np.ndarray:
     """Read a box of the volume's current mip: z, y, x.
 
     Raises:
-      UserError: a chunk is missing, unless the volume fills it in, or it cannot be decoded.
+      DamagedChunk: a chunk is missing, unless the volume fills it in, or it cannot be decoded.
     """
     try:
         return _download(volume, box)
     except Exception as err:
-        if not _is_damage(err):
+        if not is_damage(err):
             raise
         chunk, cause = _find_broken_chunk(volume, box) or (f"of {box}", err)
-        what = f"{volume.cloudpath}: {volume.layer_type}"
+        layer = f"{volume.cloudpath}: {volume.layer_type}"
         if isinstance(cause, EmptyVolumeException):
-            raise UserError(
-                f"{what} chunk {chunk} is missing inside the planned area; "
-                "restore it, or set 'fill_missing: true' to read it as black"
-            ) from err
+            advice = "restore it, or set 'fill_missing: true' to read it as black"
+            raise DamagedChunk(layer, chunk, "is missing inside the planned area", advice) from err
         reason = next(iter(str(cause).splitlines()), "") or type(cause).__name__
-        raise UserError(
-            f"{what} chunk {chunk} cannot be decoded ({reason}); it is truncated or damaged: copy it again"
-        ) from err
+        advice = "it is truncated or damaged: copy it again"
+        raise DamagedChunk(layer, chunk, f"cannot be decoded ({reason})", advice) from err
 
 
 def _download(volume: CloudVolume, box: Box) -> np.ndarray:
@@ -138,7 +138,7 @@ def _download(volume: CloudVolume, box: Box) -> np.ndarray:
     return np.ascontiguousarray(data.T)
 
 
-def _is_damage(err: Exception) -> bool:
+def is_damage(err: Exception) -> bool:
     """Return whether an error can come from the content of a chunk; each codec raises its own."""
     if isinstance(err, MemoryError) or (isinstance(err, OSError) and err.errno is not None):
         return False
@@ -153,7 +153,7 @@ def _find_broken_chunk(volume: CloudVolume, box: Box) -> tuple[str, Exception] |
         try:
             _download(volume, chunk)
         except Exception as err:  # noqa: BLE001  each codec raises its own errors
-            return f"{volume.key}/{_bbox(chunk).to_filename()}", err
+            return chunk_name(volume, chunk), err
     return None
 
 
@@ -171,6 +171,11 @@ def info_resolution(resolution_nm: Sequence[float]) -> list[float]:
     return [int(r) if r == int(r) else r for r in resolution_nm]
 
 
+def scale_key(resolution_nm: Sequence[float]) -> str:
+    """Return the key of a scale, which is the folder of its chunks."""
+    return "_".join(map(str, info_resolution(resolution_nm)))
+
+
 def scale_resolution(scale: dict[str, Any]) -> Nm3:
     """Return the voxel size of a scale of an info."""
     x, y, z = map(float, scale["resolution"])
@@ -186,3 +191,23 @@ def scale_bounds(scale: dict[str, Any]) -> Box:
 def scale_chunks(scale: dict[str, Any]) -> BlockGrid:
     """Return the grid of the chunks of a scale of an info."""
     return BlockGrid(scale_bounds(scale), vec3(scale["chunk_sizes"][0]), (0, 0, 0))
+
+
+def chunk_name(volume: CloudVolume, chunk: Box) -> str:
+    """Return the name, relative to the layer, of a chunk of the volume's current mip."""
+    return f"{volume.key}/{box_name(chunk)}"
+
+
+def box_name(box: Box) -> str:
+    """Return a box as cloud-volume and igneous have it in the names of objects."""
+    name: str = _bbox(box).to_filename()
+    return name
+
+
+def parse_chunk_name(name: str) -> tuple[str, Box] | None:
+    """Return the key of the scale and the box of a chunk's name; None for another name."""
+    match = _CHUNK_NAME.fullmatch(name)
+    if match is None:
+        return None
+    x, past_x, y, past_y, z, past_z = map(int, match.groups()[1:])
+    return match[1], Box((x, y, z), (past_x, past_y, past_z))

@@ -6,7 +6,8 @@ What is stored:
     cores/N.zst     uint8, z, y, x: p(core) of tile N where it is at or above the threshold, 0 elsewhere
     fields/N.zst    uint8, z, y, x: p(interior) and p(boundary) of tile N, half a byte each (`encode_nibbles`)
 
-A tile that is not stored is 0. Voxels are counted from the volume's first voxel, z, y, x.
+A tile that is not stored is 0; `stored/predict.npz` holds the numbers of those that are. Voxels are counted from the
+volume's first voxel, z, y, x.
 """
 
 from __future__ import annotations
@@ -200,22 +201,34 @@ def count_tiles(lattice: Lattice, lo: Zyx, hi: Zyx) -> int:
 def put_tile(store: RunStore, folder: str, number: int, values: np.ndarray) -> None:
     """Store the values (uint8, z, y, x) of a tile."""
     data = np.ascontiguousarray(values)
-    store.put(f"{folder}/{number}.zst", zstandard.compress(data.data, _ZSTD_LEVEL))
+    store.put_sealed(_path(folder, number), zstandard.compress(data.data, _ZSTD_LEVEL))
 
 
-def read_tiles(store: RunStore, folder: str, lattice: Lattice, lo: Zyx, hi: Zyx) -> np.ndarray:
-    """Read a box from the stored tiles: uint8, z, y, x."""
+def read_tiles(
+    store: RunStore, folder: str, stored: np.ndarray, lattice: Lattice, lo: Zyx, hi: Zyx
+) -> np.ndarray:
+    """Read a box from the stored tiles: uint8, z, y, x.
+
+    Args:
+      stored: numbers of the tiles that are stored, ascending. The others are 0.
+    Raises:
+      DamagedObject: a stored tile is missing or has changed.
+    """
     values = np.zeros(zyx(b - a for a, b in zip(lo, hi)), np.uint8)
-    tiles = {f"{folder}/{lattice.number(tile)}.zst": tile for tile in lattice.tiles_in_box(lo, hi)}
-    for path, data in store.get_many(tiles).items():
-        if data is None:
-            continue
-        first, past = lattice.tile_bounds(tiles[path])
-        shape = zyx(b - a for a, b in zip(first, past))
-        tile = np.frombuffer(zstandard.decompress(data), np.uint8).reshape(shape)
+    tiles = {lattice.number(tile): tile for tile in lattice.tiles_in_box(lo, hi)}
+    numbers = np.intersect1d(list(tiles), stored).tolist()
+    paths = {_path(folder, number): tiles[number] for number in numbers}
+    for path, sealed in store.get_many(paths).items():
+        first, past = lattice.tile_bounds(paths[path])
+        data = zstandard.decompress(store.unseal(path, sealed))
+        tile = np.frombuffer(data, np.uint8).reshape(zyx(b - a for a, b in zip(first, past)))
         both = [(max(a, f), min(b, p)) for a, f, b, p in zip(lo, first, hi, past)]
         target, source = (
             tuple(slice(a - o, b - o) for (a, b), o in zip(both, origin)) for origin in (lo, first)
         )
         values[target] = tile[source]
     return values
+
+
+def _path(folder: str, number: int) -> str:
+    return f"{folder}/{number}.zst"

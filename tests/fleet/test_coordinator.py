@@ -206,7 +206,7 @@ def test_status_tells_rate_time_left_and_stragglers(tmp_path):
     state = {"total": 10, "started": now - 100, "done": 4, "task_seconds": 80.0, "history": history}
     run.store.put_json(state_path("first"), state)
     for index in range(4):
-        run.store.put_json(f"receipts/first/{index}.json", {"seconds": 20})
+        run.store.put_record(f"receipts/first/{index}.json", {"seconds": 20, "peak_gb": 0})
     for index, minutes in ((4, 1), (5, 30)):
         there = {"host": "node-7", "started": now - 60 * minutes}
         run.store.put_json(attempts.running_path("first", index), there)

@@ -88,7 +88,7 @@ def plans(run, mark):
 @pytest.mark.parametrize("kind", plans(SimpleNamespace(path="", store=RunStore("mem://x")), ""))
 def test_a_plan_that_holds_anything_but_parameters_is_refused(stage, kind, run, tmp_path):
     mark = tmp_path / "code_ran"
-    run.store.put_json(f"plans/{stage.name}.json", plans(run, mark)[kind])
+    run.store.put_record(f"plans/{stage.name}.json", {"tasks": plans(run, mark)[kind]})
     with pytest.raises(UserError, match=rf"plans/{stage.name}\.json"):
         stage(run).work(0, None)
     assert not mark.exists()

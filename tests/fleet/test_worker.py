@@ -107,7 +107,7 @@ def test_a_users_mistake_is_not_tried_again(begun):
 
 def test_a_task_that_is_done_is_not_done_again(begun):
     run, queue = begun(3)
-    run.store.put_json("receipts/first/1.json", {"seconds": 1})
+    run.store.put_record("receipts/first/1.json", {"seconds": 1})
     assert drain(queue) == 2
     assert executions(run, 1) == 0 and queue.is_empty()
 

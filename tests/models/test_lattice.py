@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from flysoma.models.inference.lattice import make_lattice, split_axis, zyx
 from flysoma.tasks.config import RunConfig
+from flysoma.tasks.damage import DamagedObject
 from flysoma.tasks.store import RunStore
 from flysoma.tasks.volumes.geometry import Box
 from flysoma.tasks.volumes.tiles import Tiles, put_tile, read_tiles
@@ -176,11 +177,16 @@ def test_stored_tiles_are_read_in_any_box(tmp_path):
     store = RunStore(str(tmp_path))
     lattice = make_lattice((50, 41, 67), (32, 32, 32), (4, 4, 4), (2, 2, 2))
     whole = np.random.default_rng(0).integers(0, 255, lattice.volume).astype(np.uint8)
-    for tile in all_tiles(lattice)[:-1]:  # one is missing
+    tiles = all_tiles(lattice)
+    for tile in tiles[:-1]:  # one is not stored
         box = tuple(slice(a, b) for a, b in zip(*lattice.tile_bounds(tile)))
         put_tile(store, "fields", lattice.number(tile), whole[box])
+    stored = np.sort([lattice.number(tile) for tile in tiles[:-1]])
     last = tuple(slice(a, b) for a, b in zip(*lattice.tile_bounds(all_tiles(lattice)[-1])))
     whole[last] = 0
     for lo, hi in (((0, 0, 0), lattice.volume), ((7, 5, 30), (43, 41, 66)), ((1, 1, 1), (2, 2, 2))):
         box = tuple(slice(a, b) for a, b in zip(lo, hi))
-        assert (read_tiles(store, "fields", lattice, lo, hi) == whole[box]).all()
+        assert (read_tiles(store, "fields", stored, lattice, lo, hi) == whole[box]).all()
+    store.delete([f"fields/{stored[0]}.zst"])
+    with pytest.raises(DamagedObject, match=rf"fields/{stored[0]}\.zst is missing"):
+        read_tiles(store, "fields", stored, lattice, (0, 0, 0), lattice.volume)

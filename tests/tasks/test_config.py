@@ -21,7 +21,7 @@ def test_the_hash_ignores_the_queue_and_depends_on_what_determines_the_result():
     assert parse_config(GOOD + "queue: fq://q\n", "c").content_hash == config.content_hash
     other = parse_config(GOOD + "segment: {interior_threshold: 0.9}\n", "c")
     assert other.content_hash != config.content_hash
-    assert config.differences(other) == ["segment.interior_threshold: 0.8 here, 0.9 there"]
+    assert config.differences(other) == ["segment.interior_threshold: 0.8333 here, 0.9 there"]
 
 
 def test_the_published_preset_can_be_overridden():
@@ -88,3 +88,32 @@ def test_a_few_lines_of_yaml_do_not_fill_the_memory(text):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="nothere.yaml"):
         load_config(tmp_path / "nothere.yaml")
+
+
+def test_the_output_of_a_runs_own_config_is_the_folder_in_which_it_lies(tmp_path):
+    (tmp_path / "config.yaml").write_text(GOOD)
+    assert load_config(tmp_path / "config.yaml").output == "file:///data/run"  # no run
+    (tmp_path / "manifest.json").write_text("{}")
+    for path in (tmp_path / "config.yaml", f"file://{tmp_path}/config.yaml"):
+        assert load_config(path).output == f"file://{tmp_path}"
+
+
+def test_paths_of_weights_are_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = parse_config(GOOD + "locate: {weights: mine.safetensors}\n", "c")
+    assert config.locate.weights == f"{tmp_path}/mine.safetensors"
+    assert config.segment.weights.startswith("flysoma/")
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan", "1e15"])
+def test_a_halo_that_no_task_could_read_is_refused(value):
+    with pytest.raises(UserError, match=r"c: segment\.halo_nm"):
+        parse_config(GOOD + f"segment: {{halo_nm: {value}}}\n", "c")
+
+
+def test_a_binary_config_is_one_line(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"\x00\xff\xfe\x80")
+    with pytest.raises(UserError, match="not YAML") as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)

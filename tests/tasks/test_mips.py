@@ -95,8 +95,10 @@ def test_tasks_make_the_same_mips_as_the_whole_volume(tmp_path_factory, lo, size
             config=SimpleNamespace(segment=SimpleNamespace(resolution_nm=VOXEL)),
             segment_grid=grid,
             somas=LabelLayer(path),
-            store=SimpleNamespace(indices=lambda _: range(len(grid))),
+            read_somas=lambda box, mip, stage: LabelLayer(path).read(box, mip),
         )
+        segment = SimpleNamespace(plan=lambda: range(len(grid)))
+        patch.setattr(mips, "SegmentStage", lambda run: segment)
         for kind in (DownsampleStage, ThumbnailStage):
             stage = kind(run)
             stage.prepare()

@@ -1,6 +1,8 @@
 """The predict stage: the values of a tile depend on the volume and the config alone."""
 
+import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flysoma.errors import UserError
-from flysoma.models.inference.encoding import FULL, encode_bytes, encode_nibbles
+from flysoma.models.inference.encoding import FULL, encode_bytes, encode_fields
 from flysoma.models.inference.windows import View
 from flysoma.models.networks.network import Network, NetworkSpec
 from flysoma.models.networks.weights import save_network
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.fleet.coordinator import execute_here
 from flysoma.tasks.pipeline import begin
+from flysoma.tasks.run import predictor
 from flysoma.tasks.stages.catalog import make_stage
 from flysoma.tasks.volumes.geometry import Box
+from flysoma.tasks.volumes.image import ImageLayer
 from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 from flysoma.tasks.volumes.resample import resample, source_box
 from flysoma.tasks.volumes.tiles import CORES, FIELDS, read_tiles
@@ -82,7 +86,7 @@ def test_a_tile_has_the_values_of_its_window_in_the_whole_volume(grey, block):
     assert len(cores) > 3 and len(fields) > 3
     for folder, numbers, network, lattice, view, form in (
         (CORES, cores, locate, coarse, View(shrunk), encode_bytes),
-        (FIELDS, fields, segment, fine, View(image), encode_nibbles),
+        (FIELDS, fields, segment, fine, View(image), partial(encode_fields, 0.8333)),
     ):
         for number in numbers:
             tile = lattice.tile(number)
@@ -90,14 +94,16 @@ def test_a_tile_has_the_values_of_its_window_in_the_whole_volume(grey, block):
             (expected,) = network.predict([(window, lattice.tile_in_window(tile))], form)
             if folder == CORES:
                 expected = np.where(expected[0] < round(0.5 * FULL), 0, expected[0])
-            kept = read_tiles(run.store, folder, lattice, *lattice.tile_bounds(tile))
+            stored = run.stored_numbers("predict", folder)
+            kept = read_tiles(run.store, folder, stored, lattice, *lattice.tile_bounds(tile))
             assert (kept == expected).all()
 
 
 def test_only_cores_are_stored_and_only_near_them_is_segmented(grey):
     run = predicted(grey, "run-1", block_tiles=(1, 1, 1))
     tiles = run.tiles.coarse
-    cores = read_tiles(run.store, CORES, tiles, (0, 0, 0), tiles.volume)
+    stored = run.stored_numbers("predict", CORES)
+    cores = read_tiles(run.store, CORES, stored, tiles, (0, 0, 0), tiles.volume)
     assert set(np.unique(cores)) - {0} <= set(range(round(0.5 * FULL), FULL + 1))
     assert cores.any() and not cores[:, :, -30:].any()  # black there
     segmented, kept = run.store.indices(FIELDS), run.store.indices(CORES)
@@ -127,6 +133,48 @@ def test_a_run_resumes_only_with_its_own_version_and_weights(grey, tmp_path, mon
         begin(run.config)
     with pytest.raises(UserError, match=words):
         _ = make_stage("predict", run).networks
+
+
+@pytest.mark.parametrize("changed", ["chunk", "info"])
+def test_a_run_resumes_only_with_its_own_image(grey, tmp_path, changed):
+    shutil.copytree(grey, tmp_path / "own")
+    run = predicted(tmp_path / "own", "run", block_tiles=(9, 9, 9))
+    layer = ImageLayer(run.config.image)
+    if changed == "chunk":
+        box = layer.working_bounds(RESOLUTION)
+        fill_layer(run.config.image, 255 - layer.read(box, RESOLUTION))
+        words = r"chunk 64_64_40/.* of .*/em is not the one that .*/run was begun with"
+    else:
+        info = json.loads((tmp_path / "own/em/info").read_text())
+        info["scales"][0]["resolution"][2] = 50
+        (tmp_path / "own/em/info").write_text(json.dumps(info))
+        words = "the info of .*/em is not the one that .*/run was begun with"
+    with pytest.raises(UserError, match=words):
+        begin(run.config)
+
+
+def test_the_networks_use_the_threads_of_the_config(grey, monkeypatch):
+    run = predicted(grey, "threads", block_tiles=(9, 9, 9), threads=2)
+    stage, seen = make_stage("predict", run), set()
+    for network in stage.networks:
+        infer = network.run
+        monkeypatch.setattr(
+            network, "run", lambda x, infer=infer: seen.add(torch.get_num_threads()) or infer(x)
+        )
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    index = stage.plan()[0]
+    stage.work(index, stage.read(index))
+    torch.set_num_threads(before)
+    assert seen == {2}
+
+
+def test_a_replaced_file_of_weights_is_loaded_again(grey, tmp_path):
+    path = shutil.copy(grey / "locate.safetensors", tmp_path / "mine.safetensors")
+    first = predictor(path)
+    assert predictor(path) is first
+    shutil.copy(grey / "segment.safetensors", path)
+    assert len(predictor(path).network.spec.classes) == 3
 
 
 @given(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flysoma.tasks.config import Stitch
 from flysoma.tasks.run import ID_BITS
 from flysoma.tasks.stages import match as stitch
-from flysoma.tasks.stages.match import Labels, match_slab, resolve
+from flysoma.tasks.stages.match import Labels, _number_somas, match_slab, resolve
 from flysoma.tasks.volumes.geometry import BlockGrid, Box
 
 APART = np.zeros((0, 2), np.int64)  # no seeds in one body
@@ -129,6 +129,19 @@ def test_seeds_in_one_body_are_one_soma_up_to_the_size_limit():
     assert group.tolist() == [0, 0, 2, 2] and not len(apart)
     group, apart = resolve(some, pair([], [], []), np.array([[3, 5]]), 1.0, 17.0)
     assert group.tolist() == [0, 1, 2, 3] and apart.tolist() == [0, 1]
+
+
+def test_a_seed_without_a_label_joins_nothing():
+    group, _ = resolve(
+        labels([5, 3], [9, 9]), pair([], [], []), np.array([[3, 9], [1, 5]]), 1.0, 1e9
+    )
+    assert group.tolist() == [0, 1]
+
+
+def test_a_soma_has_voxels_even_if_none_are_needed():
+    some = labels([1, 2], [9, 0])
+    somas, final = _number_somas(some, np.array([0, 1]), np.zeros(0, int), 1.0, 0.0)
+    assert somas["id"].tolist() == [1] and final.tolist() == [1, 0]
 
 
 def test_the_published_ratios_decide():

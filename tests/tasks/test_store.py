@@ -7,6 +7,7 @@ import pytest
 
 from flysoma.errors import UserError
 from flysoma.tasks import store as store_module
+from flysoma.tasks.damage import DamagedObject
 from flysoma.tasks.store import RunStore, normalize_cloudpath
 
 
@@ -60,5 +61,25 @@ def test_arrays_are_read_in_order_and_none_may_be_missing(tmp_path, monkeypatch)
         store.put_arrays(f"t/{n}.npz", {"n": np.array([n])})
     tables = store.get_many_arrays(f"t/{n}.npz" for n in numbers)
     assert [int(table["n"][0]) for table in tables] == numbers
-    with pytest.raises(AssertionError, match="t/3.npz is missing"):
+    with pytest.raises(DamagedObject, match="t/3.npz is missing"):
         list(store.get_many_arrays(["t/7.npz", "t/3.npz"]))
+
+
+def test_records_are_flushed_to_the_disk(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: flushed.append(os.readlink(f"/proc/self/fd/{handle}"))
+    )
+    store = RunStore(str(tmp_path))
+    store.put_record("receipts/locate/1.json", {"n": 1})
+    store.put_arrays("seeds/blocks/1.npz", {"n": np.zeros(3)})
+    assert len(flushed) == 1 and "/receipts/locate/" in flushed[0]
+
+
+def test_records_are_read_back_and_a_changed_one_is_none(tmp_path):
+    store = RunStore(str(tmp_path))
+    for record in ({}, {"b": [1, 2], "a": {"c": None}}):
+        store.put_record("r/1.json", record)
+        assert store.get_record("r/1.json") == record
+    store.put_json("r/1.json", {"b": [1, 2]})  # without a checksum
+    assert store.get_record("r/1.json") is None and store.get_record("r/2.json") is None

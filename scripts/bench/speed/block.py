@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ....analysis.metrics.evaluation import MIN_EDGE_UM3, ArrayLabels, evaluate
 from ....models.networks.weights import load_network
 from ....models.phantom.make import make_phantom
-from ....tasks.config import Locate, RunConfig, Segment
+from ....tasks.config import Locate, Predict, RunConfig, Segment
 from ....tasks.fleet.coordinator import execute_here
 from ....tasks.fleet.memory import peak_gb, reset_peak
 from ....tasks.pipeline import begin
@@ -83,6 +84,7 @@ def _run_flysoma(folder: Path, spent: dict[str, float]) -> str:
     config = RunConfig(
         image=f"{folder}/em",
         output=f"{folder}/run-{time.monotonic_ns()}",
+        predict=Predict(threads=torch.get_num_threads()),
         segment=Segment(block_vx=(256, 256, 192)),
     )
     run = begin(config)

@@ -163,8 +163,11 @@ def _next_receipt(done: Queue[Receipt], processes: list[SpawnProcess]) -> Receip
 def _work(
     path: str, number: int, count: int, ready: Barrier, stop: Event, done: Queue[Receipt]
 ) -> None:
-    torch.set_num_threads(max(1, torch.get_num_threads() // count))
-    stage = _stage(Run.open(path))
+    run = Run.open(path)
+    threads = max(1, torch.get_num_threads() // count)
+    predict = run.config.predict.model_copy(update={"threads": threads})
+    run.config = run.config.model_copy(update={"predict": predict})
+    stage = _stage(run)
     tasks = stage.plan()
     first = number % len(tasks)
     do_task(stage, tasks[first])  # untimed: loads and compiles the networks
