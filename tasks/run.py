@@ -138,10 +138,13 @@ class Run:
 
     @cached_property
     def somas(self) -> LabelLayer:
-        """The segmentation that the run writes."""
+        """The segmentation that the run writes. Raises DamagedObject if it cannot be opened."""
         from .volumes.labels import LabelLayer
 
-        return LabelLayer(self.somas_path)
+        try:
+            return LabelLayer(self.somas_path)
+        except UserError as err:
+            raise DamagedObject(self.path, "somas/info", "is missing or damaged") from err
 
     def stored_numbers(self, stage: str, kind: str) -> np.ndarray:
         """Return the numbers of the objects of a kind that the tasks of a finished stage stored, ascending.

@@ -161,7 +161,7 @@ def _maker(run: Run, damage: DamagedObject) -> tuple[StageKind, Step]:
     path = damage.path
     for kind in (*catalog.STAGES, *catalog.EXTRAS):
         stage = kind(run)
-        if path == f"plans/{kind.name}.json":
+        if path in (f"plans/{kind.name}.json", *stage.prepared):
             return kind, "prepare"
         if path in (stored_path(kind.name), *stage.reduced):
             return kind, "finish"

@@ -19,6 +19,7 @@ class RelabelStage(SimpleStage):
     """Writes the core of each block into `somas/`, with the ids of the somas."""
 
     name = "relabel"
+    prepared = ("somas/info",)
 
     def prepare(self) -> None:
         grid = self.run.segment_grid

@@ -56,7 +56,6 @@ class ReportStage(SimpleStage):
         self._put("quality", quality_files(_blocks(run, frame), low, high))
         properties = json.dumps(segment_properties(frame)).encode()
         store.put("somas/segment_properties/info", properties, "application/json")
-        run.somas.set_info(segment_properties="segment_properties")
         picture = draw_sections(cut_sections(run))
         store.put("report/overview.png", picture, "image/png")
         summary = _summary(run, (low, high))
@@ -70,6 +69,10 @@ class ReportStage(SimpleStage):
         )
         store.put("report/index.html", page.encode(), "text/html")
         return {"somas": len(frame)}
+
+    def finish(self) -> Counters:
+        self.run.somas.set_info(segment_properties="segment_properties")
+        return {}
 
     def _put(self, folder: str, files: Mapping[str, bytes]) -> None:
         self.run.store.put_many({f"{folder}/{name}": data for name, data in files.items()})

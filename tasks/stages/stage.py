@@ -57,11 +57,12 @@ class Stage(Generic[Data, Result]):
     Attributes:
       name: also the folder of its receipts.
       scratch: prefixes of objects that tasks write and only later stages of the run read.
-      reduced: paths of objects that `finish` writes and later stages read.
+      prepared, reduced: paths of objects that `prepare` or `finish` writes and later stages read.
     """
 
     name = ""
     scratch: tuple[str, ...] = ()
+    prepared: tuple[str, ...] = ()
     reduced: tuple[str, ...] = ()
 
     def __init__(self, run: Run) -> None:
