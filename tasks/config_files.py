@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from yaml.constructor import ConstructorError
 
 from ..errors import UserError
+from .store import RunStore
 
 Config = TypeVar("Config", bound=BaseModel)
 _MAX_BYTES = 1 << 20
@@ -21,8 +22,14 @@ _MAX_SHOWN = 100  # characters of a wrong value in a message
 
 
 def read_config(path: str | Path) -> str:
-    """Read the text of a config file. Raises UserError if it cannot be read."""
+    """Read the text of a config file, or of a config in a bucket. Raises UserError if it cannot be read."""
+    folder, _, name = str(path).rpartition("/")
     try:
+        if "://" in folder:
+            data = RunStore(folder).get(name)
+            if data is None:
+                raise UserError(f"cannot read config {path}: No such object")
+            return data.decode("utf-8-sig")
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UserError(f"cannot read config {path}: it is not a file; give a YAML file")
         if os.path.getsize(path) > _MAX_BYTES:
@@ -42,7 +49,7 @@ class _Loader(yaml.SafeLoader):
             raise ConstructorError(None, None, f"more than {_MAX_KEYS} keys", node.start_mark)
 
 
-def parse_yaml(text: str, source: str, expected: str) -> dict[str, Any]:
+def parse_yaml(text: str | bytes, source: str, expected: str) -> dict[str, Any]:
     """Parse YAML text that is a mapping. Raises UserError, one line, if it is not.
 
     Args:
