@@ -2,7 +2,7 @@
 
 `match_slab` compares, at each face, the labels of two blocks in the slab that both have read. `resolve` joins labels
 into somas, largest overlap first. Its guards refuse a join of the seeds of two bodies, and a join that makes a soma
-too large.
+too large or too long.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from scipy.sparse.csgraph import connected_components
 from ...analysis.metrics.contingency import overlap_table
 from ..config import Stitch
 from ..run import ID_BITS
+from ..volumes.geometry import flip
 from .segment import SegmentStage
 from .stage import LABEL_BYTES, Counters, Forecast, SimpleStage
 
 RESOLVED = "stitch/somas.npz"
 REMAP = "stitch/remap.npz"
 LOW = (1 << ID_BITS) - 1
+_MAX_ELONGATION = 2.0  # a soma may be so many times longer than the largest ball
 
 
 def match_slab(
@@ -132,7 +134,8 @@ class MatchStage(SimpleStage):
             else {n: np.zeros(0, np.uint64) for n in ("a", "b", "overlap_um3", "joins")}
         )
         cap_um3 = math.pi / 6 * (config.soma.max_diameter_nm * 1e-3) ** 3
-        group, apart = resolve(labels, pair, one_body, self.voxel_um3, cap_um3)
+        reach = self._reach(labels.ids)
+        group, apart = resolve(labels, pair, one_body, self.voxel_um3, cap_um3, reach)
         somas, final = _number_somas(
             labels, group, apart, self.voxel_um3, config.soma.min_volume_um3
         )
@@ -144,6 +147,26 @@ class MatchStage(SimpleStage):
             "joined": int(pair["joins"].astype(bool).sum()),
             "left_apart": int(somas["suspicious"].sum()),
         }
+
+    def _reach(self, ids: np.ndarray) -> Reach:
+        grid, config = self.run.segment_grid, self.run.config
+        block = (ids >> np.uint64(ID_BITS)).astype(np.int64)
+        position = np.stack(np.unravel_index(block, flip(grid.shape))[::-1], axis=1)
+        core_nm = np.array(grid.core_shape) * config.segment.resolution_nm
+        return Reach(position, 1 + _MAX_ELONGATION * config.soma.max_diameter_nm // core_nm)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far the labels of a soma may lie apart, in blocks, which bounds its length.
+
+    Attributes:
+      position: grid position of each label's block, (n, 3).
+      most: largest difference of the positions along each axis.
+    """
+
+    position: np.ndarray
+    most: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -167,12 +190,13 @@ def resolve(
     one_body: np.ndarray,
     voxel_um3: float,
     cap_um3: float,
+    reach: Reach | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Join labels into somas: a union-find over all pairs, with guards.
 
     Labels that grew from the same seed are one soma, and so are labels of seeds in one body. Then the pairs that
     join are taken, largest overlap first. A join is refused if it puts seeds of two bodies into one soma, or if it
-    makes a soma larger than `cap_um3`.
+    makes a soma larger than `cap_um3` or longer than `reach` allows.
 
     Args:
       pair: columns a, b (ids), overlap_um3, joins; see `match_slab`.
@@ -187,10 +211,13 @@ def resolve(
     parent = np.where(labels.seed > 0, first[of_seed], np.arange(len(labels.ids)))
     known = np.isin(one_body, seeds).all(axis=1)  # a seed without a label joins nothing
     bodies = first[np.searchsorted(seeds, np.unique(one_body[known], axis=0))]
-    parent, open_ = _join_unguarded(parent, (a, b), bodies, labels, cap_um3 / voxel_um3)
+    if reach is None:
+        reach = Reach(np.zeros((len(parent), 3), np.int64), np.zeros(3))
+    parent, open_ = _join_unguarded(parent, (a, b), bodies, labels, cap_um3 / voxel_um3, reach)
     a, b, overlap = (values[open_[a]] for values in (a, b, pair["overlap_um3"][joins]))
     order = np.lexsort((b, a, -overlap))
-    parent = parent.tolist()
+    lows, highs = (ends.tolist() for ends in _ends(reach.position, parent))
+    parent, most = parent.tolist(), reach.most.tolist()
     volume = np.bincount(parent, labels.voxels * voxel_um3, len(parent)).tolist()
     seed = labels.seed.tolist()
     refused: list[int] = []
@@ -206,10 +233,12 @@ def resolve(
         if one == two:
             return
         two_bodies = seed[one] and seed[two] and not one_body
-        if two_bodies or volume[one] + volume[two] > cap_um3:
+        low, high = list(map(min, lows[one], lows[two])), list(map(max, highs[one], highs[two]))
+        too_long = any(b - a > m for a, b, m in zip(low, high, most))
+        if two_bodies or too_long or volume[one] + volume[two] > cap_um3:
             refused.extend((a, b))
             return
-        parent[two] = one
+        parent[two], lows[one], highs[one] = one, low, high
         volume[one] += volume[two]
         seed[one] = seed[one] or seed[two]
 
@@ -227,8 +256,9 @@ def _join_unguarded(
     bodies: np.ndarray,
     labels: Labels,
     cap: float,
+    reach: Reach,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Join at once the connected components in which no guard can refuse a join: of one body and not too large.
+    """Join at once the connected components in which no guard can refuse a join: one body, not too large or too long.
 
     Returns:
       The new parents, and for each row whether its joins are left to be made in order.
@@ -239,10 +269,20 @@ def _join_unguarded(
     whole = _connected([*certain, pair], count)
     size = np.bincount(whole, labels.voxels, count)
     several = _distinct(whole, np.where(labels.seed > 0, body, -1), count) > 1
-    open_ = (several | (size > cap))[whole]
+    low, high = _ends(reach.position, whole)
+    open_ = (several | (size > cap) | (high - low > reach.most).any(axis=1))[whole]
     first = np.full(count, count)
     np.minimum.at(first, whole, np.arange(count))
     return np.where(open_, parent, first[whole]), open_
+
+
+def _ends(position: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the largest position of each group, (n, 3); a number without rows has a negative span."""
+    far = np.iinfo(np.int64).max // 4
+    low, high = np.full_like(position, far), np.full_like(position, -far)
+    np.minimum.at(low, group, position)
+    np.maximum.at(high, group, position)
+    return low, high
 
 
 def _connected(edges: list[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:

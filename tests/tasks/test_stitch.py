@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flysoma.tasks.config import Stitch
 from flysoma.tasks.run import ID_BITS
 from flysoma.tasks.stages import match as stitch
-from flysoma.tasks.stages.match import Labels, _number_somas, match_slab, resolve
+from flysoma.tasks.stages.match import Labels, Reach, _number_somas, match_slab, resolve
 from flysoma.tasks.volumes.geometry import BlockGrid, Box
 
 APART = np.zeros((0, 2), np.int64)  # no seeds in one body
@@ -116,6 +116,14 @@ def test_a_chain_of_joins_stops_at_the_size_limit():
         labels([0] * 4, [4] * 4), pair([1, 2, 3], [2, 3, 4], [3, 2, 1]), APART, 1.0, 9.0
     )
     assert group.tolist() == [0, 0, 2, 2] and apart.tolist() == [1, 2]
+
+
+def test_a_chain_of_joins_stops_at_the_largest_length():
+    reach = Reach(np.array([[0, n, 0] for n in range(5)]), np.array([9, 2, 9]))
+    some, chain = labels([0] * 5, [1] * 5), pair([1, 2, 3, 4], [2, 3, 4, 5], [4, 3, 2, 1])
+    group, apart = resolve(some, chain, APART, 1.0, 1e9, reach)
+    assert group.tolist() == [0, 0, 0, 3, 3] and apart.tolist() == [2, 3]
+    assert not resolve(some, chain, APART, 1.0, 1e9)[0].any()
 
 
 def test_labels_of_one_seed_are_one_soma():
