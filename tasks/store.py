@@ -24,6 +24,7 @@ from .sealed import seal, seal_record, to_json, unseal, unseal_record
 _PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NUMBERED = re.compile(r"(\d+)\.[a-z]+$")
+_PART = ".part-"  # begins the name of a temporary file
 _BATCH = 1000  # objects per request for many
 secrets.print = partial(print, file=sys.stderr)  # type: ignore[attr-defined]  # it prints which keys it takes; stdout is ours
 
@@ -186,8 +187,9 @@ class RunStore:
                 yield _arrays(self.unseal(path, objects[path]))
 
     def names(self, prefix: str) -> list[str]:
-        """Return the paths of all objects below a prefix, sorted."""
-        return sorted(self._files.list(prefix))
+        """Return the paths of all objects below a prefix, sorted; temporary files of writers are not objects."""
+        names = self._files.list(prefix)
+        return sorted(name for name in names if not name.rpartition("/")[2].startswith(_PART))
 
     def indices(self, folder: str) -> set[int]:
         """Return the numbers N for which FOLDER/N.ext exists."""
@@ -210,7 +212,7 @@ def _write_atomically(path: str, data: bytes, flush: bool) -> None:
     folder = os.path.dirname(path)
     check_path(folder)  # a link at the path itself is replaced
     os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".part-")
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_PART)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
