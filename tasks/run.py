@@ -167,6 +167,7 @@ class Run:
         try:
             return self.somas.read_stored(box, mip, stored)
         except DamagedChunk as err:
+            del self.somas  # whose cache remembers that the chunk is missing
             raise DamagedObject(self.path, f"somas/{err.name}", err.reason) from err
 
     @cached_property
