@@ -43,6 +43,12 @@ class Matching:
     pair_iou: np.ndarray
     ignored_pred: np.ndarray
 
+    @property
+    def volume_bias(self) -> float:
+        """Median over the pairs of the predicted volume divided by the true one, minus 1; 0 without pairs."""
+        ratio = self.pred_voxels[self.pair_pred] / self.truth_voxels[self.pair_truth]
+        return float(np.median(ratio)) - 1 if len(ratio) else 0.0
+
     def matched_pred(self, iou: float) -> np.ndarray:
         """Return whether each predicted object matches at an IoU threshold (>= 0.5)."""
         return self._matched(self.pair_pred, len(self.pred), iou)

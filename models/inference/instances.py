@@ -29,6 +29,8 @@ _FLOOD_LEVELS = (
 )  # heights (boundary - interior) below which pieces are flooded at once
 _SMOOTH_VX = 1.0  # standard deviation; closes gaps of one voxel in a membrane
 _SHELL_VX = 3  # thickness of the boundary class that is restored
+# least p(interior) + p(boundary) in a soma: boundary voxels count double in training, so 0.5 lies outside the surface
+_SOMA = 0.85
 _CONTEXT_NM = 1000.0  # context around the requested part in which holes are filled
 _OPEN_FACE = 1.5  # face area / volume^(2/3) of the smaller body; 1.9 for a halved ball
 _OPEN_INTERIOR = 0.9  # mean interior probability on the face
@@ -73,7 +75,8 @@ def make_instances(
     min_voxels = max(1, round(min_um3 / (float(np.prod(voxel_nm)) * 1e-9)))
     labels = _label_pieces(pieces, markers, min_voxels, region)
     one_body = _split_pieces(labels, pieces, markers, (interior, boundary), voxel_nm, region)
-    soma = interior[region] >= 128 - np.minimum(boundary[region], 128)
+    level = round(_SOMA * 255)
+    soma = interior[region] >= level - np.minimum(boundary[region], level)
     labels = fill_holes(grow_labels(labels, soma, _SHELL_VX))
     labels, numbers = fastremap.renumber(
         labels[_relative(_box(zip(lo, hi)), region)], preserve_zero=True

@@ -23,7 +23,7 @@ from .methods.baselines import METHODS, Sample, Weights, method_options, parse_n
 
 _COLUMNS = (
     *("f1", "precision", "recall", "ap50", "ap75", "map", "merges", "splits"),
-    *("touching_apart", "boundary_nm", "seconds"),
+    *("touching_apart", "volume_bias", "boundary_nm", "seconds"),
 )
 
 

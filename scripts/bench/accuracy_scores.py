@@ -91,6 +91,7 @@ def pool_scores(phantoms: Sequence[MethodScores]) -> dict[str, float]:
         "touching_pairs": pairs,
         "touching_apart": sum(each.pairs_apart for each in phantoms) / max(1, pairs),
         "mean_iou": float(np.mean(matching.pair_iou)) if len(matching.pair_iou) else 0.0,
+        "volume_bias": matching.volume_bias,
         "boundary_nm": float(np.dot(shares, [s.boundary_mean_nm or 0.0 for s in scores])),
         "dice": float(np.mean([s.dice for s in scores])),
         "voi": float(np.mean([s.voi_split + s.voi_merge for s in scores])),

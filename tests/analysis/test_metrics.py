@@ -117,6 +117,14 @@ def test_shifted_object_matches_up_to_its_iou():
     assert scores.map == pytest.approx(0.4)
 
 
+def test_the_volume_bias_is_the_median_over_matches():
+    truth, pred = boxes((0, 10), (20, 30), (40, 50)), boxes((0, 11), (20, 29), (40, 52))
+    bias = evaluate_arrays(pred, truth, VOXEL_NM, min_truth_um3=0.0).matching.volume_bias
+    assert bias == pytest.approx(0.1)
+    nothing = evaluate_arrays(boxes(), truth, VOXEL_NM, min_truth_um3=0.0)
+    assert nothing.matching.volume_bias == 0
+
+
 def test_average_precision_of_a_false_alarm_that_ranks_first():
     truth = boxes((0, 5), (10, 15))
     pred = boxes((0, 5), (10, 15), (20, 30))  # the wrong one is the largest, so it ranks first

@@ -96,6 +96,16 @@ def test_a_piece_without_a_seed_gets_a_label_without_a_seed():
     assert owner[labels[30, 30, 95] - 1] == -1 and owner[labels[30, 30, 30] - 1] == 0
 
 
+def test_the_boundary_is_restored_up_to_the_surface_and_not_beyond():
+    shape = (70, 60, 60)
+    body, inner = ball(shape, (35, 30, 30), 1270), ball(shape, (35, 30, 30), 1160)
+    around = ball(shape, (35, 30, 30), 1450) & ~body
+    interior = np.where(inner, 255, 0).astype(np.uint8)
+    boundary = np.where(body & ~inner, 240, np.where(around, 190, 0)).astype(np.uint8)
+    labels, _, _ = make_instances(interior, boundary, np.array([[35.0, 30, 30]]), VOXEL, 0.8, 1.05)
+    assert ((labels > 0) == body).all()
+
+
 def test_a_seed_on_a_fragment_marks_the_body_around_it():
     shape = (60, 60, 60)
     body, hollow = ball(shape, (30, 30, 30), 1500), ball(shape, (30, 30, 30), 350)
