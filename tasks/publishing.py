@@ -1,8 +1,8 @@
 """Copy the results of a finished run to a bucket or folder, with a README, checksums and provenance.
 
-Objects are copied as they are stored, compressed or not, or packed into shards. `.published/` records the content from
-which each batch of chunks, meshes and annotations was written. A later copy writes what differs, and deletes what
-belonged to another run.
+Objects are compressed in buckets only, so that any reader finds the files of a folder under their names, or packed into
+shards. `.published/` records the content from which each batch of chunks, meshes and annotations was written. A later
+copy writes what differs, and deletes what belonged to another run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,14 +18,14 @@ from itertools import islice
 from typing import Any
 
 from cloudfiles import CloudFiles
-from cloudfiles.compression import decompress
+from cloudfiles.compression import decompress, transcode
 
 from ..analysis.viewer.state import PUBLIC_VIEWER
 from ..errors import UserError
 from .run import Run
 from .stages.catalog import STAGES, is_finished, read_state
 from .store import RunStore, local_folder
-from .volumes.shards import Pack, packs
+from .volumes.shards import Pack, missing_chunks, packs
 
 _LARGE = ("somas/", "centroids/", "quality/")
 _SMALL = ("tables/", "report/", "config.yaml", "manifest.json")
@@ -36,6 +36,7 @@ _SHARD_ABOVE = 100_000  # objects
 _RECORDS = ".published/"
 _FORMAT = f"{_RECORDS}form.json"
 _ENDING = re.compile(r"\.(gz|br|zstd)$")  # of a compressed object on disk
+_GZIPPED = re.compile(r"somas/(\d[^/]*|skeletons)/-?\d[^/]*")  # others are read in parts
 _FRAGMENT = re.compile(r"/mesh/.*(:|\.spatial$)")  # from which meshes were merged
 Checksum = tuple[str, str, int]  # name, sha256 and bytes of a written object
 Stored = dict[str, Any]  # an object as CloudFiles reads it
@@ -241,14 +242,21 @@ def _batches(
     batches: list[_Batch] = []
     infos: dict[str, bytes] = {}
     packed: set[str] = set()
+    background = missing_chunks(run.store, names) if sharded or local_folder(target) else {}
     if sharded:
-        all_packs, infos = packs(run.store, names)
+        all_packs, infos = packs(run.store, [*names, *background])
         for pack in all_packs:
             for shard, keys in pack.shards():
-                members = pack.names(keys)
+                members = [name for name in pack.names(keys) if name not in background]
                 packed.update(members)
-                write = partial(_pack, target, pack, shard, keys)
+                write = partial(_pack, target, pack, shard, keys, background)
                 batches.append(_Batch(members, [shard], write))
+    else:
+        missing = list(background)
+        for start in range(0, len(missing), _BATCH):
+            batch = missing[start : start + _BATCH]
+            content = {name: background[name] for name in batch}
+            batches.append(_Batch((), batch, partial(_put_all, target, content)))
     others = [name for name in names if name not in packed and name not in infos]
     for start in range(0, len(others), _BATCH):
         batch = others[start : start + _BATCH]
@@ -256,11 +264,21 @@ def _batches(
     return batches, infos
 
 
+def _put_all(target: str, objects: Mapping[str, bytes], _: Sequence[Stored]) -> list[Checksum]:
+    return [_put(RunStore(target), name, data) for name, data in objects.items()]
+
+
 def _pack(
-    target: str, pack: Pack, shard: str, keys: Sequence[int], objects: Sequence[Stored]
+    target: str,
+    pack: Pack,
+    shard: str,
+    keys: Sequence[int],
+    background: Mapping[str, bytes],
+    objects: Sequence[Stored],
 ) -> list[Checksum]:
     """Write one shard of many objects."""
-    content = {
+    content = {name: background[name] for name in pack.names(keys) if name in background}
+    content |= {
         item["path"]: decompress(item["content"], item["compress"], item["path"])
         for item in objects
     }
@@ -282,19 +300,16 @@ def _read(source: str, names: Sequence[str]) -> list[Stored]:
 
 
 def _copy(target: str, objects: Sequence[Stored]) -> list[Checksum]:
-    """Write objects as they were read."""
+    """Write objects, compressed as the target needs them."""
+    for item in objects:
+        gzipped = local_folder(target) is None and _GZIPPED.fullmatch(item["path"])
+        (_,) = transcode(item, "gzip" if gzipped else None, in_place=True)
     try:
         CloudFiles(target, progress=False).puts(objects, raw=True)
     except OSError as err:
         raise UserError(f"cannot write under {target}: {err.strerror or err}") from err
-    on_disk = local_folder(target) is not None
-    ending = {"gzip": ".gz", "br": ".br", "zstd": ".zstd"}
     return [
-        (
-            item["path"] + (ending.get(item.get("compress") or "", "") if on_disk else ""),
-            hashlib.sha256(item["content"]).hexdigest(),
-            len(item["content"]),
-        )
+        (item["path"], hashlib.sha256(item["content"]).hexdigest(), len(item["content"]))
         for item in objects
     ]
 
@@ -306,12 +321,14 @@ def _state(run: Run, stage: str) -> dict[str, Any]:
 def _provenance(run: Run, licence: str, unfinished: list[str]) -> dict[str, Any]:
     """Return the input, config, code versions and times of a run."""
     stages = {stage.name: _state(run, stage.name) for stage in STAGES}
+    found = stages["measure"].get("result") or {}
     return {
         **run.manifest.model_dump(),
         "image": run.config.image,
         "config": run.config.model_dump(mode="json"),
         "licence": licence,
-        "somas": (stages["measure"].get("result") or {}).get("somas"),
+        "somas": found.get("somas"),
+        "cut_by_edge": found.get("cut_by_edge"),
         "unfinished": unfinished,
         "task_hours": {
             name: round(state.get("task_seconds", 0) / 3600, 4) for name, state in stages.items()
@@ -327,11 +344,13 @@ def _readme(run: Run, target: str, provenance: dict[str, Any], link: str | None)
         if provenance["unfinished"]
         else ""
     )
+    cut = provenance["cut_by_edge"]
+    whole = f", {cut} of them cut by the volume's edge," if cut else ""
     how = f"[in neuroglancer]({link})" if link else f"`flysoma view {target}`"
     version = provenance["versions"]["flysoma"]
     return f"""# Somas
 
-{warning}{provenance["somas"]} cell bodies in `{run.config.image}`, found by flysoma {version}.
+{warning}{provenance["somas"]} cell bodies{whole} in `{run.config.image}`, found by flysoma {version}.
 Licence: {provenance["licence"]}.
 
 Open it {how}.
@@ -345,7 +364,7 @@ Open it {how}.
 | `tables/cave_nucleus_detection.csv` | the same with the column names of CAVE's nucleus table |
 | `report/index.html` | figures |
 | `provenance.json` | config, code versions, sha256 of the weights and of the image's info, hours |
-| `checksums.sha256` | sha256 of every object as it is stored, compressed or not |
+| `checksums.sha256` | sha256 of every object as it is stored: in a bucket, some are compressed |
 
 ```python
 import pandas as pd

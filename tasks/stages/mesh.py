@@ -25,7 +25,7 @@ from ..damage import DamagedObject
 from ..homeless import import_taskqueue
 from ..run import Run
 from ..volumes.geometry import BlockGrid, Box, vec3
-from ..volumes.precomputed import CHUNK, box_name, is_damage
+from ..volumes.precomputed import CHUNK, box_name, is_damage, stored_compression
 from .mips import somas_mips, stage_of_mip
 from .stage import ID_BYTES, STORED, Counters, Forecast, SimpleStage
 
@@ -135,6 +135,7 @@ class MeshStage(IgneousStage[Vec3]):
             mip=mesh_mip(self.run),
             mesh_dir=MESH_FOLDER,
             cache_control="no-cache",
+            compress=stored_compression(self.run.somas_path),
             **_MESHING,
         )
         meshed: list[int] = []

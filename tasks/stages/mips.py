@@ -157,7 +157,9 @@ class DownsampleStage(SimpleStage):
         return {"voxels": source.voxels, STORED: stored}
 
     def finish(self) -> Counters:
-        self.put_stored()
+        stored, before = self.put_stored(), self.number * _MIPS
+        for mip in range(before + 1, before + len(self.mips)):
+            self.run.somas.complete(mip, stored.get(str(mip), ()))
         return {}
 
     def task_of(self, path: str) -> int | None:

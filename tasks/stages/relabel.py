@@ -60,7 +60,7 @@ class RelabelStage(SimpleStage):
         return {"voxels": int((somas > 0).sum()), STORED: {"0": stored}}
 
     def finish(self) -> Counters:
-        self.put_stored()
+        self.run.somas.complete(0, self.put_stored().get("0", ()))
         return {}
 
     def task_of(self, path: str) -> int | None:

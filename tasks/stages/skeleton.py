@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import edt
 import numpy as np
 import pandas as pd
+from scipy.ndimage import maximum_filter
 
 from ...analysis.morphology.stubs import Stub, find_stubs
 from ..run import Run
@@ -61,12 +63,12 @@ def _ends(run: Run, box: Box) -> list[tuple[bool, bool]]:
     return [(low <= first, high >= last) for low, high, first, last in sides][::-1]
 
 
-def halve_mask(mask: np.ndarray) -> np.ndarray:
-    """Halve the resolution of a mask. A voxel is set if any of its eight is, so that no thin part breaks."""
-    z, y, x = (n + n % 2 for n in mask.shape)
-    padded = np.pad(mask, [(0, n % 2) for n in mask.shape])
+def halve_by_maximum(array: np.ndarray) -> np.ndarray:
+    """Halve the resolution: each voxel is the maximum of eight, so that no thin part of a mask breaks."""
+    z, y, x = (n + n % 2 for n in array.shape)
+    padded = np.pad(array, [(0, n % 2) for n in array.shape])
     blocks = padded.reshape(z // 2, 2, y // 2, 2, x // 2, 2)
-    return np.asarray(blocks.any(axis=(1, 3, 5)))
+    return np.asarray(blocks.max(axis=(1, 3, 5)))
 
 
 def trace(
@@ -85,13 +87,14 @@ def trace(
       radius_nm: radius of that ball; inside it, paths are straight.
 
     Returns:
-      cloudvolume Skeleton, nm, from the corner of the mask.
+      cloudvolume Skeleton, nm, from the corner of the mask. The radius of a vertex is the largest
+      distance to the surface in the voxels around it.
     """
     from kimimaro.trace import point_to_point  # slow to import
     from osteoid import Skeleton
 
     coarse = 2 * np.array(resolution_nm)
-    half = np.asfortranarray(halve_mask(mask).T.astype(np.uint8))
+    half = np.asfortranarray(halve_by_maximum(mask).T.astype(np.uint8))
     start = tuple((middle_nm // coarse).astype(int).tolist())
     paths = [Skeleton(middle_nm[None].astype(np.float32), np.zeros((0, 2), np.uint32))]
     for stub in stubs:
@@ -102,7 +105,11 @@ def trace(
         places = places[np.linalg.norm(places - middle_nm, axis=1) > radius_nm]
         whole = np.concatenate([places, middle_nm[None]]).astype(np.float32)
         paths.append(Skeleton.from_path(whole))
-    return Skeleton.simple_merge(paths).consolidate()
+    skeleton = Skeleton.simple_merge(paths).consolidate()
+    depth_nm = halve_by_maximum(edt.edt(mask, anisotropy=tuple(resolution_nm)[::-1]))
+    near_nm = maximum_filter(depth_nm, size=3)  # shortest paths cut corners and leave the middle
+    skeleton.radius = near_nm[tuple((skeleton.vertices // coarse).astype(int).T[::-1])]
+    return skeleton
 
 
 def direction(

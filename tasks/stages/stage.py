@@ -109,14 +109,19 @@ class Stage(Generic[Data, Result]):
                 raise DamagedObject(self.run.path, path, "is missing or damaged")
         return {paths[path]: receipt for path, receipt in receipts.items()}
 
-    def put_stored(self) -> None:
-        """Write the numbers of all objects that the tasks stored, so that later stages notice when one is lost."""
+    def put_stored(self) -> dict[str, np.ndarray]:
+        """Write the numbers of all objects that the tasks stored, so that later stages notice when one is lost.
+
+        Returns:
+          The numbers, ascending, by the name of their kind.
+        """
         numbers: dict[str, list[int]] = {}
         for receipt in self.receipts().values():
             for kind, some in receipt["counters"][STORED].items():
                 numbers.setdefault(kind, []).extend(some)
         arrays = {kind: np.sort(np.array(some, np.int64)) for kind, some in numbers.items()}
         self.run.store.put_arrays(stored_path(self.name), arrays)
+        return arrays
 
 
 class SimpleStage(Stage[None, Counters]):

@@ -291,6 +291,6 @@ def _upload(folder: Path, target: str, report: Progress) -> None:
     names = sorted(name for name in source.list() if name != "info")
     batch = 64
     for start in range(0, len(names), batch):
-        source.transfer_to(bucket, paths=names[start : start + batch])
+        source.transfer_to(bucket, paths=names[start : start + batch], reencode="gzip")
         report("upload", min(start + batch, len(names)), len(names))
     source.transfer_to(bucket, paths=["info"])

@@ -6,13 +6,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from cloudfiles import CloudFiles
 from cloudvolume import CloudVolume
 
 from ...axes import Nm3
 from ..damage import DamagedChunk
+from ..store import normalize_cloudpath
 from .geometry import BlockGrid, Box, vec3
 from .precomputed import (
     at_mip,
+    background_chunks,
+    box_name,
     chunk_name,
     download,
     info_resolution,
@@ -21,10 +25,13 @@ from .precomputed import (
     scale_chunks,
     scale_key,
     scale_resolution,
+    stored_compression,
     upload,
 )
 
 _NOT_STORED = 2**64 - 1  # in place of the labels of a chunk that is not stored; no id is as large
+_SKELETON_ATTRIBUTES = [{"id": "radius", "data_type": "float32", "num_components": 1}]
+_MAX_COMPLETED = 100_000  # chunks; a folder with more files is a burden on a shared file system
 
 
 class LabelLayer:
@@ -124,6 +131,24 @@ class LabelLayer:
             if labels[chunks[number].core.slices_zyx(box.lo)].any()
         ]
 
+    def complete(self, mip: int, stored: Iterable[int]) -> None:
+        """Write the chunks of a mip that hold no label, as background.
+
+        Only in folders: readers of buckets expect missing chunks, and each costs a request. Only up to 100,000 chunks.
+
+        Args:
+          stored: numbers of the chunks that hold labels; one of them that is missing is not written.
+        """
+        self._volume.refresh_info()
+        scale = self._scales[mip]
+        chunks = scale_chunks(scale)
+        if stored_compression(self.cloudpath) or len(chunks) > _MAX_COMPLETED:
+            return
+        files = CloudFiles(normalize_cloudpath(self.cloudpath), progress=False)
+        names = {f"{scale['key']}/{box_name(chunks[number].core)}" for number in stored}
+        names.update(files.list(f"{scale['key']}/"))
+        files.puts(background_chunks(self._volume.info, mip, names))
+
     def set_mips(self, first: int, mips: Iterable[tuple[Nm3, Box]]) -> None:
         """Replace the mips from number `first` on; each is a voxel size and its bounds."""
         self._volume.refresh_info()
@@ -136,16 +161,16 @@ class LabelLayer:
         self._volume.commit_info()
 
     def begin_skeletons(self) -> None:
-        """Write the infos for skeletons that have no vertex attributes."""
+        """Write the infos for skeletons whose vertices have a radius in nm."""
         self.set_info(skeletons="skeletons")
-        self._volume.skeleton.meta.info["vertex_attributes"] = []
+        self._volume.skeleton.meta.info["vertex_attributes"] = _SKELETON_ATTRIBUTES
         self._volume.skeleton.meta.commit_info()
 
     def write_skeletons(self, skeletons: Sequence[Any]) -> None:
-        """Write cloudvolume Skeletons, nm, x, y, z; their ids are those of the labels."""
+        """Write cloudvolume Skeletons with their radii, nm, x, y, z; their ids are those of the labels."""
         self._volume.refresh_info()
         for skeleton in skeletons:
-            skeleton.extra_attributes = []
+            skeleton.extra_attributes = _SKELETON_ATTRIBUTES
         self._volume.skeleton.upload(skeletons)
 
     def skeleton(self, label: int) -> Any:

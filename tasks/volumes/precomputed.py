@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from cloudvolume.exceptions import EmptyVolumeException
 from ...axes import Nm3, Vec3
 from ...errors import UserError, explain, is_transient
 from ..damage import DamagedChunk
+from ..store import local_folder, normalize_cloudpath
 from .geometry import BlockGrid, Box, vec3
 from .info import read_info
 from .label_chunks import check_compressed_labels
@@ -25,7 +26,6 @@ _OPTIONS: dict[str, Any] = {
     "bounded": True,
     "non_aligned_writes": False,
     "parallel": 1,
-    "compress": "gzip",
 }
 
 
@@ -41,6 +41,14 @@ def _check_and_decode(
 
 
 chunks.decode_compressed_segmentation = _check_and_decode
+
+
+def stored_compression(cloudpath: str) -> str | None:
+    """Return how the objects of a layer are compressed: gzip in buckets, not at all on disk.
+
+    cloud-files adds ".gz" to the name of a compressed file, where tensorstore and plain web servers do not find it.
+    """
+    return None if local_folder(normalize_cloudpath(cloudpath)) else "gzip"
 
 
 def create_layer(
@@ -74,7 +82,7 @@ def fill_layer(
     Args:
       progress: called after each layer of chunks with the number of sections written.
     """
-    volume = CloudVolume(cloudpath, **_OPTIONS)
+    volume = CloudVolume(cloudpath, **_options(cloudpath))
     bounds = scale_bounds(volume.info["scales"][0])
     step = int(volume.chunk_size[2])
     for start in range(0, array.shape[0], step):
@@ -93,7 +101,7 @@ def open_layer(cloudpath: str, layer_type: str, fill_missing: bool) -> CloudVolu
             f"{cloudpath} is of type {info['type']}, and a layer of type {layer_type} is needed; "
             f"give the path of the {layer_type}"
         )
-    options = {**_OPTIONS, "fill_missing": fill_missing}
+    options = {**_options(path), "fill_missing": fill_missing}
     if layer_type == "segmentation":
         options["delete_black_uploads"] = True
     try:
@@ -103,6 +111,11 @@ def open_layer(cloudpath: str, layer_type: str, fill_missing: bool) -> CloudVolu
             f"{cloudpath} is not a precomputed layer: its info file is invalid ({err}); "
             "make a layer with 'flysoma ingest FILE CLOUDPATH'"
         ) from err
+
+
+def _options(cloudpath: str) -> dict[str, Any]:
+    compression = stored_compression(cloudpath)
+    return {**_OPTIONS, "compress": compression or False}  # None is gzip to cloud-volume
 
 
 def at_mip(volume: CloudVolume, mip: int) -> CloudVolume:
@@ -211,3 +224,27 @@ def parse_chunk_name(name: str) -> tuple[str, Box] | None:
         return None
     x, past_x, y, past_y, z, past_z = map(int, match.groups()[1:])
     return match[1], Box((x, y, z), (past_x, past_y, past_z))
+
+
+def background_chunks(
+    info: dict[str, Any], mip: int, stored: Collection[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield name, relative to the layer, and content of each chunk of a mip that is not stored: background.
+
+    Without them, readers that do not fill in missing chunks, such as `CloudVolume(path)[:]`, fail.
+
+    Args:
+      stored: names of the objects of the layer.
+    """
+    scale = info["scales"][mip]
+    content: dict[Vec3, bytes] = {}  # by size: chunks at the upper faces are smaller
+    for chunk in scale_chunks(scale):
+        size = chunk.core.size
+        name = f"{scale['key']}/{box_name(chunk.core)}"
+        if name in stored:
+            continue
+        if size not in content:
+            empty = np.zeros((*size, info["num_channels"]), info["data_type"], order="F")
+            block = scale.get("compressed_segmentation_block_size")
+            content[size] = chunks.encode(empty, scale["encoding"], block)
+        yield name, content[size]

@@ -21,6 +21,7 @@ from cloudvolume.datasource.precomputed.sharding import (
 )
 
 from ..store import RunStore
+from .precomputed import background_chunks
 
 SOMAS, ANNOTATIONS = "somas", ("centroids", "quality")
 _SHARD_BYTES = 4 << 30  # of chunks, uncompressed
@@ -64,6 +65,22 @@ class Pack:
         if any(len(names) > 1 for names in self.objects.values()):
             manifest = {key: len(content[self.objects[key][-1]]) for key in keys}
         return spec.synthesize_shard(data, data_offset=manifest)
+
+
+def missing_chunks(store: RunStore, names: Iterable[str]) -> dict[str, bytes]:
+    """Return the chunks of the somas that a run does not store, by name: background.
+
+    Args:
+      names: names of the objects of the run.
+    """
+    prefix = f"{SOMAS}/"
+    stored = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    info = store.get_json(f"{prefix}info") or {"scales": []}  # an unfinished run may have none
+    return {
+        f"{prefix}{name}": content
+        for mip in range(len(info["scales"]))
+        for name, content in background_chunks(info, mip, stored)
+    }
 
 
 def packs(store: RunStore, names: Iterable[str]) -> tuple[list[Pack], dict[str, bytes]]:

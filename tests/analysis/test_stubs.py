@@ -45,6 +45,10 @@ def test_a_neurite_in_any_direction_is_found_and_traced(end, length):
         assert abs(np.linalg.norm(places, axis=1).max() - length) < 250
         assert np.linalg.norm(np.cross(places, along[::-1]), axis=1).max() < 300
         assert skeleton.cable_length() < 1.4 * length  # along voxels
+        from_centre = np.linalg.norm(places, axis=1)
+        assert skeleton.radius[from_centre.argmin()] == pytest.approx(RADIUS, rel=0.1)
+        in_arm = skeleton.radius[from_centre > RADIUS + 500]
+        assert 0.6 * end < np.median(in_arm) < end + 80  # a voxel
 
 
 def test_the_longest_of_several_comes_first():

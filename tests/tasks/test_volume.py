@@ -82,7 +82,7 @@ def test_finer_than_the_volume_is_refused(layer):
 
 def test_a_missing_chunk_is_named_unless_filled(layer, tmp_path):
     path, _ = layer((128, 64, 64))
-    os.remove(tmp_path / "layer/32_32_40/64-128_0-64_0-64.gz")
+    os.remove(tmp_path / "layer/32_32_40/64-128_0-64_0-64")
     box = Box((0, 0, 0), (128, 64, 64))
     with pytest.raises(UserError, match="64-128_0-64_0-64.*missing.*fill_missing"):
         ImageLayer(path).read(box, (32, 32, 40))
@@ -92,7 +92,7 @@ def test_a_missing_chunk_is_named_unless_filled(layer, tmp_path):
 
 def test_a_truncated_chunk_is_named(layer, tmp_path):
     path, _ = layer((128, 64, 64))
-    chunk = tmp_path / "layer/32_32_40/64-128_0-64_0-64.gz"
+    chunk = tmp_path / "layer/32_32_40/64-128_0-64_0-64"
     chunk.write_bytes(chunk.read_bytes()[:5000])
     with pytest.raises(UserError, match="64-128_0-64_0-64 cannot be decoded"):
         ImageLayer(path).read(Box((0, 0, 0), (128, 64, 64)), (32, 32, 40))

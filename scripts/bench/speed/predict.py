@@ -106,9 +106,9 @@ def _write_repeated_phantom(path: Path, shape: tuple[int, int, int], compressed:
     info = json.loads((path / "info").read_text())
     scale = info["scales"][0]
     step, folder = scale["chunk_sizes"][0], path / scale["key"]
-    if not compressed:
+    if compressed:
         for place in list(folder.iterdir()):
-            place.with_suffix("").write_bytes(gzip.decompress(place.read_bytes()))
+            place.with_name(f"{place.name}.gz").write_bytes(gzip.compress(place.read_bytes()))
             place.unlink()
     scale["size"] = list(shape[::-1])
     (path / "info").write_text(json.dumps(info | {"scales": [scale]}))
