@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ...errors import UserError
@@ -68,7 +68,8 @@ def save_network(path: str | Path, network: Network, half: bool = False) -> str:
         for key, value in network.module.state_dict().items()
     }
     spec = json.dumps(asdict(network.spec), sort_keys=True)
-    save_file(state, str(path), metadata={"spec": spec, _CONTENT: _content_hash(spec, state)})
+    content = save(state, {"spec": spec, _CONTENT: _content_hash(spec, state)})
+    Path(path).write_bytes(content)  # `save_file` lets only the owner read
     return fingerprint(Path(path))
 
 

@@ -1,6 +1,7 @@
 """Weights files: round trips, published checkpoints, refusal of bad files, and input normalization."""
 
 import json
+import os
 import pickle
 
 import numpy as np
@@ -52,6 +53,17 @@ def test_a_saved_network_loads_unchanged(saved):
     assert loaded.spec == SPEC and loaded.fingerprint == digest
     for key, value in network.module.state_dict().items():
         assert torch.equal(loaded.module.state_dict()[key], value)
+
+
+def test_the_group_can_read_a_saved_file_if_the_umask_permits_it(saved):
+    path, network, _ = saved
+    path.unlink()
+    before = os.umask(0o027)
+    try:
+        save_network(path, network)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_half_precision_files_load_as_float32(saved, tmp_path):
