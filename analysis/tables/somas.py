@@ -105,7 +105,7 @@ COLUMNS: tuple[Column, ...] = (
 _UNKNOWN: dict[str, float | bool] = {"bool": False, "int64": -1, "float64": np.nan, "uint64": 0}
 _UNKNOWN["side"] = 0  # -1 is a side
 _DECIMALS = {"nm": 1, "um": 4, "um2": 4, "um3": 4, "": 4}
-CAVE_COLUMNS = (
+CAVE_COLUMNS = (  # of the schema nucleus_detection
     "id",
     "valid",
     "volume",
@@ -115,6 +115,18 @@ CAVE_COLUMNS = (
     "pt_supervoxel_id",
     "pt_root_id",
 )
+CAVE_TABLE = {  # what CAVE needs to create the table; positions are in voxels of voxel_resolution, here in nm
+    "schema_name": "nucleus_detection",
+    "voxel_resolution": [1.0, 1.0, 1.0],
+    "units": {
+        "volume": "um^3",
+        "pt_position": "nm",
+        "bb_start_position": "nm",
+        "bb_end_position": "nm",
+    },
+    "description": "Somas found by flysoma. pt_position is the centroid of the soma, volume that of the soma, not of "
+    "its nucleus, and id its segment id in the somas layer.",
+}
 
 
 def column_description(name: str) -> str:
@@ -152,6 +164,7 @@ def table_files(frame: pd.DataFrame) -> dict[str, bytes]:
         "somas.csv": csv_bytes(table),
         "columns.json": json.dumps([asdict(c) for c in COLUMNS], indent=1).encode(),
         "cave_nucleus_detection.csv": cave_table(table).to_csv(index=False).encode(),
+        "cave_table.json": json.dumps(CAVE_TABLE, indent=1).encode(),
     }
 
 
@@ -179,18 +192,20 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
     return table.round(decimals).to_csv(index=False).encode()
 
 
-def cave_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table in the schema `nucleus_detection` of CAVE: volumes in um3, positions "[x, y, z]" in whole nm.
+def cave_table(frame: pd.DataFrame, segments: np.ndarray | None = None) -> pd.DataFrame:
+    """Return a table in the schema `nucleus_detection` of CAVE; `CAVE_TABLE` states its units.
 
-    The root id is the segment id in the somas layer. The supervoxel id is 0, because there are no supervoxels.
+    Args:
+      segments: id of the neuron of each soma, in the order of their ids, 0 for none; None: not known. Until then the
+        root ids are empty, and so are the supervoxel ids: CAVE looks up both at `pt_position`.
     """
     table = soma_table(frame)
     cave = pd.DataFrame({"id": table["id"], "valid": "t", "volume": table["volume_um3"].round(4)})
     cave["pt_position"] = _cave_positions(table, "")
     cave["bb_start_position"] = _cave_positions(table, "bb_start_")
     cave["bb_end_position"] = _cave_positions(table, "bb_end_")
-    cave["pt_supervoxel_id"] = np.zeros(len(table), np.uint64)
-    cave["pt_root_id"] = table["id"]
+    cave["pt_supervoxel_id"] = ""
+    cave["pt_root_id"] = "" if segments is None else segments
     return cave[list(CAVE_COLUMNS)]
 
 

@@ -23,6 +23,10 @@ from ..progress import Bars
     help="Precomputed segmentation of neurons.",
 )
 @click.option(
+    "--name",
+    help="Name of the segmentation in RUN/tables/links; default: the last part of CLOUDPATH.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(0),
     default=os.cpu_count(),
@@ -30,13 +34,15 @@ from ..progress import Bars
     help="Worker processes to start here; 0: use workers started elsewhere on --queue.",
 )
 @click.option("--queue", help="sqs://NAME or fq://PATH; default: a temporary queue.")
-def command(path: str, segmentation: str, workers: int, queue: str | None) -> None:
+def command(
+    path: str, segmentation: str, name: str | None, workers: int, queue: str | None
+) -> None:
     """Link each soma to the segments of a neuron segmentation.
 
-    A soma of RUN is linked to the segments that it overlaps.
+    A soma of RUN is linked to the segments that it overlaps. The links to other segmentations are kept.
     """
     run = Run.open(path)
-    choose_segmentation(run, normalize_cloudpath(segmentation))
+    folder = choose_segmentation(run, normalize_cloudpath(segmentation), name)
     with Bars() as bars:
         execute_run(run, RunOptions(queue, None, workers), bars, bars.say, EXTRAS)
     result = run.store.get_json(state_path(LinkStage.name))["result"]
@@ -45,5 +51,5 @@ def command(path: str, segmentation: str, workers: int, queue: str | None) -> No
         f"soma, {result['several_segments']} overlap several segments, {result['none']} none"
     )
     click.echo(
-        f"tables: {run.path}/tables/neurons.csv (one row per soma), links.csv, cave_linked.csv"
+        f"tables: {run.path}/{folder}neurons.csv (one row per soma), links.csv, cave_linked.csv; the same in tables/"
     )

@@ -1,9 +1,13 @@
-"""link: the segments of another segmentation to which each soma belongs; an extra stage, after the report."""
+"""link: the segments of another segmentation to which each soma belongs; an extra stage, after the report.
+
+`tables/links/NAME/` keeps the tables of each segmentation; `tables/` has those of the last one too.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cached_property
@@ -12,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ...analysis.tables.links import LINK_COLUMNS, NEURON_COLUMNS, neuron_table, vote
-from ...analysis.tables.somas import cave_table, parquet_bytes
+from ...analysis.tables.somas import CAVE_TABLE, cave_table, parquet_bytes
 from ...errors import UserError
 from ..run import Run
 from ..volumes.geometry import to_voxels
@@ -21,6 +25,8 @@ from .measure import SomaStage, crop, get_frame, put_frame
 from .stage import Counters, Forecast
 
 _SOURCE = "link/source.json"
+_COLUMNS = "links_columns.json"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _MARGIN_NM = 1000.0  # around a soma
 
 
@@ -32,7 +38,7 @@ class LinkStage(SomaStage):
 
     @cached_property
     def segmentation(self) -> LabelLayer:
-        return LabelLayer(self.run.store.get_json(_SOURCE))
+        return LabelLayer(self.run.store.get_json(_SOURCE)["segmentation"])
 
     def forecast(self) -> Forecast:
         return Forecast(tasks=len(self.plan()), exact=True)
@@ -56,18 +62,24 @@ class LinkStage(SomaStage):
         parquet = store.get("tables/somas.parquet")
         assert parquet is not None, "link planned before report finished"
         somas = pd.read_parquet(io.BytesIO(parquet))
-        cave = cave_table(somas)
-        cave["pt_root_id"] = of_soma["segment_id"].to_numpy()
+        source = store.get_json(_SOURCE)
         about = {
-            "segmentation": store.get_json(_SOURCE),
+            "segmentation": source["segmentation"],
             "links": [asdict(column) for column in LINK_COLUMNS],
             "neurons": [asdict(column) for column in NEURON_COLUMNS],
+            "cave_linked": CAVE_TABLE,
+        }
+        cave = cave_table(somas, of_soma["segment_id"].to_numpy())
+        files = {
+            "cave_linked.csv": cave.to_csv(index=False).encode(),
+            _COLUMNS: json.dumps(about, indent=1).encode(),
         }
         for name, table in (("links", links), ("neurons", of_soma)):
-            store.put(f"tables/{name}.parquet", parquet_bytes(table))
-            store.put(f"tables/{name}.csv", table.round(4).to_csv(index=False).encode())
-        store.put("tables/cave_linked.csv", cave.to_csv(index=False).encode())
-        store.put("tables/links_columns.json", json.dumps(about, indent=1).encode())
+            files[f"{name}.parquet"] = parquet_bytes(table)
+            files[f"{name}.csv"] = table.round(4).to_csv(index=False).encode()
+        for folder in (_folder(source["name"]), "tables/"):
+            for name, data in files.items():
+                store.put(f"{folder}{name}", data)
         return {
             "somas": len(of_soma),
             "linked": int((of_soma["segments"] > 0).sum()),
@@ -86,10 +98,15 @@ def _concatenate(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     )
 
 
-def choose_segmentation(run: Run, cloudpath: str) -> None:
-    """Set the segmentation to which the somas are linked, and delete the links to another one.
+def choose_segmentation(run: Run, cloudpath: str, name: str | None = None) -> str:
+    """Set the segmentation to which the somas are linked, and delete the intermediate data of another one.
 
-    Raises UserError if the run has no table of somas yet, or there is no such segmentation.
+    Args:
+      name: folder of its tables below `tables/links`; default: the last part of the cloudpath.
+    Returns:
+      The folder of its tables, relative to the run.
+    Raises:
+      UserError: the run has no table of somas yet, there is no such segmentation, or the name belongs to another one.
     """
     LabelLayer(cloudpath)
     store = run.store
@@ -97,9 +114,26 @@ def choose_segmentation(run: Run, cloudpath: str) -> None:
         raise UserError(
             f"{run.path} has no table of somas yet: finish it with 'flysoma run {run.path}/config.yaml'"
         )
-    if store.get_json(_SOURCE) not in (None, cloudpath):
+    name = name or cloudpath.rpartition("/")[2]
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"--name {name}: use letters, digits, '.', '_' and '-', such as --name flywire"
+        )
+    about = store.get_json(f"{_folder(name)}{_COLUMNS}")
+    if about is not None and about["segmentation"] != cloudpath:
+        raise UserError(
+            f"{run.path}/{_folder(name)} holds the links to {about['segmentation']}; "
+            f"choose another --name for those to {cloudpath}"
+        )
+    source = {"segmentation": cloudpath, "name": name}
+    if store.get_json(_SOURCE) not in (None, source):
         store.delete(
-            [name for folder in ("link/", "receipts/link/") for name in store.names(folder)]
+            [path for folder in ("link/", "receipts/link/") for path in store.names(folder)]
         )
         store.delete(["stages/link.json"])
-    store.put_json(_SOURCE, cloudpath)
+    store.put_json(_SOURCE, source)
+    return _folder(name)
+
+
+def _folder(name: str) -> str:
+    return f"tables/links/{name}/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import crackle
@@ -98,13 +99,46 @@ def test_link_finds_the_neuron_of_each_soma(linked):
     assert list(links.columns) == [column.name for column in LINK_COLUMNS] and len(links) == 4
     cave = pd.read_csv(run / "tables/cave_linked.csv", dtype={"pt_root_id": np.uint64})
     assert (cave["pt_root_id"] == table["segment_id"]).all()
-    before = {path.name: path.read_bytes() for path in (run / "tables").iterdir()}
+    shown = flysoma("status", str(run)).stdout
+    assert re.search(r"^link +1 .* finished$", shown, re.M)
+    before = tables(run)
     assert flysoma("link", str(run), "--segmentation", f"{linked}/neurons").returncode == 0
+    assert tables(run) == before
+
+
+def tables(run):
+    """Return the content of the files in the tables of a run, by path."""
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in run.rglob("tables/**/*")
+        if path.is_file()
+    }
+
+
+def test_links_to_another_segmentation_are_kept(linked, tmp_path):
+    run = shutil.copytree(linked / "run", tmp_path / "run")
+    assert flysoma("link", str(run), "--segmentation", f"{linked}/neurons").returncode == 0
+    first = tables(run)
     again = flysoma("link", str(run), "--segmentation", f"{run}/somas", "--workers", "1")
     assert "5 of 5 somas have a neuron; 0 share" in again.stdout
-    back = flysoma("link", str(run), "--segmentation", f"{linked}/neurons", "--workers", "1")
-    assert back.returncode == 0
-    assert {path.name: path.read_bytes() for path in (run / "tables").iterdir()} == before
+    both = tables(run)
+    for name in ("neurons.csv", "links.parquet", "cave_linked.csv"):
+        path, newest = f"tables/links/neurons/{name}", f"tables/{name}"
+        assert both[path] == first[path] == first[newest]
+        assert both[newest] == both[f"tables/links/somas/{name}"] != first[newest]
+    other = LabelLayer(f"{run}/somas").bounds
+    create_layer(f"file://{tmp_path}/other/somas", "segmentation", "uint64", RESOLUTION, other)
+    clash = ["link", str(run), "--segmentation", f"{tmp_path}/other/somas", "--workers", "1"]
+    refused = flysoma(*clash)
+    assert refused.returncode == 2 and "choose another --name" in refused.stderr
+    refused = flysoma(*clash, "--name", "../x")
+    assert refused.returncode == 2 and "letters, digits" in refused.stderr
+    assert tables(run) == both
+    named = flysoma(*clash, "--name", "empty")
+    assert "0 of 5 somas have a neuron" in named.stdout
+    assert tables(run).keys() - both.keys() == {
+        f"tables/links/empty/{path.name}" for path in (run / "tables/links/somas").iterdir()
+    }
 
 
 def test_link_among_real_neurons_equals_counting_voxels(tmp_path, undisturbed, shared_data):
