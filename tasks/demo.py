@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..analysis.metrics.evaluation import MIN_EDGE_UM3, evaluate
+from ..analysis.metrics.evaluation import MIN_EDGE_UM3
 from ..analysis.metrics.scores import Scores
 from ..analysis.pages.sections import draw_sections
 from ..errors import UserError
@@ -16,12 +16,12 @@ from ..models.phantom.make import Difficulty, make_phantom
 from .config import RunConfig, Segment
 from .fleet.coordinator import Progress, RunOptions, execute_run
 from .pipeline import begin
+from .results.scoring import Source, score_segmentation
 from .run import Run
 from .stages.report import cut_sections
 from .volumes.geometry import flip
 from .volumes.ingest import NewLayer, ingest_array
 from .volumes.labels import LabelLayer
-from .volumes.open_labels import open_labels
 
 RESOLUTION_NM = (64.0, 64.0, 40.0)
 SHAPE = (192, 384, 384)  # z, y, x
@@ -49,10 +49,9 @@ def run_demo(
     )
     run = begin(config)
     execute_run(run, RunOptions(workers=workers), progress, say)
-    pred, truth = (
-        open_labels(f"{output}/{name}", "zyx", RESOLUTION_NM) for name in ("run/somas", "truth")
-    )
-    scores = evaluate(pred, truth, flip(RESOLUTION_NM), min_edge_um3=MIN_EDGE_UM3).scores
+    scores = score_segmentation(
+        f"{output}/run", f"{output}/truth", Source(), min_edge_um3=MIN_EDGE_UM3
+    ).evaluation.scores
     picture = draw_sections(
         cut_sections(run, LabelLayer(f"{output}/truth")),
         title="Somas found (colour) and truth (dashed)",

@@ -58,11 +58,13 @@ class Evaluation:
       scores: all scores.
       cases: errors, the largest mislabelled volume first.
       matching: pairs of predicted and true objects.
+      cut: how many predicted and true objects count although the volume's border cuts them to less than MIN_EDGE_UM3.
     """
 
     scores: Scores
     cases: list[Case]
     matching: Matching
+    cut: tuple[int, int] = (0, 0)
 
 
 def evaluate(
@@ -124,7 +126,16 @@ def evaluate(
     distances = _boundary_distances(pred, truth, matching, both, voxel_nm)
     at_centroids = _truth_at_centroids(both[0], truth, boxes)
     scores = score(table, matching, voxel_um3, at_centroids, distances)
-    return Evaluation(scores, find_cases(table, matching, both, truth.shape, voxel_um3), matching)
+    cut_pred, cut_truth = (
+        len(
+            _too_small(objects, truth.shape, voxel_um3, 0.0, MIN_EDGE_UM3).intersection(
+                ids.tolist()
+            )
+        )
+        for objects, ids in zip(both, (matching.pred, matching.truth))
+    )
+    cases = find_cases(table, matching, both, truth.shape, voxel_um3)
+    return Evaluation(scores, cases, matching, (cut_pred, cut_truth))
 
 
 def evaluate_arrays(

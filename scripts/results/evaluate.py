@@ -16,7 +16,7 @@ from ..progress import Bars
 @click.command("evaluate")
 @click.argument("pred")
 @click.argument("truth")
-@resolution_option(required=True)
+@resolution_option("Voxel size of files in nm, X Y Z; layers have their own.")
 @axes_option("files")
 @click.option(
     "--published",
@@ -38,14 +38,14 @@ from ..progress import Bars
     "rank by size.",
 )
 @click.option(
-    "--report", type=click.Path(path_type=Path), help="HTML page of the worst cases to write."
+    "--report", type=click.Path(path_type=Path), help="HTML page of the largest errors to write."
 )
 @click.option("--image", help="Image for the report: a file or a precomputed image.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     pred: str,
     truth: str,
-    resolution: Nm3,
+    resolution: Nm3 | None,
     axes: str | None,
     published: bool,
     min_edge_um3: float,
@@ -56,8 +56,9 @@ def command(
 ) -> None:
     """Score a segmentation against ground truth.
 
-    PRED and TRUTH are each a file of labels or a precomputed segmentation. Layers are read block by block. If TRUTH
-    is a layer that covers less than PRED, only that part is scored.
+    PRED and TRUTH are each a file of labels, a precomputed segmentation, or a run, whose somas are scored. Layers are
+    read block by block, those of different voxel sizes at the larger ones. If TRUTH is a layer that covers less than
+    PRED, only that part is scored.
     """
     with Bars() as bars:
         scored = score_segmentation(

@@ -41,7 +41,10 @@ class Comparison:
         return comparison_page(
             (self.a.path, self.b.path),
             self.evaluation,
-            (LayerLabels(self.a.somas, self.box), LayerLabels(self.b.somas, self.box)),
+            (
+                LayerLabels(self.a.somas, self.box, resolution),
+                LayerLabels(self.b.somas, self.box, resolution),
+            ),
             flip(resolution),
             lambda lo, hi: self.a.image.read(part_of(self.box, lo, hi), resolution),
             self.rows,
@@ -68,7 +71,7 @@ def compare_runs(a: Run, b: Run, progress: Callable[[int, int], None]) -> Compar
             f"{a.path} covers {a.somas.bounds} and {b.path} {b.somas.bounds}: they have no voxel in common; "
             "choose two runs on the same part of a volume"
         )
-    labels = LayerLabels(a.somas, box), LayerLabels(b.somas, box)
+    labels = LayerLabels(a.somas, box, resolution), LayerLabels(b.somas, box, resolution)
     voxel_nm = flip(resolution)
     offset_nm = flip([o * r for o, r in zip(box.lo, resolution)])
     evaluation = evaluate(*labels, voxel_nm, min_truth_um3=0, progress=progress)
@@ -86,7 +89,7 @@ def _view_link(a: Run, b: Run) -> ViewLink:
 
     def link(position_nm: Nm3) -> str:
         if state is not None:
-            return viewer.link(state | {"position": list(position_nm)})
+            return viewer.link(viewer.centre_view(state, position_nm))
         at = " ".join(f"{v:.0f}" for v in position_nm)
         return f"flysoma view {a.path} --beside {b.path} --at {at}"
 

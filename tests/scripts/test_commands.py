@@ -1,6 +1,8 @@
 """predict and evaluate: from a file to labels and scores, as a user types them."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -132,9 +134,53 @@ def test_evaluate_writes_a_page_of_the_worst_cases(layers, tmp_path):
     options = ["--resolution", 50, 50, 40, "--report", page, "--image", folder / "em"]
     done = call("evaluate", folder / "found", folder / "truth", *options, "--confidence", table)
     assert "precision 0.500  recall 0.500" in done.stdout
+    assert "errors: missed 1, false 1, merge 0, split 0, border 0" in done.stdout
     text = page.read_text()
     assert text.count("data:image/png;base64,") == 2
     assert "missed: no prediction" in text and "false: the prediction matches no soma" in text
+
+
+def test_evaluate_needs_no_resolution_for_layers_and_shows_errors_of_a_run(layers, tmp_path):
+    folder = layers[0]
+    run = tmp_path / "run"
+    shutil.copytree(folder / "found", run / "somas")
+    of_layers = json.loads(call("evaluate", folder / "found", folder / "truth", "--json").stdout)
+    (run / "config.yaml").write_text(f"image: {folder}/em\noutput: {run}\n")
+    for path in (run, run / "somas"):
+        of_run = json.loads(call("evaluate", path, folder / "truth", "--json").stdout)
+        shown = [case.pop("command") for case in of_run["cases"]]
+        assert of_run == of_layers
+        x, y, z = of_run["cases"][0]["position_nm"]
+        assert shown[0] == f"flysoma view {run} --at {x:.0f} {y:.0f} {z:.0f}"
+        page = tmp_path / "page.html"
+        done = call("evaluate", path, folder / "truth", "--report", page)
+        assert shown[0] in done.stdout and shown[0] in page.read_text()
+
+
+@pytest.mark.parametrize("finer", ["found", "truth"])
+def test_evaluate_compares_layers_at_the_larger_voxels(layers, tmp_path, finer):
+    """One of the layers is stored at voxels half as large along x and y; neighbours share a label."""
+    folder, pred, truth = layers
+    small = {"found": pred, "truth": truth}[finer].repeat(2, 1).repeat(2, 2).astype(np.uint64)
+    place = {"resolution_nm": (25, 25, 40), "offset_vx": (206, -40, 7)}
+    ingest_array(small, NewLayer(str(tmp_path / finer), layer_type="segmentation", **place))
+    paths = {"found": folder / "found", "truth": folder / "truth", finer: tmp_path / finer}
+    mixed = call("evaluate", paths["found"], paths["truth"], "--json")
+    alike = call("evaluate", folder / "found", folder / "truth", "--json")
+    assert json.loads(mixed.stdout) == json.loads(alike.stdout)
+
+
+def test_evaluate_says_which_somas_the_edge_cuts(tmp_path):
+    truth = np.zeros((40, 60, 60), np.uint8)
+    truth[:10, 20:40, 20:40] = 1
+    truth[20:40, 10:40, 10:40] = 2
+    np.save(tmp_path / "truth.npy", truth)
+    files = [tmp_path / "truth.npy"] * 2
+    done = call("evaluate", *files, "--resolution", 100, 100, 100)
+    assert "1 of the true and 1 of the predicted objects are cut" in done.stdout
+    ignoring = call("evaluate", *files, "--resolution", 100, 100, 100, "--min-edge-um3", 14)
+    assert "are cut" not in ignoring.stdout
+    assert re.search(r"true objects +1 .*1 ignored", ignoring.stdout)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +190,8 @@ def test_evaluate_writes_a_page_of_the_worst_cases(layers, tmp_path):
             ["found", "truth", "--resolution", 50, 50, 30],
             "voxels of (50.0, 50.0, 40.0) nm and --resolution",
         ),
+        (["small.npy", "truth"], "small.npy is a file: give its voxel size with --resolution"),
+        (["small.npy", "small.npy", "--resolution", 50, 50, 40], "1 objects and none is judged"),
         (["truth", "found", "--resolution", 50, 50, 40], "the prediction must cover the truth"),
         (
             ["found", "em", "--resolution", 50, 50, 40],
