@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from .config import Prices
-from .run import Run
+from .run import Run, predictor
 from .stages.catalog import STAGES, read_state
-from .stages.predict import PredictStage
 from .stages.stage import Forecast
 
 _RECORDS = 3  # writes per task besides its results: attempt, receipt, end of the attempt
@@ -100,9 +99,10 @@ def _scale_probe(probe: Run, rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def _time_windows(run: Run, rows: list[dict[str, Any]]) -> tuple[dict[str, float], str]:
     """Time windows of both networks, and multiply by the tiles of predict."""
-    stage, window_s = PredictStage(run), 0.0
-    for network, lattice in zip(stage.networks, stage.lattices):
-        shape = network.batch, *lattice.window
+    config, window_s = run.config, 0.0
+    networks = [predictor(weights) for weights in (config.locate.weights, config.segment.weights)]
+    for network, lattice in zip(networks, (run.tiles.coarse, run.tiles.fine)):
+        shape = network.batch, *lattice.round_window(network.network.multiple).window
         batch = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
         network(batch)
         start = time.perf_counter()
@@ -110,5 +110,5 @@ def _time_windows(run: Run, rows: list[dict[str, Any]]) -> tuple[dict[str, float
             network(batch)
         window_s += (time.perf_counter() - start) / _PROBES / network.batch
     tile = run.segment_grid.bounds.voxels / math.prod(run.tiles.fine.shape)
-    source = f"windows timed here, on {stage.networks[0].device}, a soma in every one; none for the other stages"
+    source = f"windows timed here, on {networks[0].device}, a soma in every one; none for the other stages"
     return {"predict": window_s * rows[0]["voxels"] / tile}, source

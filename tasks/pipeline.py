@@ -39,10 +39,15 @@ def _manifest(run: Run) -> Manifest:
         config_hash=run.config.content_hash,
         image_info_sha256=run.image.info_sha256,
         image_sample_sha256=run.image.sample(run.config.segment.resolution_nm),
-        weights_sha256=Fingerprints(
-            locate=_fingerprint(run.config.locate.weights, 2),
-            segment=_fingerprint(run.config.segment.weights, 3),
-        ),
+        weights_sha256=check_weights(run.config),
+    )
+
+
+def check_weights(config: RunConfig) -> Fingerprints:
+    """Return the sha256 of the weights of each network. Raises UserError if they cannot be loaded or do not fit."""
+    return Fingerprints(
+        locate=_fingerprint(config.locate.weights, 2),
+        segment=_fingerprint(config.segment.weights, 3),
     )
 
 

@@ -8,6 +8,7 @@ import click
 
 from ...tasks.config import load_config
 from ...tasks.forecast import add_prices, estimate
+from ...tasks.pipeline import check_weights
 from ...tasks.run import Run
 from ..progress import print_table
 
@@ -43,10 +44,12 @@ _COLUMNS = (  # key, heading, width, format
 def command(config: str, price: bool, probe: str | None, as_json: bool) -> None:
     """Estimate the tasks, voxels and gigabytes of a run.
 
-    Prints the tasks of each stage of the run that CONFIG describes, or an upper bound. Writes nothing.
+    Prints the tasks of each stage of the run that CONFIG describes, or an upper bound, and checks its weights. Writes
+    nothing.
     """
     run = Run(load_config(config))
     rows = estimate(run)
+    check_weights(run.config)
     source = add_prices(run, rows, Run.open(probe) if probe else None) if price or probe else ""
     columns = [column for column in _COLUMNS if column[0] in rows[0]]
     head = " ".join([f"{'stage':10}", *(f"{name:>{width}}" for _, name, width, _ in columns)])

@@ -10,7 +10,8 @@ from ...errors import UserError
 from ...tasks.config import load_config
 from ...tasks.fleet.coordinator import RunOptions, execute_run
 from ...tasks.pipeline import begin
-from ...tasks.stages.catalog import check_stage
+from ...tasks.stages.catalog import check_stage, is_finished, read_state
+from ...tasks.store import local_folder
 from ..device import device_option
 from ..options import Finite
 from ..progress import Bars
@@ -58,5 +59,11 @@ def command(
     run = begin(settings)
     with Bars() as bars:
         execute_run(run, RunOptions(url, cpu_queue, workers, until, max_failed), bars, bars.say)
-    click.echo(f"done: {run.path}")
-    click.echo(f"view: flysoma view {run.path}")
+    place = local_folder(run.path) or run.path
+    click.echo(f"done: {place}")
+    if is_finished(run, "report"):
+        found = read_state(run.store, "measure")["result"]
+        click.echo(f"somas: {found['somas']:,}, of which the volume's edge cuts {found['cut_by_edge']:,}")
+        click.echo(f"report: {place}/report/index.html")
+        click.echo(f"table: {place}/tables/somas.csv")
+    click.echo(f"view: flysoma view {place}")

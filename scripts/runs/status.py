@@ -38,7 +38,7 @@ def command(path: str, watch: bool, as_json: bool) -> None:
         print_table(rows, as_json, _HEAD, _line)
         if not as_json:
             _print_remarks(rows)
-        if not watch or rows[-1]["finished"] or any(row["halted"] for row in rows):
+        if not watch or all(row["finished"] for row in rows) or any(row["halted"] for row in rows):
             return
         time.sleep(_WATCH_S)
 

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from ..run import Run
-from ..stages.catalog import STAGES, read_state
+from ..stages.catalog import EXTRAS, STAGES, read_state, state_path
 from ..store import index_of
 from .attempts import failures
 
@@ -15,7 +15,7 @@ _MAX_STRAGGLERS = 10
 
 
 def status(run: Run) -> list[dict[str, Any]]:
-    """Return one row per stage.
+    """Return one row per stage; a stage with its own command, such as link, has a row once it was begun.
 
     Keys of a row:
       stage, finished, halted: name, whether it is finished, and why it was halted, if it was.
@@ -29,7 +29,8 @@ def status(run: Run) -> list[dict[str, Any]]:
     """
     prices = run.config.prices
     rows = []
-    for stage in STAGES:
+    begun = [stage for stage in EXTRAS if run.store.get(state_path(stage.name)) is not None]
+    for stage in [*STAGES, *begun]:
         row = _stage_status(run, stage.name)
         row["cost"] = row["task_hours"] * (prices.gpu_hour if stage.gpu else prices.cpu_hour)
         rows.append(row)

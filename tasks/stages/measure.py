@@ -118,7 +118,7 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
             merge_moments(parts), flip(self.run.config.segment.resolution_nm)
         )
         put_frame(store, SHAPES, frame)
-        return {"somas": len(frame)}
+        return {"somas": len(frame), "cut_by_edge": int(frame["touches_edge"].sum())}
 
     @cached_property
     def _segmented_tiles(self) -> np.ndarray:
