@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ..analysis.metrics.evaluation import MIN_EDGE_UM3
 from ..models.phantom.make import DIFFICULTIES, Difficulty
 from ..tasks.demo import Phantom, run_demo
 from .progress import Bars
@@ -52,8 +53,8 @@ def command(output: Path, seed: int, difficulty: Difficulty, workers: int) -> No
         run, scores = run_demo(output, Phantom(seed, difficulty), workers, bars, bars.say)
     click.echo(scores.format())
     click.echo(
-        f"{scores.predicted} somas predicted, {scores.truth} in the ground truth, F1 {scores.f1:.3f}, "
-        f"in {time.time() - started:.0f} s"
+        f"{scores.predicted} somas predicted, {scores.truth} in the ground truth, F1 {scores.f1:.3f}, without "
+        f"somas that the volume's edge cuts to less than {MIN_EDGE_UM3:g} um3, in {time.time() - started:.0f} s"
     )
     click.echo(f"results: {run.path} (report/index.html, report/overview.png, tables, somas)")
     click.echo(f"view:    flysoma view {output}/run")

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from ..tables.checks import CHECK, check_somas
+from ..tables.doubts import doubtful_somas
 from ..tables.seams import NO_SEAMS
 from ..tables.somas import soma_table
 from .figures import all_plots
 from .html import definition_list, escape, page, picture, section, table
 from .plots import Plot, inline_svg
 
-_MAX_LISTED = 200  # suspicious somas
+_MAX_LISTED = 200  # somas to look at
 _MARGIN_NM = 5000.0  # around the somas if the bounds of the volume are not known
 _DASH = "\u2013"
 _METHOD = (
@@ -42,7 +43,7 @@ def report_page(
         stages (list of dicts with equal keys, such as stage, tasks, seconds);
         provenance (name to text); config (str, YAML); files (name to relative link).
       figures: PNG files by caption.
-      suspects: PNG files of suspicious somas by caption.
+      suspects: PNG files of somas to look at by caption.
     """
     somas = soma_table(frame)
     title = str(summary.get("title", "Somas"))
@@ -51,7 +52,7 @@ def report_page(
         section("Plausibility checks", _checks(somas, summary)),
         *(picture(caption, data) for caption, data in figures.items()),
         *_plots(report_plots(somas, summary)),
-        section("Suspicious somas", _suspicious(somas, suspects or {})),
+        section("Somas to look at", _doubtful(somas, summary, suspects or {})),
         _scores(summary),
         section("Run time", _stages(summary.get("stages", []))),
         _provenance(summary),
@@ -83,12 +84,13 @@ def _header(title: str, somas: pd.DataFrame, summary: Mapping[str, Any]) -> str:
 
 
 def _tiles(somas: pd.DataFrame) -> str:
+    whole = somas[~somas["touches_edge"]]
     tiles = [
         (f"{len(somas):,}", "soma" if len(somas) == 1 else "somas"),
-        (_median(somas, "volume_um3", 1.0, "µm³"), "median volume"),
-        (_median(somas, "equivalent_diameter_um", 1.0, "µm"), "median diameter"),
+        (f"{len(somas) - len(whole):,}", "of these cut by the volume edge"),
+        (_median(whole, "volume_um3", 1.0, "µm³"), "median volume, of whole somas"),
+        (_median(whole, "equivalent_diameter_um", 1.0, "µm"), "median diameter, of whole somas"),
         (_median(somas, "nearest_nm", 1e-3, "µm"), "median neighbour distance"),
-        (f"{int(somas['touches_edge'].sum()):,}", "touch the volume edge"),
         (f"{int(somas['suspicious'].sum()):,}", "suspicious"),
     ]
     cells = "".join(
@@ -133,39 +135,49 @@ def _plots(plots: Sequence[Plot]) -> list[str]:
     ]
 
 
-def _suspicious(somas: pd.DataFrame, pictures: Mapping[str, bytes]) -> str:
-    suspicious = somas[somas["suspicious"]].sort_values("volume_um3", ascending=False)
-    if len(suspicious) == 0:
-        return "<p>No soma is suspicious: no guard refused a join.</p>"
-    rows = [
-        (
-            str(row.id),
-            f"{row.x_nm:.0f}, {row.y_nm:.0f}, {row.z_nm:.0f}",
-            _number(row.volume_um3, ".1f"),
-            _number(row.sphericity, ".2f"),
-            _number(row.confidence, ".2f"),
-            "yes" if row.touches_edge else "",
+def _doubtful(
+    somas: pd.DataFrame, summary: Mapping[str, Any], pictures: Mapping[str, bytes]
+) -> str:
+    doubtful = doubtful_somas(somas, summary.get("seams", NO_SEAMS))
+    if len(doubtful) == 0:
+        return (
+            "<p>There is none: no guard refused a join, and no soma is exceptional in its seeds, neurites, convexity, "
+            "size, confidence or place at a seam.</p>"
         )
-        for row in suspicious.head(_MAX_LISTED).itertuples()
-    ]
+    view = summary.get("open")
+    rows = []
+    for soma in doubtful.head(_MAX_LISTED).to_dict("records"):
+        position = [f"{soma[f'{a}_nm']:.0f}" for a in "xyz"]
+        rows.append(
+            (
+                str(soma["id"]),
+                ", ".join(position),
+                str(soma["doubt"]),
+                _number(soma["volume_um3"], ".1f"),
+                _number(soma["convexity"], ".2f"),
+                _number(soma["confidence"], ".2f"),
+                "yes" if soma["touches_edge"] else "",
+                f"{view} --at {' '.join(position)}" if view else "",
+            )
+        )
     head = (
         "id",
         "position (x, y, z; nm)",
+        "reason",
         "volume (µm³)",
-        "sphericity",
+        "convexity",
         "confidence",
         "touches edge",
+        "command",
     )
     lead = (
-        "<p>A guard, a rule that refuses implausible joins, kept these somas apart from an adjacent object. Inspect "
-        "them first.</p>"
+        "<p>Inspect these somas first. Several seeds or neurites, a low convexity or a large volume suggest that somas "
+        "are merged; a small volume or an end at a seam, that a soma is split. <i>Join refused</i>: a guard, a rule "
+        "that refuses implausible joins, kept the soma apart from an adjacent object.</p>"
     )
     note = ""
-    if len(suspicious) > _MAX_LISTED:
-        note = (
-            f"<p>The largest {_MAX_LISTED} of {len(suspicious):,} are listed; the table of somas "
-            "contains all.</p>"
-        )
+    if len(doubtful) > _MAX_LISTED:
+        note = f"<p>The first {_MAX_LISTED} of {len(doubtful):,} are listed.</p>"
     shown = "".join(picture(caption, data) for caption, data in pictures.items())
     return lead + table(head, rows) + note + shown
 

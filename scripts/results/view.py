@@ -26,7 +26,14 @@ from ..options import Finite
     "--screenshot", metavar="FILE", type=click.Path(), help="Write a PNG to FILE and exit."
 )
 @click.option("--at", nargs=3, type=Finite(), help="Centre of the view in nm, X Y Z.")
-@click.option("--beside", metavar="RUN", help="Another run on the same volume to show too.")
+@click.option(
+    "--beside", metavar="RUN", help="Another run on the same volume to show too, in orange."
+)
+@click.option(
+    "--color-by",
+    metavar="PROPERTY",
+    help="Colour the somas by a property such as volume_um3: dark blue is low, yellow is high.",
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -39,6 +46,7 @@ def command(
     screenshot: str | None,
     at: Nm3 | None,
     beside: str | None,
+    color_by: str | None,
     port: int,
 ) -> None:
     """Open a run in neuroglancer.
@@ -48,10 +56,10 @@ def command(
     run = Run.open(path)
     other = None if beside is None else Run.open(beside)
     if link is not None:
-        click.echo(viewer.link(view_state(run, None, at, other), link))
+        click.echo(viewer.link(view_state(run, None, at, other, color_by=color_by), link))
         return
     with server.ViewServer(port) as view:
-        opened = view.open(view_state(run, view.add, at, other))
+        opened = view.open(view_state(run, view.add, at, other, color_by=color_by))
         if screenshot is not None:
             browser.save_screenshot(opened, screenshot)
             click.echo(screenshot)

@@ -17,8 +17,9 @@ from ...analysis.layers.quality import quality_files
 from ...analysis.pages.plots import plot_files
 from ...analysis.pages.report import report_page, report_plots
 from ...analysis.pages.sections import Section, draw_sections, orthogonal_sections
+from ...analysis.tables.doubts import doubtful_somas
 from ...analysis.tables.seams import Seams
-from ...analysis.tables.somas import table_files
+from ...analysis.tables.somas import soma_table, table_files
 from ...axes import Nm3
 from ..run import Run
 from ..volumes.geometry import Box, flip, to_voxels, vec3
@@ -30,8 +31,8 @@ from .stage import Counters, Forecast, SimpleStage
 
 _SECTIONS = 4
 _SECTION_VX = 1024  # longest edge of the part of a section that is shown
-_SUSPECTS = 12  # suspicious somas with a picture
-_MARGIN_NM = 1500.0  # around a suspicious soma
+_SUSPECTS = 12  # somas to look at with a picture
+_MARGIN_NM = 1500.0  # around such a soma
 _SUSPECT_DPI = 60
 _FILES = 10  # that the stage writes, about
 
@@ -130,11 +131,9 @@ def _blocks(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_suspects(run: Run, frame: pd.DataFrame) -> dict[str, bytes]:
-    """Draw three sections through each of the largest suspicious somas; returns PNGs by caption."""
+    """Draw three sections through each of the first somas to look at; returns PNGs by caption."""
     resolution = run.somas.resolution_nm
-    suspects = frame[frame["suspicious"].to_numpy(bool)].sort_values(
-        ["volume_um3", "id"], ascending=[False, True]
-    )
+    suspects = doubtful_somas(soma_table(frame), _seams(run))
     pictures = {}
     for _, soma in suspects.head(_SUSPECTS).iterrows():
         box = soma_box(run, soma, to_voxels(_MARGIN_NM, resolution))
@@ -146,9 +145,19 @@ def draw_suspects(run: Run, frame: pd.DataFrame) -> dict[str, bytes]:
             flip(middle),
             flip(resolution),
         )
-        caption = f"soma {int(soma['id'])}, {soma['volume_um3']:.0f} µm³"
+        caption = f"soma {int(soma['id'])}, {soma['volume_um3']:.0f} µm³: {soma['doubt']}"
         pictures[caption] = draw_sections(sections, columns=3, dpi=_SUSPECT_DPI)
     return pictures
+
+
+def _seams(run: Run) -> Seams:
+    grid, (x, y, z) = run.segment_grid, run.config.segment.resolution_nm
+    at_x, at_y, at_z = (
+        np.array(sorted({b.core.hi[axis] for b in grid} - {grid.bounds.hi[axis]}), float) * nm
+        for axis, nm in enumerate((x, y, z))
+    )
+    size = run.config.segment.block_vx
+    return Seams((at_x, at_y, at_z), (size[0] * x, size[1] * y, size[2] * z))
 
 
 def _duration(seconds: float) -> str:
@@ -166,19 +175,10 @@ def _summary(run: Run, bounds_nm: tuple[Nm3, Nm3]) -> dict[str, Any]:
         if any(prices.model_dump().values()):
             row["cost"] = seconds / 3600 * (prices.gpu_hour if kind.gpu else prices.cpu_hour)
         stages.append(row)
-    grid = run.segment_grid
-    edges = [
-        np.array(sorted({b.core.hi[axis] for b in grid} - {grid.bounds.hi[axis]}), float)
-        for axis in range(3)
-    ]
-    resolution, block = run.config.segment.resolution_nm, run.config.segment.block_vx
     return {
         "title": "Somas",
         "bounds_nm": bounds_nm,
-        "seams": Seams(
-            (edges[0] * resolution[0], edges[1] * resolution[1], edges[2] * resolution[2]),
-            (block[0] * resolution[0], block[1] * resolution[1], block[2] * resolution[2]),
-        ),
+        "seams": _seams(run),
         "stages": stages,
         "provenance": {
             **run.manifest.versions,

@@ -16,6 +16,7 @@ from flysoma.analysis.pages.plots import plot_files
 from flysoma.analysis.pages.report import report_page, report_plots
 from flysoma.analysis.pages.sections import Section, draw_sections, find_outlines, label_colour
 from flysoma.analysis.tables.checks import CHECK, GOOD, UNKNOWN, check_somas
+from flysoma.analysis.tables.doubts import doubtful_somas
 from flysoma.analysis.tables.seams import NO_SEAMS, Seams, face_distances
 
 BOUNDS = ((0, 0, 0), (60e3, 50e3, 40e3))
@@ -57,6 +58,14 @@ def test_the_page_is_complete_for_any_number_of_somas(n):
     assert all(source.startswith("data:image/png;base64,") for source in checker.loaded)
 
 
+def test_headlines_name_the_somas_that_the_edge_cuts_and_measure_the_others():
+    somas = make_somas(4).assign(touches_edge=[True, True, False, False])
+    somas["volume_um3"] = [1.0, 2.0, 70.0, 90.0]
+    _, words = read(report_page(somas, SUMMARY, {}))
+    assert re.search(r"2 *of these cut by the volume edge", words)
+    assert re.search(r"80 µm³ *median volume, of whole somas", words)
+
+
 def test_the_page_needs_no_summary():
     _, words = read(report_page(make_somas(0), {}, {}))
     assert "0 somas" in words and "No run times were recorded." in words
@@ -76,8 +85,40 @@ def test_suspicious_somas_are_listed_largest_first_and_no_others():
     page = report_page(somas, SUMMARY, {})
     listed = re.findall(r"<tr><td>(\d+)</td><td>[-\d]+, ", page)
     assert listed == ["8", "3"]
-    somas["suspicious"] = False
-    assert "No soma is suspicious" in report_page(somas, SUMMARY, {})
+    somas = somas.assign(suspicious=False, volume_um3=60.0)
+    assert "There is none: no guard" in report_page(somas, SUMMARY, {})
+
+
+def test_each_sign_of_an_error_is_a_reason_to_look():
+    somas = make_somas(20).assign(suspicious=False, touches_edge=False, volume_um3=60.0)
+    somas["convexity"] = 0.93
+    at = seams([20e3, 40e3], [], [])
+    for a in "xyz":
+        somas[f"bb_end_{a}_nm"] = 15e3
+    assert len(doubtful_somas(somas, at)) == 0
+    signs = {
+        "join refused": ("suspicious", True),
+        "several seeds": ("n_seeds", 2),
+        "several neurites": ("neurites", 2),
+        "not convex": ("convexity", 0.8),
+        "large": ("volume_um3", 300.0),
+        "small": ("volume_um3", 5.0),
+        "low confidence": ("confidence", 0.5),
+        "ends at a seam": ("bb_end_x_nm", 40e3),
+    }
+    for number, (column, value) in enumerate(signs.values()):
+        somas.loc[number, column] = value
+    found = doubtful_somas(somas, at)
+    assert found.sort_values("id")["doubt"].tolist() == list(signs)
+    somas.loc[7, "neurites"] = 3
+    assert doubtful_somas(somas, at)["doubt"].iloc[0] == "several neurites, ends at a seam"
+    page = report_page(somas, SUMMARY | {"seams": at}, {})
+    x, y, z = somas.loc[7, ["x_nm", "y_nm", "z_nm"]]
+    assert f"flysoma view run --at {x:.0f} {y:.0f} {z:.0f}" in page
+    somas.loc[:, "touches_edge"] = True
+    assert set(doubtful_somas(somas, at)["doubt"]) == {
+        *("join refused", "several seeds", "several neurites", "low confidence"),
+    }
 
 
 def test_a_long_list_of_suspicious_somas_is_truncated_with_a_note():
@@ -85,7 +126,7 @@ def test_a_long_list_of_suspicious_somas_is_truncated_with_a_note():
     somas["suspicious"] = True
     page = report_page(somas, SUMMARY, {})
     assert len(re.findall(r"<tr><td>\d+</td><td>[-\d]+, ", page)) == 200
-    assert "The largest 200 of 450" in page
+    assert "The first 200 of 450" in page
 
 
 def test_plots_use_the_colours_of_the_page():

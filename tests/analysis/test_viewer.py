@@ -23,7 +23,14 @@ from flysoma.analysis.layers.properties import segment_properties
 from flysoma.analysis.viewer import browser as browser_module
 from flysoma.analysis.viewer.browser import find_browser, save_screenshot
 from flysoma.analysis.viewer.server import ViewServer
-from flysoma.analysis.viewer.state import Layers, link, source_url, viewer_state
+from flysoma.analysis.viewer.state import (
+    Layers,
+    centre_view,
+    colour_by,
+    link,
+    source_url,
+    viewer_state,
+)
 from flysoma.errors import UserError
 
 BOUNDS = ((0.0, 0.0, 0.0), (4096.0, 4096.0, 2560.0))
@@ -260,6 +267,39 @@ def test_state_shows_the_whole_volume_and_links_centroids_to_somas():
         Layers("precomputed://gs://b/somas", BOUNDS, selected=[5]), position_nm=(1, 2, 3)
     )
     assert bare["position"] == [1, 2, 3] and bare["layers"][0]["segments"] == ["5"]
+
+
+def test_coordinates_are_voxels_of_the_image():
+    layers = Layers("precomputed://gs://b/somas", BOUNDS)
+    fine = viewer_state(replace(layers, voxel_nm=(4.0, 4.0, 40.0)), position_nm=(400, 80, 120))
+    assert fine["position"] == [100, 20, 3]
+    assert fine["dimensions"] == {
+        a: [pytest.approx(v * 1e-9), "m"] for a, v in zip("xyz", (4, 4, 40))
+    }
+    whole = viewer_state(layers)
+    for scale in ("crossSectionScale", "projectionScale"):  # the same part of the volume is shown
+        assert fine[scale] == pytest.approx(whole[scale] / 4)
+    assert centre_view(fine, (4, 8, 40))["position"] == [1, 2, 1]
+
+
+def test_two_runs_have_two_colours():
+    layers = Layers("precomputed://gs://b/somas", BOUNDS, beside="precomputed://gs://b/other")
+    somas, beside = viewer_state(layers)["layers"]
+    assert somas["segmentDefaultColor"] != beside["segmentDefaultColor"]
+    alone = viewer_state(replace(layers, beside=None))["layers"][0]
+    assert "segmentDefaultColor" not in alone
+
+
+def test_somas_are_coloured_by_a_property():
+    numbers = {"id": "volume_um3", "type": "number", "values": [10.0, 60.0, 110.0]}
+    properties = {"inline": {"ids": ["1", "2", "3"], "properties": [numbers]}}
+    colours, low, high = colour_by(properties, "volume_um3")
+    assert (low, high) == (15, 105)
+    assert colours["1"] == "#21459e" and colours["3"] == "#fccc38"
+    layers = Layers("precomputed://gs://b/somas", BOUNDS, colours=colours)
+    assert viewer_state(layers)["layers"][0]["segmentColors"] == colours
+    with pytest.raises(UserError, match="no such property; there are: volume_um3"):
+        colour_by(properties, "colour")
 
 
 def test_a_link_contains_the_state():

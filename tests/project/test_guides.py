@@ -1,5 +1,6 @@
 """What the first pages of the guide tell a newcomer to type, typed."""
 
+import json
 import os
 import re
 import shlex
@@ -48,6 +49,25 @@ def follow(page, folder):
     return said
 
 
+def shown_scores_agree(page, scores):
+    """Compare the last column of the page's table of scores with an evaluation; the last digits can differ."""
+    keys = {
+        "objects": ("truth", "predicted"),
+        "precision, recall": ("precision", "recall"),
+        "F1": ("f1",),
+        "AP50, AP75, mAP": ("ap50", "ap75", "map"),
+        "mean IoU of matches": ("mean_iou",),
+        "merges, splits": ("merges", "splits"),
+        "Dice, Jaccard": ("dice", "jaccard"),
+        "VOI, ARAND": ("voi_split", "voi_merge", "arand"),
+        "boundary distance": ("boundary_mean_nm", "boundary_p95_nm"),
+    }
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|[^|]*\| ([^|]+) \|$", page.read_text(), re.M)
+    shown = {name: [float(n) for n in re.findall(r"\d+(?:\.\d+)?", text)] for name, text in rows}
+    for name, some in keys.items():
+        assert shown[name] == pytest.approx([scores[key] for key in some], rel=0.05, abs=0.01), name
+
+
 def test_quickstart(tmp_path):
     page = ROOT / "docs/quickstart.md"
     setup, activate = "".join(blocks(page, "sh")).splitlines()
@@ -55,6 +75,9 @@ def test_quickstart(tmp_path):
     assert done.returncode == 0 and activate.startswith(". .venv/bin/activate")
     said = follow(page, tmp_path)
     assert "F1 1.000" in said and "volume_um3" in said
+    line = "flysoma evaluate demo/run demo/truth --min-edge-um3 14 --json"
+    found = subprocess.run([BIN / "flysoma", *line.split()[1:]], cwd=tmp_path, capture_output=True)
+    shown_scores_agree(page, json.loads(found.stdout))
     for name in ("scores.html", "same.html", "shared/provenance.json"):
         assert (tmp_path / name).stat().st_size > 1000
     assert (tmp_path / "view.png").exists() == (find_browser() is not None)
