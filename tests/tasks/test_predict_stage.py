@@ -170,7 +170,8 @@ def test_the_networks_use_the_threads_of_the_config(grey, monkeypatch):
 
 
 def test_a_replaced_file_of_weights_is_loaded_again(grey, tmp_path):
-    path = shutil.copy(grey / "locate.safetensors", tmp_path / "mine.safetensors")
+    path = str(tmp_path / "mine.safetensors")
+    shutil.copy(grey / "locate.safetensors", path)
     first = predictor(path)
     assert predictor(path) is first
     shutil.copy(grey / "segment.safetensors", path)
