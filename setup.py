@@ -61,6 +61,7 @@ CORE = [
     "scikit-image>=0.25",
     "scipy>=1.14",
     "task-queue>=2.14",
+    "tenacity>=9",
     "tifffile>=2025.1",
     "tinybrain>=1.7",
     "torch>=2.11",

@@ -14,7 +14,9 @@ from typing import Any
 
 import boto3
 from cloudfiles import connectionpools
+from cloudfiles.interfaces import S3Interface
 from cloudfiles.secrets import secretpath
+from tenacity import retry_if_exception
 
 from ..errors import UserError
 
@@ -67,6 +69,13 @@ def _connect(pool: Any, *args: Any, **kwargs: Any) -> Any:
     return client
 
 
+def _may_pass(err: BaseException) -> bool:
+    """Return whether another attempt at a request may succeed."""
+    response = getattr(err, "response", None) or {}
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return not 400 <= status < 500 or status in (408, 429)
+
+
 def _name_object(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
     error = parsed.get("Error")
     if error is not None:
@@ -77,3 +86,8 @@ def _name_object(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
 connectionpools.aws_credentials = aws_credentials
 _create_connection = connectionpools.S3ConnectionPool._create_connection
 connectionpools.S3ConnectionPool._create_connection = _connect
+for _method in vars(S3Interface).values():
+    if hasattr(
+        _method, "retry"
+    ):  # by tenacity: seven attempts, also at what is forbidden or does not exist
+        _method.retry.retry = retry_if_exception(_may_pass)

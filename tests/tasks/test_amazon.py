@@ -7,7 +7,6 @@ import threading
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from cloudfiles.connectionpools import S3ConnectionPool
 
 from flysoma.errors import UserError
 from flysoma.tasks import amazon
@@ -16,6 +15,7 @@ from flysoma.tasks.store import RunStore
 
 KEYS = {"AWS_ACCESS_KEY_ID": "id-1", "AWS_SECRET_ACCESS_KEY": "secret"}
 MISSING = b"<Error><Code>NoSuchKey</Code></Error>"
+DENIED = b"<Error><Code>AccessDenied</Code></Error>"
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def requests(monkeypatch, tmp_path):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self._answer(404, MISSING)
+            denied = self.path.startswith("/denied/")
+            self._answer(403, DENIED) if denied else self._answer(404, MISSING)
 
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -81,12 +82,12 @@ def test_permanent_and_temporary_keys_are_used(
     assert headers["X-Amz-Security-Token"] == token
 
 
-def test_an_error_names_the_object(requests, monkeypatch):
+def test_what_is_denied_is_told_at_once_by_its_name(requests, monkeypatch):
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
-    client = S3ConnectionPool("s3", "lost").get_connection(None, None)
-    with pytest.raises(ClientError, match=r"\(http://127.0.0.1:\d+/lost/run/info\)"):
-        client.get_object(Bucket="lost", Key="run/info")
+    with pytest.raises(ClientError, match=r"\(http://127.0.0.1:\d+/denied/run/config.yaml\)"):
+        RunStore("s3://denied/run").get("config.yaml")
+    assert len(requests) == 1
 
 
 def test_the_keys_of_a_bucket_precede_those_for_all(requests, tmp_path):
