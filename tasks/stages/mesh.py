@@ -1,7 +1,7 @@
 """mesh and mesh_merge: igneous meshes the somas, as stages of ours.
 
 igneous divides the work once, when the stage is prepared. The run stores the parameter of each task: an offset, or the
-first digit of ids. Everything else comes from the config, and the function from this file, so that nobody who can
+leading digits of ids. Everything else comes from the config, and the function from this file, so that nobody who can
 write to the run can name code. igneous is imported where it is used, because that takes seconds and a forecast does
 without.
 """
@@ -26,13 +26,14 @@ from ..homeless import import_taskqueue
 from ..run import Run
 from ..volumes.geometry import BlockGrid, Box, vec3
 from ..volumes.precomputed import CHUNK, box_name, is_damage, stored_compression
+from .measure import SHAPES, get_frame
 from .mips import somas_mips, stage_of_mip
 from .stage import ID_BYTES, STORED, Counters, Forecast, SimpleStage
 
 MESH_FOLDER = "mesh"
 _TASK_VX = 256  # edge of the region that a task meshes
 _MAX_VOXEL_NM = 128.0  # longest edge of a meshed voxel; a soma of 3 um is 24 such voxels wide
-_MAGNITUDE = 1  # decimal digits of an id by which igneous shares out the merging
+_MAX_DIGITS = 6  # leading digits of an id by which igneous divides the merging: its magnitude
 _MESHING: dict[str, Any] = {
     "max_simplification_error": 60,
     "fill_missing": True,
@@ -184,19 +185,22 @@ class MeshMergeStage(IgneousStage[int]):
     """Multi-resolution meshes from the fragments, one file per soma."""
 
     name = "mesh_merge"
-    parameters = TypeAdapter(list[Annotated[int, Field(ge=1, lt=10**_MAGNITUDE)]])  # leading digits
+    parameters = TypeAdapter(
+        list[Annotated[int, Field(ge=1, lt=10**_MAX_DIGITS)]]
+    )  # leading digits
 
     def divide(self) -> Iterable[int]:
         from igneous import task_creation
 
+        digits = min(max(1, len(str(count_somas(self.run))) - 3), _MAX_DIGITS)
         tasks = task_creation.create_unsharded_multires_mesh_tasks(
-            self.run.somas_path, magnitude=_MAGNITUDE, mesh_dir=MESH_FOLDER, **_MERGING
+            self.run.somas_path, magnitude=digits, mesh_dir=MESH_FOLDER, **_MERGING
         )
-        return [int(task.keywords["prefix"]) for task in tasks]
+        return [int(str(task.keywords["prefix"]).rstrip(":")) for task in tasks]
 
     def read(self, index: int) -> None:
         """Check that all fragments are there: igneous merges those that it finds."""
-        prefix = f"somas/{MESH_FOLDER}/{self.parameters_of_tasks[index]}"
+        prefix = f"somas/{MESH_FOLDER}/{self._prefix(self.parameters_of_tasks[index])}"
         there = {name.removesuffix(".gz") for name in self.run.store.names(prefix)}
         for path in self._fragments(prefix):
             if path not in there:
@@ -207,7 +211,8 @@ class MeshMergeStage(IgneousStage[int]):
             return super().work(index, data)
         except Exception as err:
             if is_damage(err):
-                self._check_fragments(f"somas/{MESH_FOLDER}/{self.parameters_of_tasks[index]}")
+                prefix = self._prefix(self.parameters_of_tasks[index])
+                self._check_fragments(f"somas/{MESH_FOLDER}/{prefix}")
             raise
 
     def _check_fragments(self, prefix: str) -> None:
@@ -226,11 +231,16 @@ class MeshMergeStage(IgneousStage[int]):
 
         MultiResUnshardedMeshMergeTask(
             self.run.somas_path,
-            prefix=str(parameter),
+            prefix=self._prefix(parameter),
             mesh_dir=MESH_FOLDER,
             **_MERGING,
         )
         return {}
+
+    def _prefix(self, parameter: int) -> str:
+        """Return how the names of a task's fragments begin: with the digits, or with a whole id that has fewer."""
+        digits = len(str(self.parameters_of_tasks[-1]))
+        return str(parameter) if len(str(parameter)) == digits else f"{parameter}:"
 
     def _fragments(self, prefix: str) -> Iterator[str]:
         """Yield the paths of the fragments that begin with a prefix."""
@@ -243,8 +253,13 @@ class MeshMergeStage(IgneousStage[int]):
                     yield path
 
     def forecast(self) -> Forecast:
-        """Count the leading digits of ids: igneous makes one task for each, 1 to 9."""
-        return Forecast(tasks=10**_MAGNITUDE - 1, exact=True)
+        """Return nothing: there is a task for up to about a thousand somas."""
+        return Forecast()
+
+
+def count_somas(run: Run) -> int:
+    """Return the number of somas of a run that has been measured."""
+    return len(get_frame(run.store, SHAPES))
 
 
 def mesh_mip(run: Run) -> int:

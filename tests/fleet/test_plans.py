@@ -32,6 +32,7 @@ def run(tmp_path, monkeypatch):
         progress=False,
     )
     monkeypatch.setattr(mesh, "mesh_mip", lambda run: 0)
+    monkeypatch.setattr(mesh, "count_somas", lambda run: 1)
     return SimpleNamespace(path=path, store=RunStore(path), somas_path=f"{path}/somas")
 
 
@@ -52,6 +53,19 @@ def test_meshes_are_made_from_parameters_without_a_pickle(run, monkeypatch):
         assert not any(word in text for word in ("Task", "igneous", "://")), text
     vertices = CloudVolume(run.somas_path, progress=False).mesh.get(7)[7].vertices
     assert np.abs(np.ptp(vertices, axis=0) / 64 - 24).max() < 2
+
+
+@pytest.mark.parametrize(("somas", "tasks"), [(1, 9), (9_999, 9), (23_000, 99), (150_000, 999)])
+def test_merging_has_more_tasks_for_more_somas(somas, tasks, run, monkeypatch):
+    monkeypatch.setattr(mesh, "count_somas", lambda run: somas)
+    do_all(mesh.MeshStage, run)
+    mesh.MeshMergeStage(run).prepare()
+    stage = mesh.MeshMergeStage(run)
+    assert len(stage.plan()) == tasks
+    stage.work(
+        stage.parameters_of_tasks.index(7), None
+    )  # 7 is a whole id where ids have more digits
+    assert 7 in CloudVolume(run.somas_path, progress=False).mesh.get(7)
 
 
 class Payload:

@@ -7,9 +7,9 @@ from flysoma.tasks.run import Run
 from flysoma.tasks.stages.catalog import EXTRAS, STAGES, state_path
 
 # for the other stages the number of tasks depends on the somas that are found
-EXACT = {"predict", "mesh", "mesh_merge", "report"}
+EXACT = {"predict", "mesh", "report"}
 UPPER_BOUND = {"locate", "segment", "match", "relabel", "downsample", "thumbnail", "measure"}
-UNKNOWN = {"shape", "skeleton"}
+UNKNOWN = {"shape", "mesh_merge", "skeleton"}
 COUNTED = {
     "predict",
     "locate",
@@ -76,7 +76,7 @@ def test_an_estimate_adds_the_records_of_tasks_to_the_forecasts(run):
         assert (row["tasks"], row["voxels"]) == (forecast.tasks, forecast.voxels)
         if forecast.writes is not None:
             assert row["writes"] == forecast.writes + 3 * forecast.tasks
-    assert rows["mesh_merge"]["tasks"] == 9
+    assert rows["mesh_merge"]["tasks"] is None  # it depends on the number of somas
 
 
 def test_an_extra_stage_is_exact(run):
