@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,18 @@ from .fleet.coordinator import Progress, execute_here
 from .pipeline import begin
 from .run import Run
 from .volumes.ingest import NewLayer, ingest_array
+
+
+class BlockSomas(NamedTuple):
+    """What lies in a block, uint32, z, y, x.
+
+    Attributes:
+      labels: of the somas.
+      nuclei: of their nuclei, with the same ids; None if the weights predict none.
+    """
+
+    labels: np.ndarray
+    nuclei: np.ndarray | None
 
 
 def run_array(
@@ -50,8 +63,8 @@ def predict_array(
     locate_weights: str = Locate().weights,
     segment_weights: str = Segment().weights,
     progress: Progress = lambda *_: None,
-) -> np.ndarray:
-    """Return the soma labels (uint32) of a uint8 block, both z, y, x.
+) -> BlockSomas:
+    """Label the somas of a uint8 block, z, y, x, and their nuclei.
 
     Voxels finer than the working resolution are averaged, and the labels are sampled back to the block's own voxels.
     Voxels coarser than those of the segmentation network are given to it unchanged.
@@ -71,11 +84,12 @@ def predict_array(
     segment = Segment(weights=segment_weights, resolution_nm=(x, y, z))
     with tempfile.TemporaryDirectory(prefix="flysoma-predict-") as folder:
         run = run_array(image, resolution_nm, folder, locate, segment, progress)
-        labels = run.somas.read(run.somas.bounds)
+        layers = [run.layer(name).read(run.somas.bounds) for name in run.layer_names]
     nearest = [
         np.minimum((np.arange(n) + 0.5) * own // working, size - 1).astype(int)
         for n, own, working, size in zip(
-            image.shape, resolution_nm[::-1], segment.resolution_nm[::-1], labels.shape
+            image.shape, resolution_nm[::-1], segment.resolution_nm[::-1], layers[0].shape
         )
     ]
-    return labels[np.ix_(*nearest)].astype(np.uint32)
+    labels, *nuclei = (layer[np.ix_(*nearest)].astype(np.uint32) for layer in layers)
+    return BlockSomas(labels, nuclei[0] if nuclei else None)

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..analysis.morphology.classes import CLASSES
 from ..axes import MAX_VOXEL_NM, MIN_VOXEL_NM, Zyx
 from ..errors import UserError
 from ..models.inference.lattice import zyx
@@ -144,10 +145,17 @@ class Midline(_Section):
 
 
 class Soma(_Section):
-    """Limits of a soma's size; `max_diameter_nm` is that of a ball of the same volume."""
+    """Limits of a soma's size.
+
+    Attributes:
+      min_volume_um3: least volume of a soma.
+      max_diameter_nm: diameter of a ball of the largest volume.
+      min_nucleus_um3: least volume of a nucleus.
+    """
 
     min_volume_um3: Annotated[float, Field(ge=0)] = 1.05
     max_diameter_nm: Annotated[float, Field(gt=0, le=1e9)] = 20000.0
+    min_nucleus_um3: Annotated[float, Field(gt=0)] = 0.5
 
 
 Price = Annotated[float, Field(ge=0)]
@@ -171,6 +179,7 @@ class RunConfig(_Section):
       image, output: cloud paths of the image, and of everything that the run writes.
       mask: cloud path of a segmentation that is 0 where there is no tissue.
       fill_missing: whether missing chunks of the image are read as black.
+      classes: the classes of somas that the result holds.
       queue: URL of the queue.
     """
 
@@ -184,8 +193,16 @@ class RunConfig(_Section):
     segment: Segment = Segment()
     stitch: Stitch = Stitch()
     soma: Soma = Soma()
+    classes: tuple[str, ...] = CLASSES
     queue: str | None = None
     prices: Prices = Prices()
+
+    @field_validator("classes")
+    @classmethod
+    def _some_classes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) < len(value) or set(value) - set(CLASSES):
+            raise ValueError(f"name some of {', '.join(CLASSES)}, each once")
+        return tuple(name for name in CLASSES if name in value)
 
     @field_validator("image", "mask")
     @classmethod

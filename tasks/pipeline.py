@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 
 from .. import __version__
+from ..analysis.morphology.classes import CLASSES
 from ..errors import UserError
 from .config import RunConfig, parse_config
 from .run import Fingerprints, Manifest, Run, predictor
@@ -26,7 +27,13 @@ def begin(config: RunConfig) -> Run:
         run.check_image()
         return run
     _ = run.tiles  # raises UserError before anything is written
-    run.store.put_json("manifest.json", _manifest(run).model_dump())
+    manifest = _manifest(run)
+    if config.classes != CLASSES and not manifest.has_nuclei:
+        raise UserError(
+            f"classes {', '.join(config.classes)}: {config.segment.weights} predicts no nuclei, which tell the class "
+            "of a soma; omit classes, or set segment.weights to weights that predict nuclei"
+        )
+    run.store.put_json("manifest.json", manifest.model_dump())
     run.store.put("config.yaml", config.to_yaml().encode(), "application/yaml")
     return run
 
@@ -40,6 +47,7 @@ def _manifest(run: Run) -> Manifest:
         image_info_sha256=run.image.info_sha256,
         image_sample_sha256=run.image.sample(run.config.segment.resolution_nm),
         weights_sha256=check_weights(run.config),
+        has_nuclei=predictor(run.config.segment.weights).network.spec.has_nuclei,
     )
 
 
@@ -54,9 +62,9 @@ def check_weights(config: RunConfig) -> Fingerprints:
 def _fingerprint(weights: str, classes: int) -> str:
     """Return the sha256 of a weights file. Raises UserError if its network has another number of classes."""
     network = predictor(weights).network
-    if len(network.spec.classes) != classes:
+    if network.spec.exclusive != classes:
         raise UserError(
-            f"{weights} has {len(network.spec.classes)} classes and this stage needs {classes}; "
+            f"{weights} has {network.spec.exclusive} classes and this stage needs {classes}; "
             "locate takes a network of 2 classes, segment one of 3"
         )
     return network.fingerprint

@@ -27,7 +27,7 @@ from .stages.catalog import STAGES, is_finished, read_state
 from .store import RunStore, local_folder
 from .volumes.shards import Pack, missing_chunks, packs
 
-_LARGE = ("somas/", "centroids/", "quality/")
+_LARGE = ("somas/", "nuclei/", "centroids/", "quality/")
 _SMALL = ("tables/", "report/", "config.yaml", "manifest.json")
 _ABOUT = ("README.md", "cors.json", "checksums.sha256", "provenance.json")
 _BATCH = 500  # objects
@@ -346,6 +346,9 @@ def _readme(run: Run, target: str, provenance: dict[str, Any], link: str | None)
     )
     cut = provenance["cut_by_edge"]
     whole = f", {cut} of them cut by the volume's edge," if cut else ""
+    nuclei = (
+        "| `nuclei/` | the nuclei of the somas, with the same ids |\n" if run.has_nuclei else ""
+    )
     how = f"[in neuroglancer]({link})" if link else f"`flysoma view {target}`"
     version = provenance["versions"]["flysoma"]
     return f"""# Somas
@@ -358,7 +361,7 @@ Open it {how}.
 | | |
 | --- | --- |
 | `somas/` | neuroglancer precomputed segmentation with meshes, skeletons and properties |
-| `centroids/` | an ellipsoid for each soma, precomputed annotations |
+{nuclei}| `centroids/` | an ellipsoid for each soma, precomputed annotations |
 | `quality/` | a box for each block: number of somas, mismatches at its seams, missing image voxels |
 | `tables/somas.parquet`, `.csv` | a row for each soma; `tables/columns.json` says what each column means |
 | `tables/cave_nucleus_detection.csv` | the same with the column names of CAVE's nucleus table |

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from .. import __version__
 from ..axes import Nm3, Vec3
 from ..errors import UserError
-from ..models.networks.weights_files import find_weights, fingerprint
+from ..models.networks.weights_files import find_weights, fingerprint, names_nuclei
 from .config import RunConfig, parse_config
 from .damage import DamagedChunk, DamagedObject
 from .store import RunStore
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 def stored_path(stage: str) -> str:
     """Return the path, in a run, of the numbers of the objects that a stage's tasks stored."""
     return f"stored/{stage}.npz"
+
+
+def stored_kind(layer: str, number: int) -> str:
+    """Return the kind, in `stored_numbers`, of the objects of a mip or region of a layer of labels."""
+    return str(number) if layer == "somas" else f"{layer}-{number}"
 
 
 ID_BITS = 20  # low bits of an id: a block's own labels; the other bits: the block's index
@@ -52,6 +57,7 @@ class Manifest(BaseModel):
       versions: of flysoma and of the libraries that it computes with.
       config_hash, image_info_sha256: sha256 of the config and of the image's info.
       image_sample_sha256: sha256 of the content of some chunks of the image, by name.
+      has_nuclei: whether the segmentation network predicts nuclei.
     """
 
     versions: dict[str, str]
@@ -59,6 +65,7 @@ class Manifest(BaseModel):
     image_info_sha256: str
     image_sample_sha256: dict[str, str]
     weights_sha256: Fingerprints
+    has_nuclei: bool = False
 
 
 class Run:
@@ -132,19 +139,48 @@ class Run:
 
         return ImageLayer(self.config.image, self.config.fill_missing)
 
+    @cached_property
+    def has_nuclei(self) -> bool:
+        """Whether the segmentation network predicts nuclei, so that the run writes them."""
+        if self.store.get("manifest.json") is None:  # a forecast
+            return names_nuclei(self.config.segment.weights)
+        return self.manifest.has_nuclei
+
+    @property
+    def layer_names(self) -> list[str]:
+        """The layers of labels: the somas, and their nuclei if there are any."""
+        return ["somas", "nuclei"] if self.has_nuclei else ["somas"]
+
     @property
     def somas_path(self) -> str:
         return f"{self.path}/somas"
 
+    @property
+    def nuclei_path(self) -> str:
+        return f"{self.path}/nuclei"
+
     @cached_property
     def somas(self) -> LabelLayer:
         """The segmentation that the run writes. Raises DamagedObject if it cannot be opened."""
+        return self._open_labels("somas")
+
+    @cached_property
+    def nuclei(self) -> LabelLayer:
+        """The nuclei of the somas, with the same ids; see `somas`."""
+        return self._open_labels("nuclei")
+
+    def layer(self, name: str) -> LabelLayer:
+        """Return the layer of one of `layer_names`."""
+        layer: LabelLayer = getattr(self, name)
+        return layer
+
+    def _open_labels(self, name: str) -> LabelLayer:
         from .volumes.labels import LabelLayer
 
         try:
-            return LabelLayer(self.somas_path)
+            return LabelLayer(f"{self.path}/{name}")
         except UserError as err:
-            raise DamagedObject(self.path, "somas/info", "is missing or damaged") from err
+            raise DamagedObject(self.path, f"{name}/info", "is missing or damaged") from err
 
     def stored_numbers(self, stage: str, kind: str) -> np.ndarray:
         """Return the numbers of the objects of a kind that the tasks of a finished stage stored, ascending.
@@ -155,20 +191,24 @@ class Run:
             self._stored[stage] = self.store.get_arrays(stored_path(stage))
         return self._stored[stage].get(kind, np.zeros(0, np.int64))
 
-    def read_somas(self, box: Box, mip: int = 0, stage: str = "relabel") -> np.ndarray:
-        """Read labels of `somas/` for a task: uint64, z, y, x.
+    def read_somas(self, box: Box) -> np.ndarray:
+        """Read labels of `somas/` for a task; see `read_labels`."""
+        return self.read_labels("somas", box)
+
+    def read_labels(self, name: str, box: Box, mip: int = 0, stage: str = "relabel") -> np.ndarray:
+        """Read labels of one of `layer_names` for a task: uint64, z, y, x.
 
         Args:
           stage: the finished stage that made this mip.
         Raises:
           DamagedObject: a chunk that a task stored is missing or cannot be decoded.
         """
-        stored = self.stored_numbers(stage, str(mip))
+        stored = self.stored_numbers(stage, stored_kind(name, mip))
         try:
-            return self.somas.read_stored(box, mip, stored)
+            return self.layer(name).read_stored(box, mip, stored)
         except DamagedChunk as err:
-            del self.somas  # whose cache remembers that the chunk is missing
-            raise DamagedObject(self.path, f"somas/{err.name}", err.reason) from err
+            delattr(self, name)  # whose cache remembers that the chunk is missing
+            raise DamagedObject(self.path, f"{name}/{err.name}", err.reason) from err
 
     @cached_property
     def tissue(self) -> Tissue:

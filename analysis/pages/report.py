@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..morphology.classes import GLIA, NEURON
 from ..tables.checks import CHECK, check_somas
 from ..tables.doubts import doubtful_somas
 from ..tables.seams import NO_SEAMS
-from ..tables.somas import soma_table
+from ..tables.somas import knows_nuclei, soma_table, without_nucleus
 from .figures import all_plots
 from .html import definition_list, escape, page, picture, section, table
 from .plots import Plot, inline_svg
@@ -93,6 +94,13 @@ def _tiles(somas: pd.DataFrame) -> str:
         (_median(somas, "nearest_nm", 1e-3, "µm"), "median neighbour distance"),
         (f"{int(somas['suspicious'].sum()):,}", "suspicious"),
     ]
+    if knows_nuclei(somas):
+        tiles += [
+            (f"{int((somas['class'] == NEURON).sum()):,}", "neurons"),
+            (f"{int((somas['class'] == GLIA).sum()):,}", "glia"),
+            (f"{int(without_nucleus(somas).sum()):,}", "whole, without a nucleus"),
+            (f"{int((somas['n_nuclei'] > 1).sum()):,}", "with several nuclei"),
+        ]
     cells = "".join(
         f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in tiles
     )
@@ -141,8 +149,8 @@ def _doubtful(
     doubtful = doubtful_somas(somas, summary.get("seams", NO_SEAMS))
     if len(doubtful) == 0:
         return (
-            "<p>There is none: no guard refused a join, and no soma is exceptional in its seeds, neurites, convexity, "
-            "size, confidence or place at a seam.</p>"
+            "<p>There is none: no guard refused a join, and no soma is exceptional in its nuclei, seeds, neurites, "
+            "convexity, size, confidence or place at a seam.</p>"
         )
     view = summary.get("open")
     rows = []
@@ -171,9 +179,9 @@ def _doubtful(
         "command",
     )
     lead = (
-        "<p>Inspect these somas first. Several seeds or neurites, a low convexity or a large volume suggest that somas "
-        "are merged; a small volume or an end at a seam, that a soma is split. <i>Join refused</i>: a guard, a rule "
-        "that refuses implausible joins, kept the soma apart from an adjacent object.</p>"
+        "<p>Inspect these somas first. Several nuclei, seeds or neurites, a low convexity or a large volume suggest "
+        "that somas are merged; no nucleus, a small volume or an end at a seam, that a soma is split. <i>Join "
+        "refused</i>: a guard, a rule that refuses implausible joins, kept the soma apart from an adjacent object.</p>"
     )
     note = ""
     if len(doubtful) > _MAX_LISTED:

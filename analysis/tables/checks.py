@@ -10,6 +10,7 @@ from scipy.stats import binom, gaussian_kde
 
 from ..metrics.scores import SIZE_BINS_UM3
 from .seams import Seams, chance_share, face_distances
+from .somas import knows_nuclei
 
 GOOD, CHECK, UNKNOWN = "good", "check", "too few somas"
 _MIN_SOMAS = 30  # below, no verdict
@@ -17,6 +18,7 @@ _NEAREST_UM = (2.5, 8.0)  # plausible median nearest-neighbour distances; 3.7 in
 _MAX_FILLED = 0.85  # share of the volume; densely packed somas of the cortex fill about 0.7
 _MAX_FRAGMENTS = 0.05  # share of somas
 _MAX_SEVERAL = 0.2  # share of somas with more than one neurite, among those with neurites
+_MAX_ODD_NUCLEI = 0.05  # share of somas without a nucleus or with several
 _NEAR_SEAM_NM = 100.0
 _SIGNIFICANCE = 1e-3
 _MIN_MODE = 0.1  # density of a mode, as a share of the maximum
@@ -42,6 +44,7 @@ def check_somas(
         _fragments(somas),
         _seams(somas, seams),
         _neurites(somas),
+        *([_nuclei(somas)] if knows_nuclei(somas) else []),
     ]
 
 
@@ -143,6 +146,20 @@ def _neurites(somas: pd.DataFrame) -> Check:
         question,
         GOOD if several <= _MAX_SEVERAL * seen else CHECK,
         f"A neurite is visible at {with_neurite}; {several / seen:.0%} of these have several.",
+    )
+
+
+def _nuclei(somas: pd.DataFrame) -> Check:
+    question = "Does each soma have one nucleus?"
+    whole = somas[~somas["touches_edge"]]
+    if len(whole) < _MIN_SOMAS:
+        return Check(question, UNKNOWN, _uncut(len(whole)))
+    none, several = int((whole["n_nuclei"] == 0).sum()), int((whole["n_nuclei"] > 1).sum())
+    return Check(
+        question,
+        GOOD if none + several <= _MAX_ODD_NUCLEI * len(whole) else CHECK,
+        f"{none:,} of the {len(whole):,} somas that the volume edge does not cut have no nucleus, and "
+        f"{several:,} have several.",
     )
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..metrics.scores import SIZE_BINS_UM3
 from .seams import NO_SEAMS, Seams
+from .somas import without_nucleus
 
 _MIN_CONVEXITY = 0.88  # of whole somas; two somas that are merged have a waist
 _LARGE = 4.0  # times the median volume
@@ -17,11 +18,14 @@ _ON_SEAM_NM = 1.0
 def doubtful_somas(table: pd.DataFrame, seams: Seams = NO_SEAMS) -> pd.DataFrame:
     """Return the somas of a `soma_table` to look at, with the reasons in the column `doubt`.
 
-    Those with the most reasons come first, then the largest. What the volume's edge does to a soma is no reason.
+    Whole somas without a nucleus and somas with several come first, then those with the most reasons, then the largest.
+    What the volume's edge does to a soma is no reason.
     """
     whole = ~table["touches_edge"]
     typical_um3 = table["volume_um3"][whole].median()
     reasons = {
+        "no nucleus": without_nucleus(table),
+        "several nuclei": table["n_nuclei"] > 1,
         "join refused": table["suspicious"],
         "several seeds": table["n_seeds"] > 1,
         "several neurites": table["neurites"] > 1,
@@ -33,10 +37,11 @@ def doubtful_somas(table: pd.DataFrame, seams: Seams = NO_SEAMS) -> pd.DataFrame
     }
     applies = pd.DataFrame({reason: flags.astype(bool) for reason, flags in reasons.items()})
     doubt = [", ".join(applies.columns[row]) for row in applies.to_numpy()]
-    somas = table.assign(doubt=doubt, reasons=applies.sum(axis=1))
+    nuclei = applies["no nucleus"] | applies["several nuclei"]
+    somas = table.assign(doubt=doubt, nuclei=nuclei, reasons=applies.sum(axis=1))
     somas = somas[somas["reasons"] > 0]
-    ascending = [False, False, True]
-    return somas.sort_values(["reasons", "volume_um3", "id"], ascending=ascending)
+    order = ["nuclei", "reasons", "volume_um3", "id"]
+    return somas.sort_values(order, ascending=[False, False, False, True])
 
 
 def _ends_at_seam(table: pd.DataFrame, seams: Seams) -> pd.Series:

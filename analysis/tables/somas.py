@@ -82,6 +82,21 @@ COLUMNS: tuple[Column, ...] = (
         "neurite_",
         "from the centre of the largest inscribed ball to the base of the longest neurite",
     ),
+    Column(
+        *("class", "str", ""),
+        "neuron, glia, or other: without a nucleus; empty if the weights predict no nuclei",
+    ),
+    Column("p_glia", "float64", "", "mean predicted probability that it is glia, over its voxels"),
+    Column(
+        *("n_nuclei", "int64", ""),
+        "number of nuclei in the soma; 1 is expected; -1: the weights predict no nuclei",
+    ),
+    Column("nucleus_volume_um3", "float64", "um3", "volume of the nuclei in the soma"),
+    Column("nucleus_share", "float64", "", "volume of the nuclei divided by that of the soma"),
+    Column("nucleus_sphericity", "float64", "", "sphericity of the nucleus, as that of the soma"),
+    *_position("nucleus_", "centre of the largest ball in the nucleus"),
+    *_position("nucleus_bb_start_", "lower corner of the bounding box of the nucleus"),
+    *_position("nucleus_bb_end_", "upper corner of the bounding box of the nucleus (exclusive)"),
     Column("nearest_nm", "float64", "nm", "distance to the centroid of the nearest other soma"),
     Column("neighbours_10um", "int64", "", "number of other somas with a centroid within 10 um"),
     Column(
@@ -102,7 +117,8 @@ COLUMNS: tuple[Column, ...] = (
         "whether a guard refused to join the soma with another object",
     ),
 )
-_UNKNOWN: dict[str, float | bool] = {"bool": False, "int64": -1, "float64": np.nan, "uint64": 0}
+_UNKNOWN: dict[str, float | bool | str] = {"bool": False, "int64": -1, "float64": np.nan}
+_UNKNOWN |= {"uint64": 0, "str": ""}
 _UNKNOWN["side"] = 0  # -1 is a side
 _DECIMALS = {"nm": 1, "um": 4, "um2": 4, "um3": 4, "": 4}
 CAVE_COLUMNS = (  # of the schema nucleus_detection
@@ -138,7 +154,7 @@ def column_description(name: str) -> str:
 def soma_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the frame sorted by id, with all of COLUMNS in order and of the right type, followed by its other columns.
 
-    Missing values become NaN, -1 in columns of counts, and False in columns of flags.
+    Missing values become NaN, -1 in columns of counts, False in columns of flags, and "" in columns of names.
     """
     table = pd.DataFrame(index=frame.index)
     for column in COLUMNS:
@@ -159,13 +175,27 @@ def soma_table(frame: pd.DataFrame) -> pd.DataFrame:
 def table_files(frame: pd.DataFrame) -> dict[str, bytes]:
     """Return the files of the table by name; equal frames give equal bytes."""
     table = soma_table(frame)
-    return {
+    files = {
         "somas.parquet": parquet_bytes(table),
         "somas.csv": csv_bytes(table),
         "columns.json": json.dumps([asdict(c) for c in COLUMNS], indent=1).encode(),
         "cave_nucleus_detection.csv": cave_table(table).to_csv(index=False).encode(),
         "cave_table.json": json.dumps(CAVE_TABLE, indent=1).encode(),
     }
+    if knows_nuclei(table):
+        nuclei = cave_table(table[table["n_nuclei"] > 0], prefix="nucleus_")
+        files["cave_nuclei.csv"] = nuclei.to_csv(index=False).encode()
+    return files
+
+
+def knows_nuclei(table: pd.DataFrame) -> bool:
+    """Return whether the nuclei of the somas of a `soma_table` are known."""
+    return bool((table["n_nuclei"] >= 0).any())
+
+
+def without_nucleus(table: pd.DataFrame) -> pd.Series:
+    """Return which somas are whole and have no nucleus, in a `soma_table`."""
+    return (table["n_nuclei"] == 0) & ~table["touches_edge"]
 
 
 def parquet_bytes(table: pd.DataFrame) -> bytes:
@@ -192,18 +222,23 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
     return table.round(decimals).to_csv(index=False).encode()
 
 
-def cave_table(frame: pd.DataFrame, segments: np.ndarray | None = None) -> pd.DataFrame:
+def cave_table(
+    frame: pd.DataFrame, segments: np.ndarray | None = None, prefix: str = ""
+) -> pd.DataFrame:
     """Return a table in the schema `nucleus_detection` of CAVE; `CAVE_TABLE` states its units.
 
     Args:
       segments: id of the neuron of each soma, in the order of their ids, 0 for none; None: not known. Until then the
         root ids are empty, and so are the supervoxel ids: CAVE looks up both at `pt_position`.
+      prefix: of the columns that are taken: `nucleus_` for the nuclei; by default the somas.
     """
     table = soma_table(frame)
-    cave = pd.DataFrame({"id": table["id"], "valid": "t", "volume": table["volume_um3"].round(4)})
-    cave["pt_position"] = _cave_positions(table, "")
-    cave["bb_start_position"] = _cave_positions(table, "bb_start_")
-    cave["bb_end_position"] = _cave_positions(table, "bb_end_")
+    cave = pd.DataFrame(
+        {"id": table["id"], "valid": "t", "volume": table[f"{prefix}volume_um3"].round(4)}
+    )
+    cave["pt_position"] = _cave_positions(table, prefix)
+    cave["bb_start_position"] = _cave_positions(table, f"{prefix}bb_start_")
+    cave["bb_end_position"] = _cave_positions(table, f"{prefix}bb_end_")
     cave["pt_supervoxel_id"] = ""
     cave["pt_root_id"] = "" if segments is None else segments
     return cave[list(CAVE_COLUMNS)]

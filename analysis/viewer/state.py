@@ -33,6 +33,7 @@ class Layers:
       image: EM volume, or None.
       centroids: annotation layer of the somas, or None.
       quality: annotation layer of the blocks, hidden initially, or None.
+      nuclei: segmentation of the nuclei with the ids of the somas, hidden initially, or None.
       beside: another segmentation of the same volume, or None. Then each of both has one colour.
       image_range: grey values that are shown as black and white.
       selected: segments whose meshes are shown and which alone are coloured in sections. If empty, all segments are
@@ -46,6 +47,7 @@ class Layers:
     image: str | None = None
     centroids: str | None = None
     quality: str | None = None
+    nuclei: str | None = None
     beside: str | None = None
     image_range: tuple[int, int] = (0, 255)
     selected: Sequence[int | str] = ()
@@ -163,6 +165,9 @@ def _layers(layers: Layers) -> list[dict[str, Any]]:
             **({"segmentDefaultColor": _COLOUR} if layers.beside else {}),
         }
     )
+    if layers.nuclei:
+        nuclei = {"type": "segmentation", "name": "nuclei", "source": layers.nuclei}
+        shown.append({**nuclei, "visible": False, "hideSegmentZero": True})
     if layers.beside:
         other = {"type": "segmentation", "name": "beside", "source": layers.beside}
         shown.append({**other, "selectedAlpha": 0.35, "segmentDefaultColor": _COLOUR_BESIDE})

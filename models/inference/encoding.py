@@ -27,9 +27,9 @@ def encode_thresholded(least: int, probability: Tensor) -> Tensor:
 
 
 def encode_nibbles(probability: Tensor) -> Tensor:
-    """Encode two probabilities (2, z, y, x) in one byte (z, y, x), the first in the upper half; 15 stands for 1."""
-    first, second = (probability * _FULL_NIBBLE).round_().byte()
-    return first * (_FULL_NIBBLE + 1) + second
+    """Encode n pairs of probabilities (2 n, z, y, x) as bytes (n, z, y, x): the first in the upper half, 15 for 1."""
+    levels = (probability * _FULL_NIBBLE).round_().byte()
+    return levels[::2] * (_FULL_NIBBLE + 1) + levels[1::2]
 
 
 def encode_fields(threshold: float, probability: Tensor) -> Tensor:
@@ -64,5 +64,5 @@ def _keep_side(probability: Tensor, above: Tensor, last: int) -> Tensor:
 
 
 def decode_nibbles(packed: np.ndarray) -> np.ndarray:
-    """Decode the bytes of `encode_nibbles`: uint8, 2, z, y, x; FULL stands for 1."""
+    """Decode the bytes (z, y, x) of one pair of `encode_nibbles`: uint8, 2, z, y, x; FULL stands for 1."""
     return np.stack((packed >> 4, packed & _FULL_NIBBLE)) * np.uint8(FULL // _FULL_NIBBLE)

@@ -44,6 +44,16 @@ class NetworkSpec:
     role: str = "segment"
     normalized: bool = False
 
+    @property
+    def exclusive(self) -> int:
+        """The number of classes, without the attributes."""
+        return sum(name not in ATTRIBUTES for name in self.classes)
+
+    @property
+    def has_nuclei(self) -> bool:
+        """Whether the network predicts all of ATTRIBUTES, so that the nuclei and the classes of somas are known."""
+        return self.classes[self.exclusive :] == ATTRIBUTES
+
     def build(self) -> nn.Module:
         """Build the network with initial weights.
 
@@ -61,7 +71,7 @@ class NetworkSpec:
 
         The classes exclude each other. An attribute is independent: its probability holds in a soma.
         """
-        classes = sum(name not in ATTRIBUTES for name in self.classes)
+        classes = self.exclusive
         exclusive = torch.softmax(logits[:classes].float(), dim=0)[1:]
         if classes == len(self.classes):
             return exclusive

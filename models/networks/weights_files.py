@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from ...errors import UserError
 
@@ -32,6 +35,16 @@ def find_weights(name: str) -> Path:
             f"no weights file at '{name}'; give a path, or the name of shipped weights: {known}"
         )
     return path
+
+
+def names_nuclei(name: str) -> bool:
+    """Return whether a weights file names nuclei among the channels of its network; False without such a file."""
+    try:
+        with safe_open(str(find_weights(name)), framework="numpy") as file:
+            spec = json.loads((file.metadata() or {}).get("spec", "{}"))
+    except (UserError, SafetensorError, OSError, ValueError):
+        return False
+    return "nucleus" in spec.get("classes", ())
 
 
 def fingerprint(path: Path) -> str:

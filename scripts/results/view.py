@@ -51,7 +51,7 @@ def command(
 ) -> None:
     """Open a run in neuroglancer.
 
-    Shows the image of RUN, its somas with meshes, and their centroids.
+    Shows the image of RUN, its somas with meshes, and their centroids. The layer of nuclei is hidden at first.
     """
     run = Run.open(path)
     other = None if beside is None else Run.open(beside)

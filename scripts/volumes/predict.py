@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
 
 from ...axes import Nm3
+from ...errors import UserError
 from ...tasks.arrays import predict_array
 from ...tasks.config import Locate, Segment
+from ...tasks.run import predictor
 from ...tasks.volumes.files import read_volume, write_array
 from ...tasks.volumes.grey import check_grey
 from ...tasks.volumes.ownership import check_output
@@ -26,6 +29,11 @@ from ..progress import Bars
     required=True,
     type=click.Path(),
     help="File to write labels to: tif, nii.gz, h5, npy or npz.",
+)
+@click.option(
+    "--nuclei",
+    type=click.Path(),
+    help="File to write the nuclei to, with the labels of their somas; needs weights that predict nuclei.",
 )
 @axes_option("both files")
 @dataset_option
@@ -46,6 +54,7 @@ def command(
     file: str,
     resolution: Nm3,
     output: str,
+    nuclei: str | None,
     axes: str | None,
     dataset: str | None,
     locate_weights: str,
@@ -58,7 +67,16 @@ def command(
     check_output(output, file)
     volume = read_volume(file, axes, dataset, resolution_nm=resolution)
     check_grey(volume.array, file)
+    if nuclei is not None and not predictor(segment_weights).network.spec.has_nuclei:
+        raise UserError(
+            f"--nuclei {nuclei}: {segment_weights} predicts no nuclei; omit it, or give --segment-weights that predict "
+            "nuclei"
+        )
     with Bars() as bars:
-        labels = predict_array(volume.array, resolution, locate_weights, segment_weights, bars)
-    write_array(Path(output), labels, volume.axes, resolution_nm=resolution, header=volume.header)
-    click.echo(f"{len(np.unique(labels)) - (0 in labels)} somas: {output}")
+        found = predict_array(volume.array, resolution, locate_weights, segment_weights, bars)
+    write = partial(write_array, axes=volume.axes, resolution_nm=resolution, header=volume.header)
+    write(Path(output), found.labels)
+    click.echo(f"{len(np.unique(found.labels)) - (0 in found.labels)} somas: {output}")
+    if nuclei is not None and found.nuclei is not None:
+        write(Path(nuclei), found.nuclei)
+        click.echo(f"their nuclei: {nuclei}")

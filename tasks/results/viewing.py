@@ -37,13 +37,16 @@ def view_state(
     low, high = ((c[0] * x, c[1] * y, c[2] * z) for c in (bounds.lo, bounds.hi))
     properties = source.store.get_json("somas/segment_properties/info") or _NO_PROPERTIES
     ids = properties["inline"]["ids"]
-    has_quality = source.store.get("quality/info") is not None
+    has_quality, has_nuclei = (
+        source.store.get(f"{name}/info") is not None for name in ("quality", "nuclei")
+    )
     layers = viewer.Layers(
         somas=viewer.source_url(run.somas_path, serve),
         bounds_nm=(low, high),
         image=viewer.source_url(run.config.image, serve),
         centroids=viewer.source_url(f"{run.path}/centroids", serve),
         quality=viewer.source_url(f"{run.path}/quality", serve) if has_quality else None,
+        nuclei=viewer.source_url(run.nuclei_path, serve) if has_nuclei else None,
         beside=None if beside is None else viewer.source_url(beside.somas_path, serve),
         selected=ids if len(ids) <= _MAX_MESHES else (),
         voxel_nm=_image_voxel_nm(source),

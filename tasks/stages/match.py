@@ -18,7 +18,9 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ...analysis.metrics.contingency import overlap_table
-from ..config import Stitch
+from ...analysis.morphology.nuclei import classify
+from ...models.inference.encoding import FULL
+from ..config import Soma, Stitch
 from ..run import ID_BITS
 from ..volumes.geometry import flip
 from .segment import SegmentStage
@@ -134,11 +136,9 @@ class MatchStage(SimpleStage):
             else {n: np.zeros(0, np.uint64) for n in ("a", "b", "overlap_um3", "joins")}
         )
         cap_um3 = math.pi / 6 * (config.soma.max_diameter_nm * 1e-3) ** 3
-        reach = self._reach(labels.ids)
+        reach, classes = self._reach(labels.ids), config.classes if self.run.has_nuclei else None
         group, apart = resolve(labels, pair, one_body, self.voxel_um3, cap_um3, reach)
-        somas, final = _number_somas(
-            labels, group, apart, self.voxel_um3, config.soma.min_volume_um3
-        )
+        somas, final = _number_somas(labels, group, apart, self.voxel_um3, config.soma, classes)
         store.put_arrays(REMAP, {"id": labels.ids, "soma": final})
         store.put_arrays(RESOLVED, somas)
         return {
@@ -176,12 +176,14 @@ class Labels:
     Attributes:
       seed: number of the seed, from 1; 0: none.
       certainty: sum over the label's voxels of the probability that they are soma.
+      nucleus: voxels of the nucleus, and the sum of the probability of glia; see `nucleus_sums`.
     """
 
     ids: np.ndarray
     seed: np.ndarray
     voxels: np.ndarray
     certainty: np.ndarray
+    nucleus: np.ndarray
 
 
 def resolve(
@@ -321,15 +323,22 @@ def _gather(blocks: list[tuple[int, dict[str, np.ndarray]]]) -> Labels:
         columns["seed"].astype(np.int64),
         columns["voxels"].astype(np.int64),
         columns["certainty"],
+        np.concatenate([np.zeros((0, 2), np.int64), *(t["nucleus"] for _, t in blocks)]),
     )
 
 
 def _number_somas(
-    labels: Labels, group: np.ndarray, apart: np.ndarray, voxel_um3: float, min_um3: float
+    labels: Labels,
+    group: np.ndarray,
+    apart: np.ndarray,
+    voxel_um3: float,
+    limits: Soma,
+    classes: Sequence[str] | None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Number the somas from 1 in the order of their seeds, which is by position; others become 0.
 
-    A group of labels is a soma if it has a seed and at least `min_um3`.
+    A group of labels is a soma if it has a seed, is large enough, and belongs to one of `classes`; None: nuclei are not
+    known, so somas have no class.
 
     Returns:
       The table of somas, and for each label the id of its soma.
@@ -344,7 +353,13 @@ def _number_somas(
     seeds = _distinct(group, labels.seed - 1, count)
     refused = np.zeros(count, bool)
     refused[group[apart]] = True
-    roots = np.flatnonzero((seed > 0) & (voxels > 0) & (voxels * voxel_um3 >= min_um3))
+    nucleus, glia = (np.bincount(group, sums, count) for sums in labels.nucleus.T)
+    p_glia = glia / np.maximum(voxels * FULL, 1)
+    kind = classify(nucleus * voxel_um3 >= limits.min_nucleus_um3, p_glia)
+    kept = (seed > 0) & (voxels > 0) & (voxels * voxel_um3 >= limits.min_volume_um3)
+    if classes is not None:
+        kept &= np.isin(kind, classes)
+    roots = np.flatnonzero(kept)
     roots = roots[np.lexsort((roots, seed[roots]))]
     final = np.zeros(count, np.uint64)
     final[roots] = np.arange(1, len(roots) + 1)
@@ -357,4 +372,6 @@ def _number_somas(
         "crosses_seam": blocks[roots] > 1,
         "suspicious": refused[roots],
     }
+    if classes is not None:
+        somas |= {"p_glia": p_glia[roots], "class": kind[roots]}
     return somas, final[group]

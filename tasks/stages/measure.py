@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ...analysis.morphology.moments import block_moments, merge_moments
+from ...analysis.morphology.nuclei import add_nuclei, count_nuclei
 from ...analysis.morphology.shapes import (
     convexity,
     largest_inscribed_ball,
@@ -33,31 +34,42 @@ from .segment import SegmentStage
 from .stage import ID_BYTES, Counters, Forecast, SimpleStage, Stage
 
 SHAPES = "measure/shapes.npz"
+_FOLDERS = ("measure/blocks/", "measure/nuclei/")  # moments of the somas and of their nuclei
 _BATCH = 64  # somas per task
 _NEAR_NM = 10_000.0
 
 
 @dataclass(frozen=True)
 class BlockVoxels:
-    """The somas in a block's core and one voxel around it; the image of the core, if it holds any."""
+    """A block's core and one voxel around it.
 
-    labels: np.ndarray
+    Attributes:
+      layers: the labels of the somas, and of the nuclei if they are known.
+      image: of the core, if it holds a soma.
+    """
+
+    layers: list[np.ndarray]
     image: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class BlockMoments:
-    """The moments of the somas in a block, one row per soma; the share of black voxels, -1 if not read."""
+    """The moments in a block, one row per soma.
 
-    table: pd.DataFrame
+    Attributes:
+      tables: of the somas, and of the nuclei if they are known.
+      missing: the share of black voxels, -1 if not read.
+    """
+
+    tables: list[pd.DataFrame]
     missing: float
 
 
 class MeasureStage(Stage[BlockVoxels, BlockMoments]):
-    """One task per block: the additive moments of the somas in its core, of their surfaces and grey values."""
+    """One task per block: the additive moments of the somas in its core, of their surfaces, grey values and nuclei."""
 
     name = "measure"
-    scratch = ("measure/blocks/",)
+    scratch = _FOLDERS
     reduced = (SHAPES,)
 
     def plan(self) -> Sequence[int]:
@@ -70,14 +82,14 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
         planned = self._with_neighbours(run.blocks_near_tissue)
         cores, reads = zip(*map(self._boxes, planned)) if planned else ((), ())
         chunks = BlockGrid(run.segment_grid.bounds, CHUNK, (0, 0, 0))
-        voxels = sum(box.voxels for box in reads)
+        voxels, layers = sum(box.voxels for box in reads), 1 + run.has_nuclei
         fetched = [run.image.fetched(core, resolution_nm) for core in cores]
         return Forecast(
             tasks=len(planned),
             voxels=voxels,
-            bytes_in=voxels * ID_BYTES + sum(count for _, count in fetched),
-            reads=sum(map(chunks.count, reads)) + sum(count for count, _ in fetched),
-            writes=len(planned),
+            bytes_in=layers * voxels * ID_BYTES + sum(count for _, count in fetched),
+            reads=layers * sum(map(chunks.count, reads)) + sum(count for count, _ in fetched),
+            writes=layers * len(planned),
         )
 
     def _with_neighbours(self, blocks: Iterable[Block]) -> list[int]:
@@ -85,40 +97,47 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
 
     def read(self, index: int) -> BlockVoxels:
         core, around = self._boxes(index)
-        labels = self.run.read_somas(around)
-        has_soma = labels[core.slices_zyx(around.lo)].any()
+        layers = [self.run.read_labels(name, around) for name in self.run.layer_names]
+        has_soma = layers[0][core.slices_zyx(around.lo)].any()
         resolution_nm = self.run.config.segment.resolution_nm
-        return BlockVoxels(labels, self.run.image.read(core, resolution_nm) if has_soma else None)
+        return BlockVoxels(layers, self.run.image.read(core, resolution_nm) if has_soma else None)
 
     def work(self, index: int, data: BlockVoxels) -> BlockMoments:
         bounds = self.run.segment_grid.bounds
         core, around = self._boxes(index)
-        moments = block_moments(
-            data.labels,
-            core.slices_zyx(around.lo),
-            flip(around.lo),
-            (flip(bounds.lo), flip(bounds.hi)),
-            flip(self.run.config.segment.resolution_nm),
-            data.image,
-        )
-        cut = labels_at_end(data.labels, self._segmented(around))
-        moments["touches_edge"] |= moments["id"].isin(cut) & (moments["voxels"] > 0)
+        moments = [
+            block_moments(
+                labels,
+                core.slices_zyx(around.lo),
+                flip(around.lo),
+                (flip(bounds.lo), flip(bounds.hi)),
+                flip(self.run.config.segment.resolution_nm),
+                image,
+            )
+            for labels, image in zip(data.layers, (data.image, None))
+        ]
+        cut = labels_at_end(data.layers[0], self._segmented(around))
+        moments[0]["touches_edge"] |= moments[0]["id"].isin(cut) & (moments[0]["voxels"] > 0)
         missing = -1.0 if data.image is None else round(float((data.image == 0).mean()), 6)
         return BlockMoments(moments, missing)
 
     def write(self, index: int, result: BlockMoments) -> Counters:
-        put_frame(self.run.store, f"measure/blocks/{index}.npz", result.table)
-        return {"somas": len(result.table), "missing": result.missing}
+        for folder, table in zip(_FOLDERS, result.tables):
+            put_frame(self.run.store, f"{folder}{index}.npz", table)
+        return {"somas": len(result.tables[0]), "missing": result.missing}
 
     def finish(self) -> Counters:
-        store = self.run.store
-        paths = (f"measure/blocks/{index}.npz" for index in self.plan())
-        parts = [pd.DataFrame(arrays) for arrays in store.get_many_arrays(paths)]
-        frame = shapes_from_moments(
-            merge_moments(parts), flip(self.run.config.segment.resolution_nm)
-        )
-        put_frame(store, SHAPES, frame)
+        frame = self._merge(_FOLDERS[0])
+        if self.run.has_nuclei:
+            frame = add_nuclei(frame, self._merge(_FOLDERS[1]))
+        put_frame(self.run.store, SHAPES, frame)
         return {"somas": len(frame), "cut_by_edge": int(frame["touches_edge"].sum())}
+
+    def _merge(self, folder: str) -> pd.DataFrame:
+        """Return the shapes from the moments of all blocks."""
+        stored = self.run.store.get_many_arrays(f"{folder}{index}.npz" for index in self.plan())
+        moments = merge_moments([pd.DataFrame(arrays) for arrays in stored])
+        return shapes_from_moments(moments, flip(self.run.config.segment.resolution_nm))
 
     @cached_property
     def _segmented_tiles(self) -> np.ndarray:
@@ -179,7 +198,7 @@ class SomaStage(SimpleStage):
 
 
 class ShapeStage(SomaStage):
-    """The largest ball inside each soma, and its share of its convex hull."""
+    """The largest ball inside each soma, its share of its convex hull, and its nuclei."""
 
     name = "shape"
     scratch = ("measure/batches/",)
@@ -193,7 +212,16 @@ class ShapeStage(SomaStage):
             radius, centre = largest_inscribed_ball(mask, voxel_nm)
             centre_nm = (np.array(flip(centre)) + box.lo + 0.5) * resolution
             rows.append([radius, *centre_nm, convexity(mask, voxel_nm)])
+            if self.run.has_nuclei:
+                nuclei = self.run.read_labels("nuclei", box) == np.uint64(soma["id"])
+                number, centre = count_nuclei(
+                    nuclei, voxel_nm, self.run.config.soma.min_nucleus_um3
+                )
+                centre_nm = (np.array(flip(centre)) + box.lo + 0.5) * resolution
+                rows[-1] += [number, *centre_nm]
         columns = ["inscribed_radius_um", *(f"inscribed_{a}_nm" for a in "xyz"), "convexity"]
+        if self.run.has_nuclei:
+            columns += ["n_nuclei", *(f"nucleus_{a}_nm" for a in "xyz")]
         frame = pd.DataFrame(np.array(rows).reshape(-1, len(columns)), columns=columns)
         put_frame(self.run.store, f"measure/batches/{index}.npz", frame)
         return {"somas": len(frame)}
@@ -211,8 +239,7 @@ def load_measurements(run: Run, folders: Sequence[str]) -> pd.DataFrame:
         if numbers:
             parts = [get_frame(run.store, f"measure/{folder}/{i}.npz") for i in numbers]
             frame = pd.concat([frame, pd.concat(parts, ignore_index=True)], axis=1)
-    columns = ["id", "confidence", "n_seeds", "crosses_seam", "suspicious"]
-    resolved = get_frame(run.store, RESOLVED)[columns]
+    resolved = get_frame(run.store, RESOLVED).drop(columns=["seed", "voxels"])
     return frame.merge(resolved, on="id", how="left", validate="one_to_one")
 
 

@@ -23,7 +23,7 @@ from ...axes import Vec3
 from ...errors import UserError
 from ..damage import DamagedObject
 from ..homeless import import_taskqueue
-from ..run import Run
+from ..run import Run, stored_kind
 from ..volumes.geometry import BlockGrid, Box, vec3
 from ..volumes.precomputed import CHUNK, box_name, is_damage, stored_compression
 from .measure import SHAPES, get_frame
@@ -41,7 +41,7 @@ _MESHING: dict[str, Any] = {
 }
 _MERGING: dict[str, Any] = {"num_lod": 2, "min_chunk_size": (256, 256, 256)}
 _FRAGMENT = re.compile(
-    rf"somas/{MESH_FOLDER}/\d+:0:(-?\d+)-(?:-?\d+)_(-?\d+)-(?:-?\d+)_(-?\d+)-(?:-?\d+)(?:\.gz)?"
+    rf"(?:somas|nuclei)/{MESH_FOLDER}/\d+:0:(-?\d+)-(?:-?\d+)_(-?\d+)-(?:-?\d+)_(-?\d+)-(?:-?\d+)(?:\.gz)?"
 )
 _Coordinate = Annotated[int, Field(ge=-(2**62), le=2**62)]
 Parameter = TypeVar("Parameter")
@@ -56,26 +56,30 @@ class IgneousStage(SimpleStage, Generic[Parameter]):
 
     parameters: TypeAdapter[list[Parameter]]
 
-    def divide(self) -> Iterable[Parameter]:
-        """Return the parameter of each task; may write the infos that the tasks need."""
+    def divide(self, layer_path: str) -> Iterable[Parameter]:
+        """Return the parameter of each task; may write the infos of the layer that the tasks need."""
         raise NotImplementedError
 
-    def execute(self, parameter: Parameter) -> Counters:
-        """Execute the task with this parameter."""
+    def execute(self, layer: str, parameter: Parameter) -> dict[str, list[int]]:
+        """Execute the task with this parameter on a layer of labels; return the numbers of what it stored, by kind."""
         raise NotImplementedError
 
     def prepare(self) -> None:
         import_taskqueue()
         with contextlib.redirect_stdout(io.StringIO()):  # igneous prints bounds
-            plan = list(self.divide())
-        self.run.store.put_record(self._path, {"tasks": plan})
+            plans = [list(self.divide(f"{self.run.path}/{name}")) for name in self.run.layer_names]
+        tasks = plans[0]  # all layers have the same bounds
+        self.run.store.put_record(self._path, {"tasks": tasks})
 
     def plan(self) -> Sequence[int]:
         return range(len(self.parameters_of_tasks))
 
     def work(self, index: int, data: None) -> Counters:
         import_taskqueue()
-        return self.execute(self.parameters_of_tasks[index])
+        stored: dict[str, list[int]] = {}
+        for layer in self.run.layer_names:
+            stored |= self.execute(layer, self.parameters_of_tasks[index])
+        return {STORED: stored}
 
     @property
     def _path(self) -> str:
@@ -102,11 +106,11 @@ class MeshStage(IgneousStage[Vec3]):
     name = "mesh"
     parameters = TypeAdapter(list[tuple[_Coordinate, _Coordinate, _Coordinate]])  # offsets x, y, z
 
-    def divide(self) -> Iterable[Vec3]:
+    def divide(self, layer_path: str) -> Iterable[Vec3]:
         from igneous import task_creation
 
         tasks = task_creation.create_meshing_tasks(
-            self.run.somas_path,
+            layer_path,
             mip=mesh_mip(self.run),
             mesh_dir=MESH_FOLDER,
             shape=(_TASK_VX,) * 3,
@@ -118,7 +122,8 @@ class MeshStage(IgneousStage[Vec3]):
         """Check that the labels of the region are intact: igneous reads a chunk that is missing as background."""
         mip = mesh_mip(self.run)
         box = self.region(index).grow((1, 1, 1)).intersect(somas_mips(self.run)[mip].box)
-        self.run.read_somas(box, mip, stage_of_mip(mip))
+        for layer in self.run.layer_names:
+            self.run.read_labels(layer, box, mip, stage_of_mip(mip))
 
     def region(self, index: int) -> Box:
         """Return the region of a task, in voxels of the mip that is meshed."""
@@ -126,13 +131,13 @@ class MeshStage(IgneousStage[Vec3]):
         box = Box(lo, vec3([n + _TASK_VX for n in lo]))
         return box.intersect(somas_mips(self.run)[mesh_mip(self.run)].box)
 
-    def execute(self, parameter: Vec3) -> Counters:
+    def execute(self, layer: str, parameter: Vec3) -> dict[str, list[int]]:
         from igneous.tasks import MeshTask
 
         task = MeshTask(
             shape=(_TASK_VX,) * 3,
             offset=parameter,
-            layer_path=self.run.somas_path,
+            layer_path=f"{self.run.path}/{layer}",
             mip=mesh_mip(self.run),
             mesh_dir=MESH_FOLDER,
             cache_control="no-cache",
@@ -149,8 +154,8 @@ class MeshStage(IgneousStage[Vec3]):
 
         task.compute_meshes = compute_and_list
         task.execute()
-        region = str(self.parameters_of_tasks.index(parameter))
-        return {STORED: {region: meshed} if meshed else {}}
+        region = self.parameters_of_tasks.index(parameter)
+        return {stored_kind(layer, region): meshed} if meshed else {}
 
     def finish(self) -> Counters:
         self.put_stored()
@@ -171,53 +176,59 @@ class MeshStage(IgneousStage[Vec3]):
         regions = BlockGrid(bounds, (_TASK_VX,) * 3, (0, 0, 0)).shape
         chunks = BlockGrid(bounds, CHUNK, (0, 0, 0)).shape
         voxels = math.prod(size + n - 1 for size, n in zip(bounds.size, regions))
+        layers = 1 + self.run.has_nuclei
         return Forecast(
             tasks=math.prod(regions),
             exact=True,
             voxels=voxels,
-            bytes_in=voxels * ID_BYTES,
-            reads=math.prod(count + n - 1 for count, n in zip(chunks, regions)),
-            writes=math.prod(regions),
+            bytes_in=layers * voxels * ID_BYTES,
+            reads=layers * math.prod(count + n - 1 for count, n in zip(chunks, regions)),
+            writes=layers * math.prod(regions),
         )
 
 
 class MeshMergeStage(IgneousStage[int]):
-    """Multi-resolution meshes from the fragments, one file per soma."""
+    """Multi-resolution meshes from the fragments, one file per soma and one for its nuclei."""
 
     name = "mesh_merge"
     parameters = TypeAdapter(
         list[Annotated[int, Field(ge=1, lt=10**_MAX_DIGITS)]]
     )  # leading digits
 
-    def divide(self) -> Iterable[int]:
+    def divide(self, layer_path: str) -> Iterable[int]:
         from igneous import task_creation
 
         digits = min(max(1, len(str(count_somas(self.run))) - 3), _MAX_DIGITS)
         tasks = task_creation.create_unsharded_multires_mesh_tasks(
-            self.run.somas_path, magnitude=digits, mesh_dir=MESH_FOLDER, **_MERGING
+            layer_path, magnitude=digits, mesh_dir=MESH_FOLDER, **_MERGING
         )
         return [int(str(task.keywords["prefix"]).rstrip(":")) for task in tasks]
 
     def read(self, index: int) -> None:
         """Check that all fragments are there: igneous merges those that it finds."""
-        prefix = f"somas/{MESH_FOLDER}/{self._prefix(self.parameters_of_tasks[index])}"
-        there = {name.removesuffix(".gz") for name in self.run.store.names(prefix)}
-        for path in self._fragments(prefix):
-            if path not in there:
-                raise DamagedObject(self.run.path, path, "is missing")
+        for layer in self.run.layer_names:
+            prefix = self._prefix(layer, index)
+            there = {name.removesuffix(".gz") for name in self.run.store.names(prefix)}
+            for path in self._fragments(layer, prefix):
+                if path not in there:
+                    raise DamagedObject(self.run.path, path, "is missing")
 
     def work(self, index: int, data: None) -> Counters:
         try:
             return super().work(index, data)
         except Exception as err:
             if is_damage(err):
-                prefix = self._prefix(self.parameters_of_tasks[index])
-                self._check_fragments(f"somas/{MESH_FOLDER}/{prefix}")
+                for layer in self.run.layer_names:
+                    self._check_fragments(layer, self._prefix(layer, index))
             raise
 
-    def _check_fragments(self, prefix: str) -> None:
+    def _prefix(self, layer: str, index: int) -> str:
+        """Return how the paths of the fragments of a task begin."""
+        return f"{layer}/{MESH_FOLDER}/{self._digits(self.parameters_of_tasks[index])}"
+
+    def _check_fragments(self, layer: str, prefix: str) -> None:
         """Raise DamagedObject if a fragment cannot be decompressed."""
-        for path in self._fragments(prefix):
+        for path in self._fragments(layer, prefix):
             try:
                 self.run.store.get(path)
             except Exception as err:
@@ -226,29 +237,30 @@ class MeshMergeStage(IgneousStage[int]):
                     raise DamagedObject(self.run.path, path, reason) from err
                 raise
 
-    def execute(self, parameter: int) -> Counters:
+    def execute(self, layer: str, parameter: int) -> dict[str, list[int]]:
         from igneous.tasks import MultiResUnshardedMeshMergeTask
 
         MultiResUnshardedMeshMergeTask(
-            self.run.somas_path,
-            prefix=self._prefix(parameter),
+            f"{self.run.path}/{layer}",
+            prefix=self._digits(parameter),
             mesh_dir=MESH_FOLDER,
             **_MERGING,
         )
         return {}
 
-    def _prefix(self, parameter: int) -> str:
+    def _digits(self, parameter: int) -> str:
         """Return how the names of a task's fragments begin: with the digits, or with a whole id that has fewer."""
         digits = len(str(self.parameters_of_tasks[-1]))
         return str(parameter) if len(str(parameter)) == digits else f"{parameter}:"
 
-    def _fragments(self, prefix: str) -> Iterator[str]:
-        """Yield the paths of the fragments that begin with a prefix."""
+    def _fragments(self, layer: str, prefix: str) -> Iterator[str]:
+        """Yield the paths of the fragments of a layer that begin with a prefix."""
         meshes = MeshStage(self.run)
         for index in meshes.plan():
             place = box_name(meshes.region(index))
-            for label in self.run.stored_numbers(meshes.name, str(index)).tolist():
-                path = f"somas/{MESH_FOLDER}/{label}:0:{place}"
+            kind = stored_kind(layer, index)
+            for label in self.run.stored_numbers(meshes.name, kind).tolist():
+                path = f"{layer}/{MESH_FOLDER}/{label}:0:{place}"
                 if path.startswith(prefix):
                     yield path
 

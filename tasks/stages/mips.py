@@ -1,4 +1,4 @@
-"""downsample and thumbnail: mips of the somas, by majority vote.
+"""downsample and thumbnail: mips of the somas and of their nuclei, by majority vote.
 
 Mips are made in passes of up to three. A task makes, in each mip of its pass, the region of one chunk of the last mip.
 An axis that fits into a chunk is not halved further. A mip may begin a few voxels before the volume: it begins where
@@ -16,7 +16,7 @@ import numpy as np
 import tinybrain
 
 from ...axes import Nm3, Vec3
-from ..run import Run
+from ..run import Run, stored_kind
 from ..volumes.geometry import Block, BlockGrid, Box, vec3
 from ..volumes.precomputed import CHUNK, parse_chunk_name, scale_key
 from .segment import SegmentStage
@@ -106,7 +106,8 @@ class DownsampleStage(SimpleStage):
 
     def prepare(self) -> None:
         made = [(mip.resolution_nm, mip.box) for mip in self.mips[1:]]
-        self.run.somas.set_mips(self.number * _MIPS + 1, made)
+        for layer in self.run.layer_names:
+            self.run.layer(layer).set_mips(self.number * _MIPS + 1, made)
 
     def plan(self) -> Sequence[int]:
         grid = self.run.segment_grid
@@ -120,14 +121,14 @@ class DownsampleStage(SimpleStage):
         sources = [self._region(index, base) for index in planned]
         written = [(mip, self._region(index, mip)) for index in planned for mip in made]
         chunks = {mip.factor: BlockGrid(mip.box, CHUNK, (0, 0, 0)) for mip in self.mips}
-        voxels = sum(box.voxels for box in sources)
+        voxels, layers = sum(box.voxels for box in sources), 1 + self.run.has_nuclei
         return Forecast(
             tasks=len(planned),
             voxels=voxels,
-            bytes_in=voxels * ID_BYTES,
-            bytes_out=sum(box.voxels for _, box in written) * ID_BYTES,
-            reads=sum(chunks[base.factor].count(box) for box in sources),
-            writes=sum(chunks[mip.factor].count(box) for mip, box in written),
+            bytes_in=layers * voxels * ID_BYTES,
+            bytes_out=layers * sum(box.voxels for _, box in written) * ID_BYTES,
+            reads=layers * sum(chunks[base.factor].count(box) for box in sources),
+            writes=layers * sum(chunks[mip.factor].count(box) for mip, box in written),
         )
 
     def _pieces_of(self, blocks: Iterable[Block]) -> list[int]:
@@ -143,9 +144,17 @@ class DownsampleStage(SimpleStage):
         return _enlarge(self.pieces[index].core, factor).intersect(mip.box)
 
     def work(self, index: int, data: None) -> Counters:
+        source = self._region(index, self.mips[0])
+        stored: dict[str, list[int]] = {}
+        for layer in self.run.layer_names:
+            stored |= self._downsample(layer, index, source)
+        return {"voxels": source.voxels, STORED: stored}
+
+    def _downsample(self, layer: str, index: int, source: Box) -> dict[str, list[int]]:
+        """Make the region of a piece in each mip of a layer; return the numbers of the stored chunks by kind."""
         base, *made = self.mips
-        source, number = self._region(index, base), self.number * _MIPS
-        labels, lo = self._first(source)
+        number = self.number * _MIPS
+        labels, lo = self._first(layer, source)
         stored = {}
         for before, mip in zip(self.mips, made):
             if before is not base:
@@ -153,8 +162,9 @@ class DownsampleStage(SimpleStage):
             box = self._region(index, mip)
             outside = [(a - b, 0) for a, b in zip(lo, box.lo)][::-1]
             number += 1
-            stored[str(number)] = self.run.somas.write(box, np.pad(labels, outside), number)
-        return {"voxels": source.voxels, STORED: stored}
+            written = self.run.layer(layer).write(box, np.pad(labels, outside), number)
+            stored[stored_kind(layer, number)] = written
+        return stored
 
     def finish(self) -> Counters:
         stored, before = self.put_stored(), self.number * _MIPS
@@ -163,21 +173,21 @@ class DownsampleStage(SimpleStage):
         return {}
 
     def task_of(self, path: str) -> int | None:
-        chunk = parse_chunk_name(path.removeprefix("somas/"))
+        chunk = parse_chunk_name(path.removeprefix("somas/").removeprefix("nuclei/"))
         for mip in self.mips[1:]:
             if chunk is not None and chunk[0] == scale_key(mip.resolution_nm):
                 factor = _ratio(self.mips[-1].factor, mip.factor)
                 return next(iter(self.pieces.reaching(_shrink(chunk[1], factor))), None)
         return None
 
-    def _first(self, source: Box) -> tuple[np.ndarray, Vec3]:
+    def _first(self, layer: str, source: Box) -> tuple[np.ndarray, Vec3]:
         """Make a box of the first mip layer by layer: read at once, it would double a task's memory."""
         factor, mip = _ratio(self.mips[1].factor, self.mips[0].factor), self.number * _MIPS
         (x, y, z), (past_x, past_y, past_z) = source.lo, source.hi
         cuts = [z, *range(z - z % 2 + _LAYER, past_z, _LAYER), past_z]
-        layers = [Box((x, y, a), (past_x, past_y, b)) for a, b in pairwise(cuts)]
-        read = partial(self.run.read_somas, mip=mip, stage=stage_of_mip(mip))
-        made = [halve(read(box), box.lo, factor)[0] for box in layers]
+        boxes = [Box((x, y, a), (past_x, past_y, b)) for a, b in pairwise(cuts)]
+        read = partial(self.run.read_labels, layer, mip=mip, stage=stage_of_mip(mip))
+        made = [halve(read(box), box.lo, factor)[0] for box in boxes]
         return np.concatenate(made), _ratio(source.lo, factor)
 
 

@@ -17,7 +17,7 @@ from ..damage import DamagedObject
 from ..run import predictor
 from ..volumes.geometry import Box, ceil_voxels, flip, vec3
 from ..volumes.resample import resample, source_box
-from ..volumes.tiles import CORES, FIELDS, margin_nm, put_tile
+from ..volumes.tiles import CORES, FIELDS, NUCLEUS_FIELDS, margin_nm, put_tile
 from .stage import STORED, Counters, Forecast, Stage
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ...models.inference.windows import View
 
 _PLAN = "plans/predict.json"
+_PAIRS = (FIELDS, NUCLEUS_FIELDS)  # where each pair of the second network's probabilities goes
 _SPECK = 8  # a tile is segmented if it sees more than 1/8 of the smallest core that is a seed
 
 
@@ -54,7 +55,7 @@ class PredictStage(Stage[Views, TileValues]):
     """
 
     name = "predict"
-    scratch = (f"{CORES}/", f"{FIELDS}/")
+    scratch = (f"{CORES}/", f"{FIELDS}/", f"{NUCLEUS_FIELDS}/")
     min_tiles_to_compile = 4000
 
     def prepare(self) -> None:
@@ -92,9 +93,9 @@ class PredictStage(Stage[Views, TileValues]):
             dropped=len(run.tiles.grid) - len(boxes),
             voxels=voxels,
             bytes_in=bytes_in,
-            bytes_out=voxels,
+            bytes_out=voxels * (1 + run.has_nuclei),
             reads=sum(chunks for chunks, _ in fetched),
-            writes=2 * int(run.tissue_tiles.sum()),
+            writes=(2 + run.has_nuclei) * int(run.tissue_tiles.sum()),
             times_read=bytes_in / source_voxels if boxes else None,
         )
 
@@ -164,7 +165,8 @@ class PredictStage(Stage[Views, TileValues]):
         )
         encode = partial(encode_fields, self.run.config.segment.interior_threshold)
         for tile, fields in zip(near_core, networks[1].predict(windows, encode)):
-            values.append((FIELDS, fine.number(tile), fields))
+            number = fine.number(tile)
+            values += [(folder, number, pair) for folder, pair in zip(_PAIRS, fields)]
         network_s = round(sum(network.busy_s for network in networks) - busy_s, 3)
         counters = {"tiles": len(tiles), "windows": len(near_core), "network_s": network_s}
         return TileValues(values, counters)

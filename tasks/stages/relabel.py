@@ -1,4 +1,4 @@
-"""relabel: the soma of every label, written into `somas/` block by block."""
+"""relabel: the soma of every label, written into `somas/` and `nuclei/` block by block."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cached_property
 import crackle
 import numpy as np
 
+from ..run import stored_kind
 from ..volumes.geometry import BlockGrid
 from ..volumes.precomputed import CHUNK, create_layer, parse_chunk_name, scale_key
 from .match import LOW, REMAP, label_ids
@@ -16,35 +17,36 @@ from .stage import ID_BYTES, LABEL_BYTES, STORED, Counters, Forecast, SimpleStag
 
 
 class RelabelStage(SimpleStage):
-    """Writes the core of each block into `somas/`, with the ids of the somas."""
+    """Writes the core of each block into `somas/`, with the ids of the somas, and its nuclei into `nuclei/`."""
 
     name = "relabel"
-    prepared = ("somas/info",)
+    prepared = ("somas/info", "nuclei/info")
 
     def prepare(self) -> None:
-        grid = self.run.segment_grid
-        create_layer(
-            self.run.somas_path,
-            "segmentation",
-            "uint64",
-            self.run.config.segment.resolution_nm,
-            grid.bounds,
-        )
+        paths = [self.run.somas_path, self.run.nuclei_path]
+        for path in paths[: 1 + self.run.has_nuclei]:
+            create_layer(
+                path,
+                "segmentation",
+                "uint64",
+                self.run.config.segment.resolution_nm,
+                self.run.segment_grid.bounds,
+            )
 
     def plan(self) -> Sequence[int]:
         return SegmentStage(self.run).plan()
 
     def forecast(self) -> Forecast:
-        blocks = self.run.blocks_near_tissue
+        blocks, layers = self.run.blocks_near_tissue, 1 + self.run.has_nuclei
         chunks = BlockGrid(self.run.segment_grid.bounds, CHUNK, (0, 0, 0))
         voxels = sum(block.core.voxels for block in blocks)
         return Forecast(
             tasks=len(blocks),
             voxels=voxels,
-            bytes_in=voxels * LABEL_BYTES,
-            bytes_out=voxels * ID_BYTES,
-            reads=len(blocks),
-            writes=sum(chunks.count(block.core) for block in blocks),
+            bytes_in=layers * voxels * LABEL_BYTES,
+            bytes_out=layers * voxels * ID_BYTES,
+            reads=layers * len(blocks),
+            writes=layers * sum(chunks.count(block.core) for block in blocks),
         )
 
     @cached_property
@@ -52,19 +54,22 @@ class RelabelStage(SimpleStage):
         return self.run.store.get_arrays(REMAP)
 
     def work(self, index: int, data: None) -> Counters:
-        labels = crackle.decompress(self.run.store.get_sealed(f"blocks/{index}.ckl"))
-        ids = self._remap["id"]
-        first, last = np.searchsorted(ids, label_ids(index, np.array([1, LOW])))
-        somas = np.append(np.uint64(0), self._remap["soma"][first:last])[labels]
-        stored = self.run.somas.write(self.run.segment_grid[index].core, somas)
-        return {"voxels": int((somas > 0).sum()), STORED: {"0": stored}}
+        first, last = np.searchsorted(self._remap["id"], label_ids(index, np.array([1, LOW])))
+        soma_of = np.append(np.uint64(0), self._remap["soma"][first:last])
+        stored, voxels = {}, []
+        for name, kind in zip(self.run.layer_names, ("", "-nuclei")):
+            block = crackle.decompress(self.run.store.get_sealed(f"blocks/{index}{kind}.ckl"))
+            labels, layer = soma_of[block], self.run.layer(name)
+            stored[stored_kind(name, 0)] = layer.write(self.run.segment_grid[index].core, labels)
+            voxels.append(int((labels > 0).sum()))
+        return {"voxels": voxels[0], STORED: stored}
 
     def finish(self) -> Counters:
         self.run.somas.complete(0, self.put_stored().get("0", ()))
         return {}
 
     def task_of(self, path: str) -> int | None:
-        chunk = parse_chunk_name(path.removeprefix("somas/"))
+        chunk = parse_chunk_name(path.removeprefix("somas/").removeprefix("nuclei/"))
         if chunk is None or chunk[0] != scale_key(self.run.config.segment.resolution_nm):
             return None
         return next(iter(self.run.segment_grid.reaching(chunk[1])), None)

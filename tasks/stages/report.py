@@ -19,7 +19,7 @@ from ...analysis.pages.report import report_page, report_plots
 from ...analysis.pages.sections import Section, draw_sections, orthogonal_sections
 from ...analysis.tables.doubts import doubtful_somas
 from ...analysis.tables.seams import Seams
-from ...analysis.tables.somas import soma_table, table_files
+from ...analysis.tables.somas import knows_nuclei, soma_table, table_files
 from ...axes import Nm3
 from ..run import Run
 from ..volumes.geometry import Box, flip, to_voxels, vec3
@@ -56,10 +56,14 @@ class ReportStage(SimpleStage):
         self._put("centroids", annotation_files(frame, low, high))
         self._put("quality", quality_files(_blocks(run, frame), low, high))
         properties = json.dumps(segment_properties(frame)).encode()
-        store.put("somas/segment_properties/info", properties, "application/json")
+        for name in run.layer_names:
+            store.put(f"{name}/segment_properties/info", properties, "application/json")
+            run.layer(name).set_info(segment_properties="segment_properties")
         picture = draw_sections(cut_sections(run))
         store.put("report/overview.png", picture, "image/png")
         summary = _summary(run, (low, high))
+        if knows_nuclei(soma_table(frame)):
+            summary["files"]["CAVE table of nuclei"] = "../tables/cave_nuclei.csv"
         for plot in report_plots(frame, summary):
             self._put("report/figures", plot_files(plot))
         page = report_page(

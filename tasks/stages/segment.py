@@ -11,10 +11,24 @@ import numpy as np
 
 from ...models.inference.encoding import FULL, decode_nibbles
 from ...models.inference.instances import make_instances
+from ...models.inference.nuclei import nuclei_of, nucleus_sums
 from ..volumes.geometry import Block, Box, flip, vec3
-from ..volumes.tiles import FIELDS, count_tiles, read_tiles
+from ..volumes.tiles import FIELDS, NUCLEUS_FIELDS, count_tiles, read_tiles
 from .locate import SEEDS
 from .stage import Counters, Forecast, Stage
+
+
+@dataclass(frozen=True)
+class BlockFields:
+    """Probabilities (uint8, 2, z, y, x).
+
+    Attributes:
+      somas: of interior and boundary, in the read box.
+      nuclei: of a nucleus and of a glial cell, in the core; None if the network does not predict them.
+    """
+
+    somas: np.ndarray
+    nuclei: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -26,13 +40,14 @@ class BlockLabels:
     counters: Counters
 
 
-class SegmentStage(Stage[np.ndarray, BlockLabels]):
+class SegmentStage(Stage[BlockFields, BlockLabels]):
     """Labels the somas in a block's core and in the slabs that its neighbours read too.
 
     Writes, for block N:
       blocks/N.ckl: labels of the core.
-      blocks/N.npz: one row per label: its seed, voxels and certainty; and pairs of seeds that lie in one body, each
-        pair by the block whose core holds its lower seed.
+      blocks/N-nuclei.ckl: the same in nuclei, 0 elsewhere; only if the network predicts them.
+      blocks/N.npz: one row per label: its seed, voxels, certainty and `nucleus_sums`; and pairs of seeds that lie in
+        one body, each pair by the block whose core holds its lower seed.
       slabs/N-AXIS-SIDE.ckl: labels of a slab.
     Labels are numbered 1..m in each block; label l of block N has the id N << 20 | l.
     """
@@ -58,31 +73,36 @@ class SegmentStage(Stage[np.ndarray, BlockLabels]):
             self.run.segment_grid,
             self.run.blocks_near_tissue,
         )
-        reads = [block.read.corners_zyx(grid.bounds.lo) for block in blocks]
+        boxes = [block.read for block in blocks]
+        if self.run.has_nuclei:
+            boxes += [block.core for block in blocks]
         return Forecast(
             tasks=len(blocks),
             voxels=sum(block.core.voxels for block in blocks),
-            bytes_in=sum(block.read.voxels for block in blocks),
-            reads=sum(count_tiles(lattice, lo, hi) for lo, hi in reads),
-            writes=sum(2 + grid.count_faces(block) for block in blocks),
+            bytes_in=sum(box.voxels for box in boxes),
+            reads=sum(count_tiles(lattice, *box.corners_zyx(grid.bounds.lo)) for box in boxes),
+            writes=sum(2 + self.run.has_nuclei + grid.count_faces(block) for block in blocks),
         )
 
-    def read(self, index: int) -> np.ndarray:
-        """Read p(interior) and p(boundary) of a block's read box: uint8, 2, z, y, x."""
-        grid = self.run.segment_grid
-        corners = grid[index].read.corners_zyx(grid.bounds.lo)
-        stored = self.run.stored_numbers("predict", FIELDS)
-        fields = read_tiles(self.run.store, FIELDS, stored, self.run.tiles.fine, *corners)
-        return decode_nibbles(fields)
+    def read(self, index: int) -> BlockFields:
+        block = self.run.segment_grid[index]
+        nuclei = self._read_pair(NUCLEUS_FIELDS, block.core) if self.run.has_nuclei else None
+        return BlockFields(self._read_pair(FIELDS, block.read), nuclei)
 
-    def work(self, index: int, data: np.ndarray) -> BlockLabels:
+    def _read_pair(self, folder: str, box: Box) -> np.ndarray:
+        corners = box.corners_zyx(self.run.segment_grid.bounds.lo)
+        stored = self.run.stored_numbers("predict", folder)
+        tiles = read_tiles(self.run.store, folder, stored, self.run.tiles.fine, *corners)
+        return decode_nibbles(tiles)
+
+    def work(self, index: int, data: BlockFields) -> BlockLabels:
         config, grid = self.run.config, self.run.segment_grid
         block = grid[index]
         known = block.core.grow(self.run.overlap_vx).intersect(block.read)
         numbers = self._seeds_in(block.read)
         labels, owner, one_body = make_instances(
-            data[0],
-            data[1],
+            data.somas[0],
+            data.somas[1],
             (self.seeds_vx[numbers] - np.array(block.read.lo))[:, ::-1],
             flip(config.segment.resolution_nm),
             config.segment.interior_threshold,
@@ -91,7 +111,7 @@ class SegmentStage(Stage[np.ndarray, BlockLabels]):
         )
         one_body = numbers[one_body]
         core = labels[block.core.slices_zyx(known.lo)]
-        inner_outer = data[(slice(None), *block.core.slices_zyx(block.read.lo))]
+        inner_outer = data.somas[(slice(None), *block.core.slices_zyx(block.read.lo))]
         sure = np.minimum(inner_outer.sum(axis=0, dtype=np.uint16), FULL)
         voxel_counts = np.bincount(core.ravel(), minlength=len(owner) + 1)[1:]
         certainty = np.bincount(core.ravel(), sure.ravel(), len(owner) + 1)[1:] / FULL
@@ -99,10 +119,15 @@ class SegmentStage(Stage[np.ndarray, BlockLabels]):
             f"slabs/{index}-{axis}-{side}.ckl": labels[slab.slices_zyx(known.lo)]
             for axis, side, slab in self._slabs(block)
         }
+        sums = np.zeros((len(owner), 2), np.int64)
+        if data.nuclei is not None:
+            nuclei = parts[f"blocks/{index}-nuclei.ckl"] = nuclei_of(core, data.nuclei[0])
+            sums = nucleus_sums(core, nuclei, data.nuclei[1], len(owner))
         table = {
             "seed": np.append(numbers, -1)[owner] + 1,  # from 1; 0: no seed
             "voxels": voxel_counts,
             "certainty": certainty,
+            "nucleus": sums,
             "one_body": one_body[np.isin(one_body.min(axis=1), self._seeds_in(block.core))] + 1,
         }
         counters = {"labels": len(owner), "seeds": len(numbers), "voxels": block.core.voxels}

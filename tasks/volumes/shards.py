@@ -23,7 +23,7 @@ from cloudvolume.datasource.precomputed.sharding import (
 from ..store import RunStore
 from .precomputed import background_chunks
 
-SOMAS, ANNOTATIONS = "somas", ("centroids", "quality")
+SEGMENTATIONS, ANNOTATIONS = ("somas", "nuclei"), ("centroids", "quality")
 _SHARD_BYTES = 4 << 30  # of chunks, uncompressed
 _MAX_PER_SHARD = {"mesh": 2000, "skeletons": 20_000, "annotations": 200_000}
 _NUMBER = re.compile(r"\d+")
@@ -67,20 +67,23 @@ class Pack:
         return spec.synthesize_shard(data, data_offset=manifest)
 
 
-def missing_chunks(store: RunStore, names: Iterable[str]) -> dict[str, bytes]:
-    """Return the chunks of the somas that a run does not store, by name: background.
+def missing_chunks(store: RunStore, names: Sequence[str]) -> dict[str, bytes]:
+    """Return the chunks of the segmentations that a run does not store, by name: background.
 
     Args:
       names: names of the objects of the run.
     """
-    prefix = f"{SOMAS}/"
-    stored = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
-    info = store.get_json(f"{prefix}info") or {"scales": []}  # an unfinished run may have none
-    return {
-        f"{prefix}{name}": content
-        for mip in range(len(info["scales"]))
-        for name, content in background_chunks(info, mip, stored)
-    }
+    missing: dict[str, bytes] = {}
+    for layer in SEGMENTATIONS:
+        prefix = f"{layer}/"
+        stored = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+        info = store.get_json(f"{prefix}info") or {"scales": []}  # an unfinished run may have none
+        missing |= {
+            f"{prefix}{name}": content
+            for mip in range(len(info["scales"]))
+            for name, content in background_chunks(info, mip, stored)
+        }
+    return missing
 
 
 def packs(store: RunStore, names: Iterable[str]) -> tuple[list[Pack], dict[str, bytes]]:
@@ -102,22 +105,25 @@ def packs(store: RunStore, names: Iterable[str]) -> tuple[list[Pack], dict[str, 
             info["sharding"] = {k: v if isinstance(v, str) else int(v) for k, v in sharding}
             packed.append(Pack(folder, info["sharding"], objects))
 
-    somas = infos[f"{SOMAS}/info"] = store.get_json(f"{SOMAS}/info")
-    for scale in somas["scales"]:
-        folder = f"{SOMAS}/{scale['key']}/"
-        size, chunk = scale["size"], scale["chunk_sizes"][0]
-        grid = [-(-n // c) for n, c in zip(size, chunk)]
-        place = _places(_CHUNK, scale["voxel_offset"], chunk)
-        spec = compute_shard_params_for_image(
-            size, chunk, scale["encoding"], somas["data_type"], _SHARD_BYTES
-        )
-        add(folder, scale, _in_grid(folder, folders, grid, place), spec)
-    for kind in ("mesh", "skeletons"):
-        folder = f"{SOMAS}/{somas.get(kind)}/"
-        if folder in folders:
-            info = infos[f"{folder}info"] = store.get_json(f"{folder}info")
-            objects = _by_number(folder, folders, manifests=kind == "mesh")
-            add(folder, info, objects, _hashed(len(objects), kind))
+    for layer in SEGMENTATIONS:
+        if f"{layer}/info" not in names:
+            continue
+        about = infos[f"{layer}/info"] = store.get_json(f"{layer}/info")
+        for scale in about["scales"]:
+            folder = f"{layer}/{scale['key']}/"
+            size, chunk = scale["size"], scale["chunk_sizes"][0]
+            grid = [-(-n // c) for n, c in zip(size, chunk)]
+            place = _places(_CHUNK, scale["voxel_offset"], chunk)
+            spec = compute_shard_params_for_image(
+                size, chunk, scale["encoding"], about["data_type"], _SHARD_BYTES
+            )
+            add(folder, scale, _in_grid(folder, folders, grid, place), spec)
+        for kind in ("mesh", "skeletons"):
+            folder = f"{layer}/{about.get(kind)}/"
+            if folder in folders:
+                info = infos[f"{folder}info"] = store.get_json(f"{folder}info")
+                objects = _by_number(folder, folders, manifests=kind == "mesh")
+                add(folder, info, objects, _hashed(len(objects), kind))
     for layer in ANNOTATIONS:
         if f"{layer}/info" not in names:
             continue

@@ -5,6 +5,7 @@ What is stored:
 
     cores/N.zst     uint8, z, y, x: p(core) of tile N where it is at or above the threshold, 0 elsewhere
     fields/N.zst    uint8, z, y, x: p(interior) and p(boundary) of tile N, half a byte each (`encode_nibbles`)
+    nucleus_fields/N.zst    the same: p(nucleus) and p(glia); only if the segmentation network predicts them
 
 A tile that is not stored is 0; `stored/predict.npz` holds the numbers of those that are. Voxels are counted from the
 volume's first voxel, z, y, x.
@@ -27,7 +28,7 @@ from ..config import RunConfig
 from ..store import RunStore
 from .geometry import BlockGrid, Box, ceil_voxels, flip
 
-CORES, FIELDS = "cores", "fields"
+CORES, FIELDS, NUCLEUS_FIELDS = "cores", "fields", "nucleus_fields"
 _LOCATE_MARGIN_NM = (1500.0, 1500.0, 1200.0)  # that the localization network sees around a tile
 _LOCATE_PADDING_NM = 1500.0  # the margin at the volume's ends, filled by reflection
 _ZSTD_LEVEL = 1  # level 3 takes nearly twice the time for 1 % fewer bytes

@@ -70,6 +70,7 @@ CELLS = {
     "int64": r"^-?\d+$",
     "float64": r"^(-?\d+(\.\d+)?(e-?\d+)?)?$",
     "bool": "^(True|False)$",
+    "str": "^(neuron|glia|other)?$",
 }
 
 
@@ -156,6 +157,29 @@ def test_tags_agree_with_the_table():
         ["large"],
         [],
     ]
+
+
+def test_tags_tell_the_class_and_where_a_nucleus_is_missing_or_doubled():
+    somas = make_somas(4).assign(suspicious=False, crosses_seam=False, volume_um3=30.0)
+    somas["touches_edge"] = [False, True, False, False]
+    somas["n_nuclei"], somas["class"] = [0, 0, 1, 2], ["other", "other", "glia", "neuron"]
+    expected = [["no-nucleus"], ["edge"], ["glia"], ["neuron", "several-nuclei"]]
+    assert tags(segment_properties(somas)) == expected
+    (unknown,) = [
+        p for p in segment_properties(make_somas(4))["inline"]["properties"] if p["id"] == "tags"
+    ]
+    assert not {"glia", "neuron", "no-nucleus", "several-nuclei"} & set(unknown["tags"])
+
+
+def test_cave_describes_the_somas_that_have_a_nucleus():
+    somas = make_somas(3)
+    assert "cave_nuclei.csv" not in table_files(somas)
+    somas["n_nuclei"], somas["nucleus_volume_um3"] = [1, 0, 2], [3.5, 0.0, 7.25]
+    somas["nucleus_x_nm"] = [100.4, np.nan, 7.0]
+    nuclei = pd.read_csv(io.BytesIO(table_files(somas)["cave_nuclei.csv"]))
+    assert list(nuclei.columns) == list(CAVE_COLUMNS)
+    assert nuclei["id"].tolist() == [1, 3] and nuclei["volume"].tolist() == [3.5, 7.25]
+    assert [json.loads(p)[0] for p in nuclei["pt_position"]] == [100, 7]
 
 
 def test_missing_numbers_are_minus_one_and_constant_properties_omitted():

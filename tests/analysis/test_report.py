@@ -121,6 +121,22 @@ def test_each_sign_of_an_error_is_a_reason_to_look():
     }
 
 
+def test_somas_with_no_or_several_nuclei_come_first_and_are_counted():
+    somas = make_somas(60).assign(suspicious=False, touches_edge=False, n_nuclei=1)
+    somas["class"] = np.where(somas.id <= 20, "glia", "neuron")
+    somas.loc[somas.id == 8, "suspicious"] = True
+    somas.loc[somas.id == 3, "n_nuclei"] = 2
+    somas.loc[somas.id.isin([4, 5]), "n_nuclei"] = 0
+    somas.loc[somas.id == 5, "touches_edge"] = True  # its nucleus may lie beyond the volume
+    somas["volume_um3"], somas["convexity"], somas["confidence"] = 60.0 - somas.id / 100, 0.93, 0.9
+    page = report_page(somas, SUMMARY, {})
+    assert re.findall(r"<tr><td>(\d+)</td><td>[-\d]+, ", page) == ["3", "4", "8"]
+    words = read(page)[1]
+    assert "several nuclei" in words and "no nucleus" in words and "join refused" in words
+    assert "1 of the 59 somas" in words and "1 have several" in words
+    assert re.search("20 *glia", words) and re.search("40 *neurons", words)
+
+
 def test_a_long_list_of_suspicious_somas_is_truncated_with_a_note():
     somas = make_somas(450)
     somas["suspicious"] = True
@@ -250,6 +266,9 @@ def test_each_check_detects_its_fault():
     assert "Are fragments rare?" in failed(crumbs)
     many = good.assign(neurites=2)
     assert failed(many) == ["Does each soma have one neurite?"]
+    nuclei = good.assign(n_nuclei=np.where(np.arange(300) % 10 == 0, 2, 1))
+    assert failed(nuclei) == ["Does each soma have one nucleus?"]
+    assert failed(good.assign(n_nuclei=1)) == []
     at = seams(np.arange(1, 3) * 20e3, [], [])
     assert failed(good, at) == []
     cut = good.copy()

@@ -263,6 +263,8 @@ def test_state_shows_the_whole_volume_and_links_centroids_to_somas():
     # ellipsoids would protrude from the meshes
     meshes = viewer_state(replace(layers, selected=["5"]))
     assert meshes["layers"][2]["shaderControls"] == {"in_3d": False}
+    nuclei = viewer_state(replace(layers, nuclei="precomputed://gs://b/nuclei"))["layers"][2]
+    assert nuclei["name"] == "nuclei" and nuclei["visible"] is False
     bare = viewer_state(
         Layers("precomputed://gs://b/somas", BOUNDS, selected=[5]), position_nm=(1, 2, 3)
     )

@@ -33,7 +33,8 @@ def run(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(mesh, "mesh_mip", lambda run: 0)
     monkeypatch.setattr(mesh, "count_somas", lambda run: 1)
-    return SimpleNamespace(path=path, store=RunStore(path), somas_path=f"{path}/somas")
+    somas = f"{path}/somas"
+    return SimpleNamespace(path=path, store=RunStore(path), somas_path=somas, layer_names=["somas"])
 
 
 def do_all(kind, run):

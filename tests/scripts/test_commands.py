@@ -11,6 +11,8 @@ from bright_networks import LOCATE, SEGMENT, brightness_network
 from click.testing import CliRunner
 
 from flysoma.errors import UserError
+from flysoma.models.networks.network import ATTRIBUTES
+from flysoma.models.networks.weights import load_network, save_network
 from flysoma.scripts.cli import cli
 from flysoma.tasks.volumes.files import read_array, write_array
 from flysoma.tasks.volumes.ingest import NewLayer, ingest_array
@@ -63,6 +65,23 @@ def test_predict_takes_sections_that_are_thicker_than_the_networks(block):
     )
     assert "2 somas" in done.output
     assert ((read_array(output) > 0) == (truth > 0)).mean() > 0.95
+
+
+def test_predict_writes_nuclei_with_the_ids_of_their_somas(block):
+    folder, image, _ = block
+    write_array(folder / "image.npy", image)
+    file = folder / "nuclear.safetensors"
+    network = load_network(brightness_network(file, (*SEGMENT[0], *ATTRIBUTES), SEGMENT[1]))
+    network.module.head.bias.data[3] = 60  # a nucleus fills its soma
+    save_network(file, network)
+    words = ["predict", folder / "image.npy", "--resolution", 50, 50, 40]
+    words += ["--output", folder / "labels.npy", "--nuclei", folder / "nuclei.npy"]
+    words += [f"--locate-weights={folder}/locate.safetensors"]
+    call(*words, f"--segment-weights={file}")
+    labels, nuclei = (read_array(folder / f"{name}.npy") for name in ("labels", "nuclei"))
+    assert len(np.unique(labels)) == 3 and (nuclei == labels).all()
+    with pytest.raises(UserError, match="predicts no nuclei"):
+        call(*words, f"--segment-weights={folder}/segment.safetensors")
 
 
 def test_what_predict_cannot_do_is_said(block):

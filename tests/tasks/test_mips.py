@@ -94,8 +94,9 @@ def test_tasks_make_the_same_mips_as_the_whole_volume(tmp_path_factory, lo, size
         run = SimpleNamespace(
             config=SimpleNamespace(segment=SimpleNamespace(resolution_nm=VOXEL)),
             segment_grid=grid,
-            somas=LabelLayer(path),
-            read_somas=lambda box, mip, stage: LabelLayer(path).read(box, mip),
+            layer_names=["somas"],
+            layer=lambda name: LabelLayer(path),
+            read_labels=lambda name, box, mip, stage: LabelLayer(path).read(box, mip),
         )
         segment = SimpleNamespace(plan=lambda: range(len(grid)))
         patch.setattr(mips, "SegmentStage", lambda run: segment)

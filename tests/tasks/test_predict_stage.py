@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flysoma.errors import UserError
 from flysoma.models.inference.encoding import FULL, encode_bytes, encode_fields
 from flysoma.models.inference.windows import View
-from flysoma.models.networks.network import Network, NetworkSpec
+from flysoma.models.networks.network import ATTRIBUTES, Network, NetworkSpec
 from flysoma.models.networks.weights import save_network
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.fleet.coordinator import execute_here
@@ -25,7 +25,7 @@ from flysoma.tasks.volumes.geometry import Box
 from flysoma.tasks.volumes.image import ImageLayer
 from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 from flysoma.tasks.volumes.resample import resample, source_box
-from flysoma.tasks.volumes.tiles import CORES, FIELDS, read_tiles
+from flysoma.tasks.volumes.tiles import CORES, FIELDS, NUCLEUS_FIELDS, read_tiles
 
 SIZE = (91, 120, 150)
 
@@ -51,7 +51,8 @@ def grey(tmp_path_factory):
     create_layer(f"file://{folder}/em", "image", "uint8", RESOLUTION, box)
     fill_layer(f"file://{folder}/em", image)
     random_network(folder / "locate", ("background", "core"), (240.0, 64.0, 64.0))
-    random_network(folder / "segment", ("background", "interior", "boundary"), (40.0, 64.0, 64.0))
+    classes = ("background", "interior", "boundary", *ATTRIBUTES)
+    random_network(folder / "segment", classes, (40.0, 64.0, 64.0))
     for name in ("locate", "segment"):
         (folder / name).rename(folder / f"{name}.safetensors")
     return folder
@@ -84,19 +85,21 @@ def test_a_tile_has_the_values_of_its_window_in_the_whole_volume(grey, block):
     shrunk = resample(image, whole, own_nm, coarsely, coarse_nm)
     cores, fields = run.store.indices(CORES), run.store.indices(FIELDS)
     assert len(cores) > 3 and len(fields) > 3
+    assert run.store.indices(NUCLEUS_FIELDS) == fields
     for folder, numbers, network, lattice, view, form in (
         (CORES, cores, locate, coarse, View(shrunk), encode_bytes),
         (FIELDS, fields, segment, fine, View(image), partial(encode_fields, 0.8333)),
+        (NUCLEUS_FIELDS, fields, segment, fine, View(image), partial(encode_fields, 0.8333)),
     ):
         for number in numbers:
             tile = lattice.tile(number)
             window = view.window(lattice.window_start(tile), lattice.window)
             (expected,) = network.predict([(window, lattice.tile_in_window(tile))], form)
             if folder == CORES:
-                expected = np.where(expected[0] < round(0.5 * FULL), 0, expected[0])
+                expected = np.where(expected < round(0.5 * FULL), 0, expected)
             stored = run.stored_numbers("predict", folder)
             kept = read_tiles(run.store, folder, stored, lattice, *lattice.tile_bounds(tile))
-            assert (kept == expected).all()
+            assert (kept == expected[int(folder == NUCLEUS_FIELDS)]).all()
 
 
 def test_only_cores_are_stored_and_only_near_them_is_segmented(grey):

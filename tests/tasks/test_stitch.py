@@ -49,7 +49,11 @@ def stitch_blockwise(volume, core, halo):
             pairs.append(matches)
     ids = np.concatenate([r[0] for r in rows]).astype(np.uint64)
     labels = Labels(
-        ids, np.zeros(len(ids), int), np.concatenate([r[1] for r in rows]), np.zeros(len(ids))
+        ids,
+        np.zeros(len(ids), int),
+        np.concatenate([r[1] for r in rows]),
+        np.zeros(len(ids)),
+        np.zeros((len(ids), 2), int),
     )
     pair = {n: np.concatenate([p[n] for p in pairs]) for n in ("a", "b", "overlap_um3", "joins")}
     group, _ = resolve(labels, pair, APART, 1.0, 1e18)
@@ -90,7 +94,11 @@ def test_blockwise_equals_whole_on_a_real_segmentation(shared_data):
 def labels(seeds, voxels):
     n = len(seeds)
     return Labels(
-        np.arange(1, n + 1).astype(np.uint64), np.array(seeds), np.array(voxels), np.ones(n)
+        np.arange(1, n + 1).astype(np.uint64),
+        np.array(seeds),
+        np.array(voxels),
+        np.ones(n),
+        np.zeros((n, 2), int),
     )
 
 

@@ -93,7 +93,8 @@ def somas_in_labels(brain: Brain, rng: np.random.Generator) -> tuple[Labels, dic
         "ratio": np.full(brain.pairs, 0.9),
         "joins": rng.random(brain.pairs) < 0.9,
     }
-    return Labels(ids, seed, voxels, np.full(brain.labels, 0.9) * voxels), pairs
+    nuclei = np.zeros((brain.labels, 2), np.int64)
+    return Labels(ids, seed, voxels, np.full(brain.labels, 0.9) * voxels, nuclei), pairs
 
 
 def _resolve(labels: Labels, pairs: dict[str, np.ndarray]) -> None:
