@@ -42,6 +42,7 @@ CORE = [
     "edt>=3.1",
     "fastremap>=1.21",
     "fill-voids>=2.1",
+    "google-cloud-storage>=3.4",  # which cloud-files uses; locks need its conditions
     "h5py>=3.10",
     "igneous-pipeline>=4.37",
     "imagecodecs>=2026.3",

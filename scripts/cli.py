@@ -1,13 +1,19 @@
-"""The `flysoma` command. Exit codes: 0 success, 1 failed tasks, 2 invalid request."""
+"""The `flysoma` command.
+
+Exit codes: 0 success, 1 failed tasks, 2 invalid request, 3 this machine's fault, 4 a store that cannot be reached, and
+128 plus the number of a signal.
+"""
 
 from __future__ import annotations
 
+import signal
 import sys
+from typing import NoReturn
 
 import click
 
 from .. import __version__
-from ..errors import TasksFailed, explain
+from ..errors import TasksFailed
 from ..tasks.fleet.memory import keep_freed
 from .groups import LazyGroup
 from .logs import log_warnings
@@ -52,25 +58,41 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command; report a user's error in one line with exit code 2, failed tasks with exit code 1."""
+    """Run the command; report an error in one line, with the exit code of its fault."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # process 1 of a container has no default action
+        if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores SIGHUP
+            signal.signal(number, _exit)
     keep_freed()
     try:
         cli(standalone_mode=False)
-    except TasksFailed as err:
-        _fail(str(err), 1)
     except click.ClickException as err:
         err.show()
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; repeat the command to resume or restart", 1)
+    except KeyboardInterrupt:
+        _interrupted()
     except Exception as err:
-        text = explain(err)
-        if text is None:
-            raise
-        _fail(text, 2)
+        if isinstance(err, click.Abort):
+            if not isinstance(err.__cause__, Exception):  # click makes an Abort of an EOFError too
+                _interrupted()
+            err = err.__cause__
+        from ..tasks.faults import Fault
+
+        fault = Fault.of(err)
+        if fault.kind == "error" and not isinstance(err, TasksFailed):
+            raise err
+        _fail(fault.text, fault.rule.exit_code)
 
 
-def _fail(text: str, code: int) -> None:
+def _exit(number: int, _: object) -> None:
+    """End because of a signal, through every `finally`."""
+    sys.exit(128 + number)
+
+
+def _interrupted() -> NoReturn:
+    _fail("interrupted; repeat the command to resume or restart", 128 + signal.SIGINT)
+
+
+def _fail(text: str, code: int) -> NoReturn:
     click.echo("flysoma: " + " ".join(text.split()), err=True)
     sys.exit(code)
 

@@ -15,26 +15,29 @@ from .run import Fingerprints, Manifest, Run, predictor
 def begin(config: RunConfig) -> Run:
     """Begin the run of a config, or open it to resume. Raises UserError if its output belongs to another config."""
     run = Run(config)
-    data = run.store.get("config.yaml")
-    if data is not None:
-        differences = config.differences(parse_config(data, f"{run.path}/config.yaml"))
-        if differences:
+    there = run.store.get("config.yaml")
+    if there is None:
+        _ = run.tiles  # raises UserError before anything is written
+        manifest = _manifest(run)
+        if config.classes != CLASSES and not manifest.has_nuclei:
             raise UserError(
-                f"{run.path} belongs to a run of another config ({'; '.join(differences)}); "
-                "choose another output, or undo the change"
+                f"classes {', '.join(config.classes)}: {config.segment.weights} predicts no nuclei, which tell the class "
+                "of a soma; omit classes, or set segment.weights to weights that predict nuclei"
             )
-        run.check_origin()
-        run.check_image()
-        return run
-    _ = run.tiles  # raises UserError before anything is written
-    manifest = _manifest(run)
-    if config.classes != CLASSES and not manifest.has_nuclei:
+        if run.store.put_version("config.yaml", config.to_yaml().encode(), None) is not None:
+            run.store.put_json("manifest.json", manifest.model_dump())
+            return run
+        there = run.store.get("config.yaml") or b""  # another process has just begun a run here
+    differences = config.differences(parse_config(there, f"{run.path}/config.yaml"))
+    if differences:
         raise UserError(
-            f"classes {', '.join(config.classes)}: {config.segment.weights} predicts no nuclei, which tell the class "
-            "of a soma; omit classes, or set segment.weights to weights that predict nuclei"
+            f"{run.path} belongs to a run of another config ({'; '.join(differences)}); "
+            "choose another output, or undo the change"
         )
-    run.store.put_json("manifest.json", manifest.model_dump())
-    run.store.put("config.yaml", config.to_yaml().encode(), "application/yaml")
+    if run.store.get("manifest.json") is None:  # killed before it was written
+        run.store.put_json("manifest.json", _manifest(run).model_dump())
+    run.check_origin()
+    run.check_image()
     return run
 
 

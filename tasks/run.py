@@ -265,18 +265,18 @@ class Run:
         return BlockGrid(bounds, block, to_voxels(halo_nm, resolution_nm))
 
 
-def predictor(weights: str, allow_compile: bool = False) -> Predictor:
+def predictor(weights: str, engine: str = "") -> Predictor:
     """Load a network, once per process unless the content of its file changes.
 
     Args:
-      allow_compile: whether the network sees enough windows to make compiling it worthwhile.
+      engine: as for `Predictor`.
     """
-    return _predictor(weights, fingerprint(find_weights(weights)), allow_compile)
+    return _predictor(weights, fingerprint(find_weights(weights)), engine)
 
 
 @lru_cache(maxsize=4)
-def _predictor(weights: str, _fingerprint: str, allow_compile: bool) -> Predictor:
+def _predictor(weights: str, _fingerprint: str, engine: str) -> Predictor:
     from ..models.inference.predictor import Predictor  # imports torch
     from ..models.networks.weights import load_network
 
-    return Predictor(load_network(weights), allow_compile=allow_compile)
+    return Predictor(load_network(weights), engine=engine)

@@ -7,9 +7,8 @@ import json
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,14 @@ from cloudfiles import CloudFiles, secrets
 from ..errors import UserError
 from . import amazon  # noqa: F401  cloud-files uses its credentials
 from .damage import DamagedObject
-from .links import check_path, guard
+from .faults import Fault, Whose
+from .links import guard
 from .sealed import seal, seal_record, to_json, unseal, unseal_record
+from .versions import PART, Version, Versions, versions, write_atomically
 
 _PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_NUMBERED = re.compile(r"(\d+)\.[a-z]+$")
-_PART = ".part-"  # begins the name of a temporary file
+_NUMBERED = re.compile(r"([0-9]{1,18})\.[a-z]+")
 _BATCH = 1000  # objects per request for many
 secrets.print = partial(print, file=sys.stderr)  # type: ignore[attr-defined]  # it prints which keys it takes; stdout is ours
 
@@ -94,9 +94,25 @@ class RunStore:
         if self._folder is not None:
             guard(self._folder)
 
+    @cached_property
+    def _versions(self) -> Versions:
+        return versions(self.cloudpath)
+
     def put(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> None:
         """Write one object. Raises UserError if it cannot be written."""
         self.put_many({path: data}, content_type)
+
+    def read_version(self, path: str) -> Version | None:
+        """Return an object with its tag and its age; None if it does not exist."""
+        return self._versions.read(path)
+
+    def put_version(self, path: str, data: bytes, tag: str | None) -> str | None:
+        """Write an object if it still has this tag, or, without a tag, if it does not exist.
+
+        Returns:
+          The tag of what was written; None if another process was first.
+        """
+        return self._versions.write(path, data, tag)
 
     def put_many(
         self, objects: Mapping[str, bytes], content_type: str = "application/octet-stream"
@@ -109,8 +125,10 @@ class RunStore:
                 self._files.puts(named, content_type=content_type, cache_control="no-cache")
                 return
             for path, data in objects.items():
-                _write_atomically(os.path.join(self._folder, path), data, path.endswith(".json"))
+                write_atomically(os.path.join(self._folder, path), data, path.endswith(".json"))
         except OSError as err:
+            if Fault.of(err).whose is not Whose.REQUEST:  # a lost connection, for instance
+                raise
             raise UserError(
                 f"cannot write {path} under {self.cloudpath}: {err.strerror or err}; "
                 "free some space or choose another output"
@@ -189,41 +207,32 @@ class RunStore:
     def names(self, prefix: str) -> list[str]:
         """Return the paths of all objects below a prefix, sorted; temporary files of writers are not objects."""
         names = self._files.list(prefix)
-        return sorted(name for name in names if not name.rpartition("/")[2].startswith(_PART))
+        return sorted(name for name in names if not name.rpartition("/")[2].startswith(PART))
 
     def indices(self, folder: str) -> set[int]:
         """Return the numbers N for which FOLDER/N.ext exists."""
-        matches = (_NUMBERED.search(name) for name in self.names(folder.rstrip("/") + "/"))
-        return {int(match.group(1)) for match in matches if match}
+        return set(self._numbered(folder))
+
+    def get_numbered(self, folder: str) -> dict[int, Any]:
+        """Return the JSON objects FOLDER/N.json by N, without those that are not valid."""
+        paths = {path: index for index, path in self._numbered(folder).items()}
+        return {paths[path]: value for path, value in self.get_jsons(paths).items()}
 
     def get_jsons(self, paths: Iterable[str]) -> dict[str, Any]:
         """Return JSON objects by path, without those that do not exist or are not valid."""
         values = {path: _parse(data) for path, data in self.get_many(paths).items()}
         return {path: value for path, value in values.items() if value is not None}
 
+    def _numbered(self, folder: str) -> dict[int, str]:
+        paths = self.names(folder.rstrip("/") + "/")
+        matches = {path: _NUMBERED.fullmatch(path.rpartition("/")[2]) for path in paths}
+        return {int(match[1]): path for path, match in matches.items() if match}
+
     def delete(self, paths: Iterable[str]) -> None:
         """Delete objects, if they exist."""
         paths = list(paths)
         if paths:
             self._files.delete(paths)
-
-
-def _write_atomically(path: str, data: bytes, flush: bool) -> None:
-    folder = os.path.dirname(path)
-    check_path(folder)  # a link at the path itself is replaced
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=_PART)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            if flush:
-                file.flush()
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _read(path: str) -> bytes | None:

@@ -54,8 +54,10 @@ def google():
 
 
 def serve_google(port):
-    """gcp-storage-emulator with what it lacks: Content-Encoding, GET in batches, several requests at a time."""
+    """gcp-storage-emulator with what it lacks: Content-Encoding, batches of GET, conditions, parallel requests."""
     import logging
+    import threading
+    from http import HTTPStatus
     from http.server import ThreadingHTTPServer
 
     from gcp_storage_emulator import server, storage
@@ -63,7 +65,7 @@ def serve_google(port):
     from gcp_storage_emulator.handlers import objects
 
     logging.disable(logging.CRITICAL)
-    plain = objects.download
+    plain, plain_insert, one_at_a_time = objects.download, objects.insert, threading.Lock()
 
     def download(request, response, store):
         plain(request, response, store)
@@ -81,10 +83,27 @@ def serve_google(port):
         objects._batch_write_json(response, "HTTP/1.1 200 OK", found)
         return True
 
+    def insert(request, response, store):
+        """Write an object if its generation is the one of the request."""
+        wanted = request.query.get("ifGenerationMatch")
+        if wanted is None:
+            return plain_insert(request, response, store)
+        with one_at_a_time:
+            try:
+                bucket, name = request.params["bucket_name"], request.data["meta"]["name"]
+                there = store.get_file_obj(bucket, name)["generation"]
+            except NotFound:
+                there = "0"
+            if there != wanted[0]:
+                response.status = HTTPStatus.PRECONDITION_FAILED
+                return None
+            return plain_insert(request, response, store)
+
+    replaced = {plain: download, plain_insert: insert}
     objects.download = download
     objects._BATCH_METHOD_HANDLERS["GET"] = batch_get
     server.HANDLERS = tuple(
-        (path, {verb: download if found is plain else found for verb, found in verbs.items()})
+        (path, {verb: replaced.get(found, found) for verb, found in verbs.items()})
         for path, verbs in server.HANDLERS
     )
     server.server.HTTPServer = ThreadingHTTPServer

@@ -4,6 +4,7 @@ A run's `toy.json` says what each task of stage `first` does: {"3": ["raise", "V
 stage `second` has one task. Every execution writes an object below `executions/`.
 """
 
+import errno
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ ERRORS = {
     "ValueError": ValueError,
     "ConnectionResetError": ConnectionResetError,
     "UserError": UserError,
+    "EMFILE": lambda text: OSError(errno.EMFILE, text),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import sysconfig
@@ -20,6 +21,7 @@ from .network import Network, to_channels_last
 from .somanet import SomaNet
 from .unet import UNet
 
+logger = logging.getLogger(__name__)
 _LEAST_DRIVER = {"12": "525 or newer", "13": "580 or newer"}  # by the major version of CUDA
 BATCH = {"cpu": 1, "cuda": 4}  # default windows per batch
 Run = Callable[[Tensor], Tensor]  # preprocessed images (float32, on the device) to logits
@@ -109,7 +111,18 @@ def can_compile() -> bool:
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     headers = os.path.join(sysconfig.get_path("include"), "Python.h")
     has_triton = importlib.util.find_spec("triton") is not None
-    return has_triton and compiler is not None and os.path.exists(headers)
+    return has_triton and compiler is not None and os.path.exists(headers) and _can_link()
+
+
+@lru_cache
+def _can_link() -> bool:
+    """Return whether a kernel can be built: a compiler may be there and not find the library of the driver."""
+    try:
+        torch.compile(torch.neg)(torch.zeros(8, device="cuda"))
+    except Exception as err:  # noqa: BLE001  the compiler's, Triton's and torch's own
+        logger.warning("kernels cannot be compiled, so networks run more slowly: %s", err)
+        return False
+    return True
 
 
 def has_bf16(device: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
 import click
 
@@ -64,8 +63,7 @@ def command(
             browser.save_screenshot(opened, screenshot)
             click.echo(screenshot)
             return
-        with suppress(KeyboardInterrupt):
-            click.echo(f"open in a browser: {opened.get_viewer_url()}")
-            click.echo("press Ctrl-C to stop")
-            while True:
-                time.sleep(3600)
+        click.echo(f"open in a browser: {opened.get_viewer_url()}")
+        click.echo("press Ctrl-C to stop")
+        while True:
+            time.sleep(3600)

@@ -9,7 +9,9 @@ import click
 from ...errors import UserError
 from ...tasks.config import load_config
 from ...tasks.fleet.coordinator import RunOptions, execute_run
+from ...tasks.fleet.patience import patiently
 from ...tasks.pipeline import begin
+from ...tasks.run import Run
 from ...tasks.stages.catalog import check_stage, is_finished, read_state
 from ...tasks.store import local_folder
 from ..device import device_option
@@ -56,9 +58,16 @@ def command(
         raise UserError("--workers 0 starts no worker here; name the --queue of workers elsewhere")
     if workers and cpu_queue is not None:
         raise UserError("--cpu-queue is for workers elsewhere; add --workers 0")
-    run = begin(settings)
     with Bars() as bars:
-        execute_run(run, RunOptions(url, cpu_queue, workers, until, max_failed), bars, bars.say)
+        options = RunOptions(url, cpu_queue, workers, until, max_failed)
+
+        def execute() -> Run:
+            run = begin(settings)
+            execute_run(run, options, bars, bars.say)
+            return run
+
+        # On a cluster the credentials of a new machine can be late. A user at a terminal is told at once.
+        run = execute() if workers else patiently(execute, bars.say)
     place = local_folder(run.path) or run.path
     click.echo(f"done: {place}")
     if is_finished(run, "report"):

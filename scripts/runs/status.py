@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ...tasks.fleet.sick_hosts import sick_hosts
 from ...tasks.fleet.status import status
 from ...tasks.run import Run
 from ..progress import print_table
@@ -37,7 +38,7 @@ def command(path: str, watch: bool, as_json: bool) -> None:
             click.clear()
         print_table(rows, as_json, _HEAD, _line)
         if not as_json:
-            _print_remarks(rows)
+            _print_remarks(rows, sick_hosts(run.store))
         if not watch or all(row["finished"] for row in rows) or any(row["halted"] for row in rows):
             return
         time.sleep(_WATCH_S)
@@ -52,8 +53,13 @@ def _line(row: dict[str, Any]) -> str:
     return f"{row['stage']:12} {' '.join(counts)} {rate:>9} {_duration(row['eta_s']):>8} {peak:>8}{state}"
 
 
-def _print_remarks(rows: list[dict[str, Any]]) -> None:
+def _print_remarks(rows: list[dict[str, Any]], sick: dict[str, dict[str, Any]]) -> None:
+    for name, fault in sick.items():
+        minutes = (time.time() - fault["time"]) / 60
+        click.echo(f"{name} is sick: {fault['error']} ({minutes:.0f} minutes ago)")
     for row in rows:
+        if row["lost"] > 1:
+            click.echo(f"{row['stage']}: the workers put its messages aside ({row['lost']} times)")
         if row["halted"]:
             click.echo(f"{row['stage']}: {row['halted']}")
         for late in row["stragglers"]:

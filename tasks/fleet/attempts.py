@@ -1,59 +1,64 @@
 """The attempts at a task and their failures, recorded in the run, where they outlive every worker.
 
 `running/STAGE/INDEX.json` names the worker that holds a task; the worker deletes it after it writes the receipt. A
-worker that leases a task and finds this record counts the death of the previous worker.
+worker that leases a task and finds this record, but no sign of life of the previous worker, counts its death.
 `failures/STAGE/INDEX.json` counts the failed attempts and keeps the last ones.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import random
 import time
 import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import explain, is_transient, redact_secrets
-from ..store import RunStore, index_of
+from ...errors import redact_secrets
+from ..faults import Fault, Whose
+from ..store import RunStore
+from . import sick_hosts
+from .sick_hosts import host
+from .signs import Worker, is_alive
 
-# Attempts per kind of failure. A death may be the machine's fault (a spot machine was reclaimed, another process used
-# up the memory), a transient failure the store's.
-LIMITS = {"user": 1, "error": 3, "death": 10, "transient": 20}
 _KEPT_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed attempt: its kind (a key of LIMITS), the error, and whether the task is not retried."""
+    """A failed attempt: the fault behind it, and whether the task is not retried."""
 
-    kind: str
-    error: str
+    fault: Fault
     last: bool
 
 
-def begin(store: RunStore, stage: str, index: int) -> Failure | None:
-    """Record that this worker holds a task. Return a failure if workers died of the task too often to retry it."""
+def begin(store: RunStore, stage: str, index: int, worker: Worker) -> Failure | None:
+    """Record that a worker holds a task. Return a failure if workers died of the task too often to retry it.
+
+    A worker that holds it by its own record is dead if it gives no sign of life any more.
+    """
     record = store.get_json(running_path(stage, index))
-    if record is not None:
-        error = (
+    if record is not None and not is_alive(store, record):
+        text = (
             f"the worker on {record.get('host')} died: killed, out of memory, or its machine gone"
         )
-        failure = _record(store, stage, index, "death", error, "")
+        failure = _record(store, stage, index, Fault("death", text), "")
         if failure.last:
             store.delete([running_path(stage, index)])
             return failure
-    store.put_json(running_path(stage, index), {"host": host(), "started": time.time()})
+    started = {"host": host(), "started": time.time(), "worker": worker.name}
+    store.put_json(running_path(stage, index), started | {"lease_s": worker.lease_s})
     return None
 
 
-def fail(store: RunStore, stage: str, index: int, err: BaseException) -> Failure:
-    """Record an attempt that raised."""
-    explanation = explain(err)
-    kind = "transient" if is_transient(err) else "error" if explanation is None else "user"
-    error = explanation or f"{type(err).__name__}: {err}"
-    failure = _record(store, stage, index, kind, error, "".join(traceback.format_exception(err)))
+def fail(store: RunStore, stage: str, index: int, fault: Fault, err: BaseException) -> Failure:
+    """Record an attempt that raised. A fault of this host is recorded for the host, not for the task."""
+    if fault.whose is Whose.HOST:
+        failure = Failure(fault, last=False)
+        sick_hosts.record(store, fault)
+    else:
+        trace = "".join(traceback.format_exception(err))
+        failure = _record(store, stage, index, fault, trace)
     store.delete([running_path(stage, index)])
     return failure
 
@@ -70,8 +75,12 @@ def failure_path(stage: str, index: int) -> str:
 
 def failures(store: RunStore, stage: str) -> dict[int, dict[str, Any]]:
     """Return the failure records of a stage by the index of the task."""
-    records = store.get_jsons(store.names(f"failures/{stage}/"))
-    return {index_of(path): record for path, record in records.items()}
+    return store.get_numbered(f"failures/{stage}")
+
+
+def is_confirmed(failure: dict[str, Any]) -> bool:
+    """Return whether two hosts have seen the same fault of the request."""
+    return len(failure.get("hosts", [])) > 1
 
 
 def pause_s(failures_in_a_row: int) -> float:
@@ -79,18 +88,13 @@ def pause_s(failures_in_a_row: int) -> float:
     return min(60.0, 2.0**failures_in_a_row) * random.uniform(0.5, 1.0)
 
 
-def host() -> str:
-    """Return the name of this machine."""
-    return os.uname().nodename
-
-
-def _record(store: RunStore, stage: str, index: int, kind: str, error: str, trace: str) -> Failure:
-    path, error = failure_path(stage, index), redact_secrets(error)
+def _record(store: RunStore, stage: str, index: int, fault: Fault, trace: str) -> Failure:
+    path, error = failure_path(stage, index), redact_secrets(fault.text)
     record: dict[str, Any] = store.get_json(path) or {"counts": {}, "attempts": []}
     counts = record["counts"]
-    counts[kind] = counts.get(kind, 0) + 1
+    counts[fault.kind] = counts.get(fault.kind, 0) + 1
     attempt = {
-        "kind": kind,
+        "kind": fault.kind,
         "error": error,
         "traceback": redact_secrets(trace),
         "host": host(),
@@ -98,9 +102,13 @@ def _record(store: RunStore, stage: str, index: int, kind: str, error: str, trac
         "versions": _versions(),
     }
     record["attempts"] = [*record["attempts"], attempt][-_KEPT_ATTEMPTS:]
-    record |= {"kind": kind, "error": error, "last": counts[kind] >= LIMITS[kind]}
+    if fault.whose is Whose.REQUEST:
+        record["hosts"] = sorted({*record.get("hosts", []), host()})
+    used_up = fault.rule.attempts is not None and counts[fault.kind] >= fault.rule.attempts
+    last = used_up or is_confirmed(record)
+    record |= {"kind": fault.kind, "error": error, "last": last}
     store.put_json(path, record)
-    return Failure(kind, error, record["last"])
+    return Failure(fault, last)
 
 
 def _versions() -> dict[str, str]:

@@ -12,8 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from ...errors import TasksFailed, UserError
 from ...models.networks.gpus import gpu_environment
@@ -28,21 +27,22 @@ from ..stages.catalog import (
     read_state,
     state_path,
 )
-from ..stages.stage import Stage, receipt_path
-from ..store import index_of
 from .attempts import failure_path, failures
 from .job import do_task
 from .lock import coordinator_lock
+from .lost_messages import LostMessages
 from .messages import Queue
+from .patience import patiently
 from .queues import open_queue
 from .repair import FOLDER as REPAIRS
 from .repair import Repairs
+from .stage_progress import StageProgress
+from .verdict import Verdict
 
 Progress = Callable[[str, int, int], None]
 _POLL_S = 0.5
-_HISTORY_S = 5.0  # between two entries of a stage's history
-_MAX_HISTORY = 240  # entries
-_RECORDS = ("receipts/", "running/", "failures/", REPAIRS)
+_SIGNALLED = 128  # added to the number of a signal, it is the exit code of a worker that the signal has ended
+_RECORDS = ("receipts/", "running/", "failures/", "hosts/", "workers/", REPAIRS)
 _MAX_LISTED_PER_S = 2000  # receipts
 
 
@@ -84,20 +84,29 @@ def execute_run(
     kinds = STAGES if stages is None else stages
     if options.until is not None:
         kinds = kinds[: [kind.name for kind in kinds].index(options.until) + 1]
-    with coordinator_lock(run.store, report), _queue_url(options.gpu) as url:
+    with coordinator_lock(run.store, report) as check_lock, _queue_url(options.gpu) as url:
         finished = all(is_finished(run, kind.name) for kind in kinds)
         queues = {True: open_queue(url), False: open_queue(options.cpu or url)}
         with _workers(url, run.path, 0 if finished else options.workers) as check_workers:
-            repairs = Repairs(run, queues, report, check_workers)
+
+            def check() -> None:
+                check_lock()
+                check_workers()
+
+            repairs = Repairs(run, queues, report, check)
             for kind in kinds:
-                stage = _StageProgress(run, kind(run))
-                _do_stage(stage, queues[kind.gpu], options.max_failed, repairs, progress)
+
+                def do_stage(kind: StageKind = kind) -> None:
+                    stage = StageProgress(run, kind(run))
+                    _do_stage(stage, queues[kind.gpu], options.max_failed, repairs, progress)
+
+                patiently(do_stage, report, run.path)
 
 
 def execute_here(run: Run, until: str, progress: Progress) -> None:
     """Do the stages up to `until` in this process, without a queue."""
     for kind in STAGES:
-        stage = _StageProgress(run, kind(run))
+        stage = StageProgress(run, kind(run))
         if stage.open():
             for done, index in enumerate(sorted(stage.plan), start=1):
                 do_task(stage.stage, index)
@@ -168,71 +177,8 @@ def _put(run: Run, stage: str, queue: Queue, indices: set[int]) -> int:
     return len(indices)
 
 
-@dataclass
-class _StageProgress:
-    """The progress of a stage, which `stages/STAGE.json` holds: tasks done, rate, time and memory."""
-
-    run: Run
-    stage: Stage[Any, Any]
-    plan: set[int] = field(default_factory=set)
-    done: set[int] = field(default_factory=set)
-    state: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def missing(self) -> set[int]:
-        return self.plan - self.done
-
-    def open(self) -> bool:
-        """Plan the stage, or resume it; return False if it is finished."""
-        self.state = read_state(self.run.store, self.stage.name)
-        if self.state.get("finished"):
-            self.plan = self.done = set(range(self.state["total"]))
-            return False
-        if not self.state:
-            self.stage.prepare()
-        self.plan = set(self.stage.plan())
-        self.state |= {"total": len(self.plan), "done": 0, "task_seconds": 0.0}
-        self.state |= {"peak_gb": 0.0, "halted": None}
-        self.state.setdefault("started", time.time())
-        self.state["history"] = []
-        self.update()
-        self.save()
-        return True
-
-    def update(self) -> None:
-        """Count the receipts that were written since the last update."""
-        new = (self.plan & self.run.store.indices(f"receipts/{self.stage.name}")) - self.done
-        receipts = self.run.store.get_records(
-            receipt_path(self.stage.name, index) for index in sorted(new)
-        )
-        self.done |= set(map(index_of, receipts))
-        self.state["done"] = len(self.done)
-        self.state["task_seconds"] += sum(receipt["seconds"] for receipt in receipts.values())
-        peaks = [receipt["peak_gb"] for receipt in receipts.values()]
-        self.state["peak_gb"] = max(self.state["peak_gb"], *peaks, 0.0)
-        history = self.state["history"]
-        if not history or time.time() - history[-1][0] >= _HISTORY_S:
-            history.append([round(time.time(), 1), len(self.done)])
-            del history[:-_MAX_HISTORY]
-            self.save()
-
-    def save(self) -> None:
-        self.run.store.put_json(state_path(self.stage.name), self.state)
-
-    def finish(self) -> None:
-        """Reduce the stage, once all receipts are there."""
-        self.update()
-        self.state |= {"result": self.stage.finish(), "ended": time.time(), "finished": True}
-        self.save()
-
-    def halt(self, reason: str) -> None:
-        """Let workers drop the messages of this stage."""
-        self.state |= {"halted": reason, "queue": None}
-        self.save()
-
-
 def _do_stage(
-    stage: _StageProgress,
+    stage: StageProgress,
     queue: Queue,
     max_failed: float,
     repairs: Repairs,
@@ -243,35 +189,46 @@ def _do_stage(
         progress(name, len(stage.plan), len(stage.plan))
         return
     _enqueue_missing(stage, queue)
-    empty_since: float | None = None
+    verdict = Verdict(stage.stage, len(stage.plan), max_failed)
+    lost = LostMessages(stage, queue)
     while True:
         empty = queue.is_empty()
         stage.update()
         progress(name, len(stage.done), len(stage.plan))
         if not stage.missing:
             break
-        failed = failures(run.store, name)
-        permanent = {i for i, failure in failed.items() if failure["last"]} & stage.missing
-        _raise_if_failed(stage, [failed[index] for index in sorted(permanent)], max_failed)
-        if not empty:
-            empty_since = None
-        elif empty_since is None:
-            empty_since = time.monotonic()
-        elif time.monotonic() - empty_since > queue.settles_s:  # messages were lost
-            _put(run, name, queue, stage.missing - permanent)
-            repairs.send_again()
-            empty_since = None
-        try:
+        failed = {i: f for i, f in failures(run.store, name).items() if i in stage.missing}
+        with _halting(stage):
+            _do_again(stage, queue, verdict.doubted(failed))
+            error = verdict.reached(failed, len(stage.missing))
+            if error is not None:
+                raise error
+            if lost.replace(empty, failed):
+                repairs.send_again()
             repairs.advance()
-        except (TasksFailed, UserError) as err:
-            stage.halt(str(err))
-            raise
         repairs.check_workers()
         time.sleep(max(_POLL_S, len(stage.plan) / _MAX_LISTED_PER_S))
     repairs.until_intact(stage.finish)
 
 
-def _enqueue_missing(stage: _StageProgress, queue: Queue) -> None:
+@contextmanager
+def _halting(stage: StageProgress) -> Iterator[None]:
+    """Halt the stage if the context raises what ends it."""
+    try:
+        yield
+    except (UserError, TasksFailed) as err:
+        stage.halt(str(err))
+        raise
+
+
+def _do_again(stage: StageProgress, queue: Queue, indices: set[int]) -> None:
+    """Put failed tasks into the queue again."""
+    name = stage.stage.name
+    stage.run.store.delete([failure_path(name, index) for index in indices])
+    _put(stage.run, name, queue, indices)
+
+
+def _enqueue_missing(stage: StageProgress, queue: Queue) -> None:
     """Put the missing tasks into the queue, and delete the failures of an earlier coordinator."""
     run, name = stage.run, stage.stage.name
     failed = failures(run.store, name)
@@ -285,26 +242,6 @@ def _enqueue_missing(stage: _StageProgress, queue: Queue) -> None:
         _put(run, name, queue, stage.missing)
         stage.state["queue"] = queue.url
         stage.save()
-
-
-def _raise_if_failed(
-    stage: _StageProgress, permanent: list[dict[str, Any]], max_failed: float
-) -> None:
-    """Halt the stage if too many tasks, or all that are missing, failed permanently."""
-    for failure in permanent:
-        if failure["kind"] == "user":
-            stage.halt(failure["error"])
-            raise UserError(failure["error"])
-    tolerated = max(2, max_failed * len(stage.plan))
-    if not permanent or (len(permanent) < len(stage.missing) and len(permanent) <= tolerated):
-        return
-    name, path = stage.stage.name, stage.run.path
-    text = (
-        f"{len(permanent)} of {len(stage.plan)} tasks of {name} failed permanently, "
-        f"the first with {permanent[0]['error']}"
-    )
-    stage.halt(text)
-    raise TasksFailed(f"{text}; see {path}/failures/{name}, then retry with 'flysoma run'")
 
 
 @contextmanager
@@ -336,9 +273,10 @@ def _workers(url: str, run: str, count: int) -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         for number, process in enumerate(running):
-            if (process.poll() or 0) > 0:
-                sys.exit(process.returncode)
-            if process.returncode is not None:
+            code = process.poll()
+            if code is not None and 0 < code < _SIGNALLED:
+                sys.exit(code)
+            if code is not None:
                 running[number] = start(number)
 
     try:

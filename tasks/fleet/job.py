@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..stages.stage import Stage, receipt_path
-from . import attempts
 from .memory import peak_gb
 from .messages import Lease
+from .sick_hosts import host
 
 
 @dataclass
@@ -41,8 +41,10 @@ class Job:
             "phases": self.seconds,
             "peak_gb": round(peak_gb(), 3),
             "finished": round(time.time(), 3),
-            "host": attempts.host(),
+            "host": host(),
         }
+        if self.stage.engine is not None:
+            receipt["engine"] = self.stage.engine
         self.stage.run.store.put_record(receipt_path(lease.stage, lease.index), receipt)
         return receipt
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from . import attempts
 from .messages import Lease, Queue
 from .served import open_store
+from .signs import Worker
 
 _MAX_BEAT_S = 20.0
 logger = logging.getLogger(__name__)
@@ -20,30 +23,29 @@ class Leases:
     """Leases of one worker.
 
     Args:
-      seconds: length of a lease; the heartbeat renews it after a third of this.
+      worker: its leases are renewed after a third of their length; then it also gives a sign of life in their runs.
       liveness: a file that the heartbeat touches, for a liveness probe of Kubernetes.
     """
 
-    def __init__(self, queue: Queue, seconds: int, liveness: str | None = None) -> None:
-        self._queue, self._seconds, self._liveness = queue, seconds, liveness
-        self._lock = threading.Lock()
-        self._held: dict[str, Lease] = {}
+    def __init__(self, queue: Queue, worker: Worker, liveness: str | None = None) -> None:
+        self._queue, self._worker, self._liveness = queue, worker, liveness
+        self._seconds = worker.lease_s
+        self._held: dict[str, tuple[Lease, threading.Lock]] = {}
 
     def take(self) -> Lease | None:
         """Lease a message of the queue; None if none is free."""
         lease = self._queue.lease(self._seconds)
         if lease is not None:
-            with self._lock:
-                self._held[lease.ticket] = lease
+            self._held[lease.ticket] = lease, threading.Lock()
         return lease
 
     def finish(self, lease: Lease, running: bool = False) -> None:
         """Delete the message of a task that is done. running: also delete the record that a worker holds the task."""
         self._let_go(lease, lambda: self._queue.delete(lease), running)
 
-    def retry(self, lease: Lease, running: bool = False, delay_s: int = 0) -> None:
-        """Give a message back to the queue, which hides it for `delay_s`; running: as for `finish`."""
-        self._let_go(lease, lambda: self._queue.renew(lease, delay_s), running)
+    def retry(self, lease: Lease, running: bool = False, after_s: float = 0.0) -> None:
+        """Give a message back to the queue, which hands it out after so many seconds; running: as for `finish`."""
+        self._let_go(lease, lambda: self._queue.renew(lease, math.ceil(after_s)), running)
 
     def put_aside(self, lease: Lease, reason: str) -> None:
         """Move a message out of the queue, because its task cannot be done by anybody."""
@@ -51,50 +53,74 @@ class Leases:
 
     def retry_all(self) -> None:
         """Give all messages back."""
-        for lease in list(self._held.values()):
+        for lease, _ in list(self._held.values()):
             self.retry(lease, running=True)
 
     @contextmanager
     def heartbeat(self) -> Iterator[None]:
         """Renew the leases until the context ends."""
         stop = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(stop,), daemon=True)
-        thread.start()
+        beats = (self._beat, self._sign)  # a store that hangs must not delay the renewals
+        threads = [threading.Thread(target=beat, args=(stop,), daemon=True) for beat in beats]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             stop.set()
-            thread.join()
+            threads[0].join()
+            self._leave()
 
     def _let_go(self, lease: Lease, action: Callable[[], None], running: bool) -> None:
-        with (
-            self._lock
-        ):  # not across the store's and the queue's calls, which would delay the heartbeat
+        name = f"{lease.stage} {lease.index}"
+        if running:
+            path = attempts.running_path(lease.stage, lease.index)
+            _try(lambda: open_store(lease.run).delete([path]), f"{name}: its record remains")
+        _, renewing = self._held.get(lease.ticket, (lease, threading.Lock()))
+        with renewing:  # a renewal that ends later would take the message from the queue again
             self._held.pop(lease.ticket, None)
-        try:
-            if running:
-                path = attempts.running_path(lease.stage, lease.index)
-                open_store(lease.run).delete([path])
-            action()
-        except Exception as err:  # noqa: BLE001  the message comes back when the lease expires
-            logger.warning("%s %d: not released: %s", lease.stage, lease.index, err)
+        _try(action, f"{name}: not released, so it comes back when its lease expires")
 
     def _beat(self, stop: threading.Event) -> None:
         while True:
             if self._liveness is not None:
                 _touch(self._liveness)
-            if stop.wait(min(self._seconds / 3, _MAX_BEAT_S)):
+            if stop.wait(self._beat_s):
                 return
-            for lease in list(self._held.values()):
-                with self._lock:
+            for lease, renewing in list(self._held.values()):
+                with renewing:
                     if lease.ticket in self._held:
                         self._renew(lease)
 
+    def _sign(self, stop: threading.Event) -> None:
+        while not stop.wait(self._beat_s):
+            for run in {lease.run for lease, _ in list(self._held.values())}:
+                if run in self._worker.runs:  # whose store answered
+                    _try(partial(self._sign_in, run), "no sign of life")
+
+    def _sign_in(self, run: str) -> None:
+        self._worker.sign(open_store(run))
+
+    def _leave_run(self, run: str) -> None:
+        self._worker.leave(open_store(run))
+
+    def _leave(self) -> None:
+        for run in self._worker.runs:
+            _try(partial(self._leave_run, run), "the sign of life remains")
+
+    @property
+    def _beat_s(self) -> float:
+        return min(self._seconds / 3, _MAX_BEAT_S)
+
     def _renew(self, lease: Lease) -> None:
-        try:
-            self._queue.renew(lease, self._seconds)
-        except Exception as err:  # noqa: BLE001  the next beat tries again
-            logger.warning("lease not renewed: %s", err)
+        _try(lambda: self._queue.renew(lease, self._seconds), "lease not renewed")
+
+
+def _try(action: Callable[[], None], otherwise: str) -> None:
+    try:
+        action()
+    except Exception as err:  # noqa: BLE001  what is left is done at the next beat, or by another worker
+        logger.warning("%s: %s", otherwise, err)
 
 
 def _touch(file: str) -> None:

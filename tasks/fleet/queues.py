@@ -10,7 +10,6 @@ import os
 import random
 import re
 import stat
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,8 @@ from typing import Any
 
 from ...errors import UserError
 from ..amazon import sqs_client
+from ..faults import Fault, Whose
+from ..versions import FolderClock
 from .messages import MAX_BYTES, BadMessage, Lease, Queue, Task, decode, encode, queue_folder, shown
 
 _POLL_S = 5
@@ -38,14 +39,14 @@ def open_queue(url: str) -> Queue:
         raise UserError(f"{url} is not a queue; give fq://FOLDER or sqs://NAME")
     try:
         return kinds[protocol](url)
-    except OSError:
-        raise
     except Exception as err:
+        if isinstance(err, OSError) or Fault.of(err).whose in (Whose.HOST, Whose.STORE):
+            raise
         raise UserError(f"the queue {url} cannot be opened: {err}") from err
 
 
 class FileQueue(Queue):
-    """Messages as files `TIME--ID.json` in FOLDER/queue, each free from TIME (Unix seconds) on.
+    """Messages as files `TIME--ID.json` in FOLDER/queue, each free from TIME on: Unix seconds of the folder's clock.
 
     A worker leases a message by renaming its file to a later TIME: if several workers try, one succeeds. Names come
     from the listing of the folder alone, never from the content of a message, and no link is followed below FOLDER. A
@@ -56,12 +57,13 @@ class FileQueue(Queue):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        folder = queue_folder(url)
+        folder = queue_folder(url) or ""
         self._folder, self._incoming = f"{folder}/queue", f"{folder}/incoming"
         self._quarantine = f"{folder}/quarantine"
         os.makedirs(self._folder, exist_ok=True)
         with _open_folder(self._folder):  # raises if it is a link
             pass
+        self._clock = FolderClock(folder)  # of all workers, whatever their machines' clocks say
         self._names: dict[str, str] = {}  # current file name of each leased message, by its ID
         self._stuck: set[str] = set()  # names that this process may not move
 
@@ -73,7 +75,7 @@ class FileQueue(Queue):
 
     def lease(self, seconds: int) -> Lease | None:
         for name, ident in self._free():
-            leased = f"{int(time.time()) + seconds}--{ident}.json"
+            leased = f"{int(self._clock.now()) + seconds}--{ident}.json"
             try:
                 os.rename(f"{self._folder}/{name}", f"{self._folder}/{leased}")
                 body = _read_file(f"{self._folder}/{leased}")
@@ -91,7 +93,7 @@ class FileQueue(Queue):
         return None
 
     def renew(self, lease: Lease, seconds: int) -> None:
-        renewed = f"{int(time.time()) + seconds}--{lease.ticket}.json"
+        renewed = f"{int(self._clock.now()) + seconds}--{lease.ticket}.json"
         os.rename(f"{self._folder}/{self._names[lease.ticket]}", f"{self._folder}/{renewed}")
         self._names[lease.ticket] = renewed
 
@@ -121,7 +123,7 @@ class FileQueue(Queue):
 
     def _free(self) -> Iterator[tuple[str, str]]:
         """Yield names and IDs of free messages in random order; put aside what has no name of a message."""
-        free, now = [], time.time()
+        free, now = [], self._clock.now()
         with _open_folder(self._folder) as folder, os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name in self._stuck:

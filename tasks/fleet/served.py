@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import lru_cache, partial
 from typing import Any
 
-from ...errors import UserError
+from ... import __version__
+from ...errors import HostError, UserError
 from ..run import Run
 from ..stages.catalog import check_stage, make_stage, read_state
 from ..stages.stage import Stage
@@ -21,6 +24,9 @@ from ..store import RunStore, local_folder, normalize_cloudpath
 from .messages import queue_folder, shown
 from .repair import is_requested
 
+State = dict[str, Any] | None
+_ANSWER_S = 10.0
+_pending: dict[str, Future[State]] = {}  # the last call to the store of each run
 _STATE_S = 5.0  # for which the state of a stage is cached
 _NO_PATH = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 
@@ -83,15 +89,40 @@ def open_store(run: str) -> RunStore:
     return RunStore(run)
 
 
-def stage_state(run: str, stage: str, fresh: bool = False) -> dict[str, Any] | None:
+def stage_state(run: str, stage: str, fresh: bool = False) -> State:
     """Return what the coordinator wrote about a stage, at most a few seconds ago; None if it has not started."""
     if fresh:
         _stage_state.cache_clear()
-    return _stage_state(run, stage, int(time.monotonic() / _STATE_S))
+    return _within_limit(run, partial(_stage_state, run, stage, int(time.monotonic() / _STATE_S)))
+
+
+def _within_limit(run: str, call: Callable[[], State]) -> State:
+    """Return what a call to the store of a run returns.
+
+    The libraries of buckets try again for minutes, and meanwhile the worker could do tasks of other runs.
+
+    Raises:
+      ConnectionError: there is no answer yet, of this call or of an earlier one.
+    """
+    if run in _pending and not _pending[run].done():
+        raise ConnectionError(f"{run} has not answered yet")
+    answer = _pending[run] = Future()
+
+    def wait() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as err:  # noqa: BLE001  raised where the answer is awaited
+            answer.set_exception(err)
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        return answer.result(_ANSWER_S)
+    except TimeoutError as err:
+        raise ConnectionError(f"{run} has not answered in {_ANSWER_S:.0f} seconds") from err
 
 
 @lru_cache(maxsize=8)
-def _stage_state(run: str, stage: str, _period: int) -> dict[str, Any] | None:
+def _stage_state(run: str, stage: str, _period: int) -> State:
     return read_state(open_store(run), stage) or None
 
 
@@ -132,5 +163,12 @@ def _planned_stage(
     run: str, name: str, started: float | None
 ) -> tuple[Stage[Any, Any], frozenset[int]]:
     """Return a stage and its tasks; `started` distinguishes runs that were started at the same path."""
-    stage = make_stage(name, Run.open(run))
+    opened = Run.open(run)
+    if opened.store.get("manifest.json") is not None:
+        version = opened.manifest.versions.get("flysoma")
+        if version != __version__:
+            raise HostError(
+                f"{run} was begun with flysoma {version} and this worker is of {__version__}"
+            )
+    stage = make_stage(name, opened)
     return stage, frozenset(stage.plan())

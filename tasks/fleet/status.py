@@ -7,7 +7,6 @@ from typing import Any
 
 from ..run import Run
 from ..stages.catalog import EXTRAS, STAGES, read_state, state_path
-from ..store import index_of
 from .attempts import failures
 
 _RATE_WINDOW_S = 600.0
@@ -25,6 +24,7 @@ def status(run: Run) -> list[dict[str, Any]]:
       rate, eta_s: tasks per hour over the last minutes, and the remaining seconds at this rate.
       task_hours, cost: time of all tasks so far, and its price by the config.
       peak_gb: the largest memory of a worker.
+      lost: how often in a row the messages left the queue and no task was done.
       stragglers: index, host and minutes of the tasks that are held longest, if over three times the usual time.
     """
     prices = run.config.prices
@@ -45,16 +45,13 @@ def _stage_status(run: Run, name: str) -> dict[str, Any]:
     row = {"stage": name, "total": total, "done": total or 0, "finished": finished}
     row |= {"leased": 0, "failed": 0, "retrying": 0, "rate": None, "eta_s": None, "stragglers": []}
     row |= {"task_hours": round(seconds / 3600, 4), "halted": state.get("halted")}
-    row["peak_gb"] = state.get("peak_gb")
+    row |= {"peak_gb": state.get("peak_gb"), "lost": state.get("lost", 0)}
     if finished or total is None:
         return row
     done = store.indices(f"receipts/{name}")
     open_failures = [f for index, f in failures(store, name).items() if index not in done]
-    running = {
-        index_of(path): record
-        for path, record in store.get_jsons(store.names(f"running/{name}/")).items()
-        if index_of(path) not in done
-    }
+    held = store.get_numbered(f"running/{name}")
+    running = {index: record for index, record in held.items() if index not in done}
     failed = sum(failure["last"] for failure in open_failures)
     row |= {"done": len(done), "leased": len(running), "failed": failed}
     row["retrying"] = len(open_failures) - failed

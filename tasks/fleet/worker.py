@@ -11,25 +11,32 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import UserError
+from ...errors import HostError, UserError
 from ..damage import DamagedObject
+from ..faults import Fault, Whose
 from ..run import Run
 from ..stages.stage import receipt_path
-from . import attempts, repair
+from . import attempts, repair, sick_hosts
 from .job import Job
 from .leases import Leases
 from .memory import reset_peak, resident_gb
 from .messages import Lease, Queue
 from .metrics import Metrics
+from .patience import patiently
 from .queues import open_queue
 from .served import NotATask, ServedRuns, open_stage, open_store
+from .sick_hosts import host
+from .signs import Worker
 
 _IDLE_S = 0.3
 _REPAIR_S = 3  # before a task that waits for the repair of its input is tried again
+_MAX_HOST_FAULTS = 3  # in a row
 logger = logging.getLogger(__name__)
 
 
@@ -49,7 +56,7 @@ class WorkerOptions:
     """
 
     lease_s: int = 120
-    grace_s: float = 20.0  # a spot machine gets 25
+    grace_s: float = 20.0
     until_empty: bool = False
     liveness: str | None = None
     parent: int | None = None
@@ -61,36 +68,57 @@ class WorkerOptions:
 def work(queue_url: str, options: WorkerOptions = WorkerOptions()) -> int:
     """Do the tasks of a queue until SIGTERM or SIGINT; return how many were done.
 
-    On a signal the worker finishes the tasks that it holds, or gives them back when `grace_s` is over.
+    On a signal the worker finishes the tasks that it holds, or gives them back when `grace_s` is over. Then the
+    process exits with 128 plus the number of the signal.
+
+    Raises:
+      HostError: this machine failed at several tasks in a row; their messages are back in the queue.
     """
     served = ServedRuns(queue_url, options.runs)
-    worker = _Worker(open_queue(queue_url), served, options)
+    queue = patiently(lambda: open_queue(queue_url), logger.warning)
+    worker = _Worker(queue, served, options)
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: worker.stop())
-    return worker.run()
+        signal.signal(name, lambda number, _: worker.stop(number))
+    done = worker.run()
+    if worker.retired is not None:
+        raise HostError(f"the worker on {host()} retires: {worker.retired.text}")
+    if worker.signal:
+        sys.exit(128 + worker.signal)
+    return done
 
 
 class _Worker:
     def __init__(self, queue: Queue, served: ServedRuns, options: WorkerOptions) -> None:
         self.queue, self.served, self.options = queue, served, options
-        self.leases = Leases(queue, options.lease_s, options.liveness)
+        self.identity = Worker(options.lease_s)
+        self.leases = Leases(queue, self.identity, options.liveness)
         self.metrics = Metrics(options.metrics_port)
         self.stopping = threading.Event()
         self.hungry = threading.Event()  # the current task is finished, or will be soon
         self.done = 0
         self.tried = 0
-        self.transient_failures = 0  # in a row
+        self.signal = 0  # that stopped the worker
+        self.pauses = 0  # in a row
+        self.host_faults: list[float] = []  # times of those in a row
+        self.healthy: set[str] = set()  # runs without a record of this host
+        self.retired: Fault | None = None
+        self.postponed: dict[str, tuple[int, float]] = {}  # failures in a row, next try; by run
         self.typical: dict[str, dict[str, float]] = {}  # seconds by phase, by stage
         self.reader = ThreadPoolExecutor(1, "read")
         self.writer = ThreadPoolExecutor(1, "write")
 
-    def stop(self) -> None:
-        if not self.stopping.is_set():
-            self.stopping.set()
-            self.hungry.set()
+    def stop(self, number: int) -> None:
+        """Stop because of a signal."""
+        if not self.signal:
+            self.signal = number
+            self._end()
             timer = threading.Timer(self.options.grace_s, self._give_up)
             timer.daemon = True
             timer.start()
+
+    def _end(self) -> None:
+        self.stopping.set()
+        self.hungry.set()
 
     def run(self) -> int:
         with self.leases.heartbeat():
@@ -164,9 +192,15 @@ class _Worker:
             lease = self.leases.take()
         except Exception as err:  # noqa: BLE001  a failure of the queue, which the loop retries
             logger.warning("the queue %s failed: %s; retrying", self.queue.url, err)
-            self._pause()
+            fault = Fault.of(err)
+            self._endure(fault) if fault.whose is Whose.HOST else self._pause()
             return None
         if lease is None:
+            return None
+        wait_s = self.postponed.get(lease.run, (0, 0.0))[1] - time.monotonic()
+        if wait_s > 0:  # other runs share the queue
+            self.leases.retry(lease, after_s=wait_s)
+            self.stopping.wait(min(wait_s, _IDLE_S))
             return None
         try:
             job = self._open(lease)
@@ -186,10 +220,11 @@ class _Worker:
             return None
         store = open_store(lease.run)
         if needed and store.get_record(receipt_path(name, index)) is None:
-            failure = attempts.begin(store, name, index)
+            self.identity.sign(store)
+            failure = attempts.begin(store, name, index, self.identity)
             if failure is None:
                 return Job(lease, stage)
-            self._log(lease, "failed", failure.error, kind=failure.kind)
+            self._log(lease, "failed", failure.fault.text, kind=failure.fault.kind)
         self.leases.finish(lease)
         return None
 
@@ -210,7 +245,9 @@ class _Worker:
             return
         self.leases.finish(lease, running=True)
         self.done += 1
-        self.transient_failures = 0
+        self.pauses = 0
+        self.postponed.pop(lease.run, None)
+        self._recover(lease.run)
         self.typical[lease.stage] = job.seconds
         self.metrics.done(lease.stage, receipt)
         self._log(lease, "done", **receipt)
@@ -223,29 +260,65 @@ class _Worker:
                 err = worse
             else:
                 self._log(lease, "failed", str(err), kind="damage", last=False)
-                self.leases.retry(lease, running=True, delay_s=_REPAIR_S)
+                self.leases.retry(lease, running=True, after_s=_REPAIR_S)
                 return
+        fault = Fault.of(err, lease.run)
         try:
-            failure = attempts.fail(open_store(lease.run), lease.stage, lease.index, err)
+            store = open_store(lease.run)
+            failure = attempts.fail(store, lease.stage, lease.index, fault, err)
         except Exception as worse:  # noqa: BLE001  the store failed too, so nothing can be recorded
-            failure = attempts.Failure("transient", f"{err}, and then {worse}", last=False)
-        self.metrics.failed(lease.stage, failure.kind)
-        self._log(lease, "failed", failure.error, kind=failure.kind, last=failure.last)
+            if fault.whose is not Whose.HOST:
+                fault = Fault("store", f"{fault.text}, and then {worse}")
+            failure = attempts.Failure(fault, last=False)
+        fault = failure.fault
+        self.metrics.failed(lease.stage, fault.kind)
+        self._log(lease, "failed", fault.text, kind=fault.kind, last=failure.last)
         if failure.last:
             self.leases.finish(lease)
+        elif fault.whose is Whose.STORE:
+            self.leases.retry(lease, after_s=self._postpone(lease.run))
+        elif fault.whose is Whose.REQUEST:  # another host, or the coordinator, looks at it
+            self.leases.retry(lease, after_s=attempts.pause_s(1))
         else:
             self.leases.retry(lease)
-        if failure.kind == "transient":
+        if fault.whose is Whose.HOST:
+            self._endure(fault)
+        elif fault.kind == "memory":
             self._pause()
 
     def _pause(self) -> None:
-        """Wait after a transient failure, longer the more there were in a row."""
-        self.transient_failures += 1
-        self.stopping.wait(attempts.pause_s(self.transient_failures))
+        """Wait, longer the more often in a row."""
+        self.pauses += 1
+        self.stopping.wait(attempts.pause_s(self.pauses))
+
+    def _postpone(self, run: str) -> float:
+        """Leave a run alone whose store fails; return for how many seconds."""
+        failures = self.postponed.get(run, (0, 0.0))[0] + 1
+        pause_s = attempts.pause_s(failures)
+        self.postponed[run] = failures, time.monotonic() + pause_s
+        return pause_s
+
+    def _endure(self, fault: Fault) -> None:
+        """Wait after a fault of this machine; retire after a few in a row, when the patience of the rule is over."""
+        self.healthy.clear()
+        self.host_faults.append(time.monotonic())
+        lasted_s = self.host_faults[-1] - self.host_faults[0]
+        if len(self.host_faults) >= _MAX_HOST_FAULTS and lasted_s >= fault.rule.patience_s:
+            self.retired = fault
+            self._end()
+        self.stopping.wait(attempts.pause_s(len(self.host_faults)))
+
+    def _recover(self, run: str) -> None:
+        """Forget the faults of this machine, which has done a task of a run."""
+        self.host_faults = []
+        if run not in self.healthy:
+            self.healthy.add(run)
+            with suppress(Exception):  # only `flysoma status` reads the record
+                sick_hosts.clear(open_store(run))
 
     def _give_up(self) -> None:
         self.leases.retry_all()
-        os._exit(0)
+        os._exit(128 + self.signal)
 
     def _log(self, lease: Lease, event: str, error: str = "", **more: Any) -> None:
         fields = {"event": event, "run": lease.run, "stage": lease.stage, "index": lease.index}

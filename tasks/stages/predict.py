@@ -14,6 +14,7 @@ from ...axes import Zyx
 from ...models.inference.encoding import FULL, encode_fields, encode_thresholded
 from ...models.inference.lattice import WHOLE, Lattice
 from ..damage import DamagedObject
+from ..engine import choose_engine, run_engine
 from ..run import predictor
 from ..volumes.geometry import Box, ceil_voxels, flip, vec3
 from ..volumes.resample import resample, source_box
@@ -103,15 +104,17 @@ class PredictStage(Stage[Views, TileValues]):
         grid, tissue = self.run.tiles.grid, self.run.tissue_tiles
         return [b.index for b in grid if tissue[b.core.slices_zyx(grid.bounds.lo)].any()]
 
+    @property
+    def allow_compile(self) -> bool:
+        """Whether the volume has so many windows that compiling the networks is worthwhile."""
+        return math.prod(self.run.tiles.fine.shape) >= self.min_tiles_to_compile
+
     @cached_property
     def networks(self) -> tuple[Predictor, Predictor]:
         """Localization and segmentation. Raises UserError if the run was begun with other ones."""
         self.run.check_origin()
-        allow_compile = math.prod(self.run.tiles.fine.shape) >= self.min_tiles_to_compile
-        config = self.run.config
-        return predictor(config.locate.weights, allow_compile), predictor(
-            config.segment.weights, allow_compile
-        )
+        engine, config = choose_engine(self.run.store, self.allow_compile), self.run.config
+        return predictor(config.locate.weights, engine), predictor(config.segment.weights, engine)
 
     @cached_property
     def lattices(self) -> tuple[Lattice, Lattice]:
@@ -178,16 +181,25 @@ class PredictStage(Stage[Views, TileValues]):
             stored.setdefault(folder, []).append(number)
         return result.counters | {"voxels": self.run.predict_box(index).voxels, STORED: stored}
 
-    def finish(self) -> Counters:
-        self.put_stored()
-        return {}
-
     def task_of(self, path: str) -> int | None:
         number = super().task_of(path)
         if number is None:
             return None
         place = flip(self.run.tiles.fine.tile(number))
         return self.run.tiles.grid.reaching(Box(place, vec3([p + 1 for p in place])))[0]
+
+    @property
+    def engine(self) -> str:
+        network = self.networks[1]
+        return f"{network.engine} on {network.device}"
+
+    def finish(self) -> Counters:
+        """Record which tiles were stored and, in the manifest, which engine has computed them."""
+        self.put_stored()
+        store, chosen = self.run.store, run_engine(self.run.store)
+        if chosen is not None:
+            store.put_json("manifest.json", store.get_json("manifest.json") | chosen)
+        return {}
 
 
 def _hull(lattice: Lattice, tiles: Sequence[Zyx], bounds: Box) -> Box:

@@ -68,6 +68,11 @@ class Stage(Generic[Data, Result]):
     def __init__(self, run: Run) -> None:
         self.run = run
 
+    @property
+    def engine(self) -> str | None:
+        """The engine that runs the networks of the stage, for the receipts; None for a stage without networks."""
+        return None
+
     def prepare(self) -> None:
         """Create what the tasks write into. The coordinator calls this once, before it plans."""
 

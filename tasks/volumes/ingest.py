@@ -6,11 +6,13 @@ interrupted therefore leaves no partial layer.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -242,16 +244,28 @@ def _average(array: np.ndarray, steps: Vec3) -> np.ndarray:
 
 @contextmanager
 def _staging(cloudpath: str) -> Iterator[tuple[Path, Callable[[Progress], None]]]:
-    """Yield a staging folder, deleted at the end, and a function that moves the layer from it to its path."""
+    """Yield a staging folder, deleted at the end, and a function that moves the layer from it to its path.
+
+    Raises:
+      UserError: the folder cannot be written to, or another process writes this layer.
+    """
     target = normalize_cloudpath(cloudpath)
     local = local_folder(target)
+    cleanup = ExitStack()
     try:
         if local is None:
             folder = Path(tempfile.mkdtemp(prefix="flysoma-ingest-"))
+            cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         else:
             folder = Path(local).with_name(f".{Path(local).name}.ingest")
-            shutil.rmtree(folder, ignore_errors=True)  # left by an ingest that was killed
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            cleanup.enter_context(_claimed(folder))
+            for left in folder.iterdir():  # by an ingest that was killed
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    except BlockingIOError as err:
+        raise UserError(
+            f"another process writes {cloudpath} now; wait until it ends, or choose another path"
+        ) from err
     except OSError as err:
         raise UserError(
             f"cannot write to {cloudpath}: {err.strerror}; choose another path"
@@ -270,7 +284,24 @@ def _staging(cloudpath: str) -> Iterator[tuple[Path, Callable[[Progress], None]]
             f"cannot write {cloudpath}: {err.strerror or err}; free some space or choose another path"
         ) from err
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        cleanup.close()
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Lock a folder, and delete it at the end if it is still there; the lock of a killed process is gone.
+
+    Raises:
+      BlockingIOError: another process has locked the folder.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+        if folder.exists() and os.path.samestat(os.fstat(handle), os.stat(folder)):
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
 
 
 def _swap(folder: Path, target: Path) -> None:

@@ -11,8 +11,9 @@ from cloudvolume import Bbox, CloudVolume, chunks
 from cloudvolume.exceptions import EmptyVolumeException
 
 from ...axes import Nm3, Vec3
-from ...errors import UserError, explain, is_transient
+from ...errors import UserError
 from ..damage import DamagedChunk
+from ..faults import Fault
 from ..store import local_folder, normalize_cloudpath
 from .geometry import BlockGrid, Box, vec3
 from .info import read_info
@@ -155,7 +156,7 @@ def is_damage(err: Exception) -> bool:
     """Return whether an error can come from the content of a chunk; each codec raises its own."""
     if isinstance(err, MemoryError) or (isinstance(err, OSError) and err.errno is not None):
         return False
-    return explain(err) is None and not is_transient(err)
+    return Fault.of(err).kind == "error"
 
 
 def _find_broken_chunk(volume: CloudVolume, box: Box) -> tuple[str, Exception] | None:

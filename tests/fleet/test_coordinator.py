@@ -1,20 +1,23 @@
 """Stages gated by receipts: lost messages, failures, kills, and two coordinators at once, with toy stages."""
 
 import json
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
 from test_worker import drain, start, wait_until
 from toy_stages import toy_run
 
-from flysoma.errors import TasksFailed, UserError
+from flysoma.errors import HostError, TasksFailed, UserError
 from flysoma.scripts.cli import cli
 from flysoma.tasks.fleet import attempts, coordinator, lock
 from flysoma.tasks.fleet.coordinator import RunOptions, execute_here, execute_run
 from flysoma.tasks.fleet.queues import open_queue
 from flysoma.tasks.fleet.status import status
 from flysoma.tasks.stages.catalog import state_path
+from flysoma.tasks.store import RunStore
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -93,17 +96,74 @@ def test_of_two_coordinators_one_works_and_the_other_waits(tmp_path, options, wo
     assert len(run.store.names("prepared/")) == 1 and len(run.store.names("executions/")) == 3
 
 
+def write_lock(run, **more):
+    lock = {"owner": "x", "host": "elsewhere", "pid": 7} | more
+    run.store.put_json("coordinator.json", lock)
+
+
 def test_the_lock_of_a_frozen_coordinator_expires(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "_EXPIRES_S", 1.0)
+    """Its age counts, not the time in it: the clock of its machine was hours ahead."""
+    monkeypatch.setattr(lock, "_EXPIRES_S", 2.0)
     run = toy_run(tmp_path / "run", 1)
     said = []
-    run.store.put_json(
-        "coordinator.json",
-        {"owner": "x", "host": "elsewhere", "pid": 7, "expires": time.time() + 2},
-    )
+    write_lock(run, expires=time.time() + 5 * 3600)
+    began = time.monotonic()
     with lock.coordinator_lock(run.store, said.append):
         assert run.store.get_json("coordinator.json")["owner"] != "x"
     assert len(said) == 1 and "process 7 on elsewhere" in said[0]
+    assert 1 < time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[1]", b'{"host": 3, "pid": "x"}'])
+def test_a_damaged_lock_expires_too(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(lock, "_EXPIRES_S", 0.0)
+    run = toy_run(tmp_path / "run", 1)
+    run.store.put("coordinator.json", text)
+    with lock.coordinator_lock(run.store, silent):
+        pass
+    assert run.store.get("coordinator.json") is None
+
+
+def test_of_many_coordinators_that_find_an_expired_lock_one_gets_it(tmp_path, monkeypatch):
+    run = toy_run(tmp_path / "run", 1)
+    write_lock(run)
+    os.utime(tmp_path / "run/coordinator.json", (1e9, 1e9))
+    locks = [lock._Lock(run.store) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lambda one: one.acquire(), locks)) == 1
+
+
+def test_a_coordinator_that_lost_its_lock_ends_and_leaves_it_to_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_EXPIRES_S", 2.0)
+    run = toy_run(tmp_path / "run", 1)
+
+    def lose():
+        with lock.coordinator_lock(run.store, silent) as check:
+            check()
+            write_lock(run)
+            while True:
+                check()
+
+    with pytest.raises(HostError, match="another coordinator has taken over"):
+        lose()
+    assert run.store.get_json("coordinator.json")["owner"] == "x"
+
+
+def test_the_lock_is_renewed_though_the_store_fails_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_EXPIRES_S", 2.0)
+    run = toy_run(tmp_path / "run", 1)
+    real, calls = RunStore.put_version, []
+
+    def put_version(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise ConnectionError("once")
+        return real(*arguments)
+
+    monkeypatch.setattr(RunStore, "put_version", put_version)
+    with lock.coordinator_lock(run.store, silent) as check:
+        wait_until(lambda: len(calls) > 3)
+        check()
 
 
 def test_too_many_failures_stop_the_stage_and_say_why(tmp_path, options, working):

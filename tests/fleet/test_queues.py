@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import time
 import uuid
 
 import pytest
@@ -166,3 +167,12 @@ def test_workers_that_compete_never_lease_a_message_twice(tmp_path):
     leases = [queues[number % 4].lease(60) for number in range(41)]
     assert leases[-1] is None
     assert sorted(lease.index for lease in leases[:-1]) == list(range(40))
+
+
+def test_a_worker_whose_clock_is_ahead_takes_no_leased_message(tmp_path, monkeypatch):
+    first = open_queue(f"fq://{tmp_path}/q")
+    first.put([("/run", "first", 0)])
+    assert first.lease(60)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    assert open_queue(f"fq://{tmp_path}/q").lease(60) is None

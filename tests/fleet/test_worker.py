@@ -7,20 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from toy_stages import toy_run
 
 from flysoma.scripts.logs import log_tasks
+from flysoma.tasks import faults
 from flysoma.tasks.fleet import attempts, messages
 from flysoma.tasks.fleet.queues import open_queue
 from flysoma.tasks.fleet.served import ServedRuns
+from flysoma.tasks.fleet.signs import Worker
 from flysoma.tasks.fleet.worker import WorkerOptions, _Worker
 from flysoma.tasks.stages.catalog import state_path
 from flysoma.tasks.store import RunStore
 
 pytestmark = pytest.mark.usefixtures("toys")
+
+TERMINATED = 128 + signal.SIGTERM
 
 
 @pytest.fixture
@@ -95,14 +100,20 @@ def test_a_lost_connection_is_tried_until_it_works(begun):
     run, queue = begun(2, _1=["raise", "ConnectionResetError", 6])
     assert drain(queue) == 2
     assert executions(run, 1) == 7
-    assert records(run, 1)["counts"] == {"transient": 6}
+    assert records(run, 1)["counts"] == {"store": 6}
 
 
-def test_a_users_mistake_is_not_tried_again(begun):
+def test_a_users_mistake_is_tried_again_only_until_a_second_host_sees_it(begun, monkeypatch):
     run, queue = begun(2, _0=["raise", "UserError"])
     drain(queue)
-    assert executions(run, 0) == 1
-    assert records(run, 0)["kind"] == "user" and records(run, 0)["last"]
+    assert executions(run, 0) == 3
+    record = records(run, 0)
+    assert record["kind"] == "request" and record["last"]
+    assert record["hosts"] == [os.uname().nodename]
+    run.store.put_json("failures/first/0.json", {"counts": {}, "attempts": [], "hosts": ["other"]})
+    queue.put([(run.path, "first", 0)])
+    drain(queue)
+    assert executions(run, 0) == 4 and records(run, 0)["last"]
 
 
 def test_a_task_that_is_done_is_not_done_again(begun):
@@ -121,7 +132,7 @@ def test_messages_of_a_stage_that_nobody_waits_for_are_dropped(begun, state):
 
 
 def test_a_task_that_kills_its_workers_is_given_up(begun, monkeypatch):
-    monkeypatch.setitem(attempts.LIMITS, "death", 2)
+    monkeypatch.setitem(faults.RULES, "death", replace(faults.RULES["death"], attempts=2))
     run, queue = begun(2)
     path = attempts.running_path("first", 1)
     for deaths in (1, 2):
@@ -133,6 +144,21 @@ def test_a_task_that_kills_its_workers_is_given_up(begun, monkeypatch):
     record = records(run, 1)
     assert record["last"] and record["counts"] == {"death": 2} and "gone" in record["error"]
     assert not run.store.names("receipts/first/1") and queue.is_empty()
+
+
+def test_a_worker_that_gives_signs_of_life_is_not_dead(begun):
+    """Its message came twice, or another worker took its lease too early."""
+    run, queue = begun(1)
+    other = Worker(60)
+    other.sign(run.store)
+    assert attempts.begin(run.store, "first", 0, other) is None
+    assert drain(queue) == 1 and records(run, 0) is None
+    run.store.delete(["receipts/first/0.json"])
+    attempts.begin(run.store, "first", 0, other)
+    other.leave(run.store)
+    queue.put([(run.path, "first", 0)])
+    assert drain(queue) == 1 and records(run, 0)["counts"] == {"death": 1}
+    assert not run.store.names("workers/")
 
 
 def poison(folder):
@@ -200,7 +226,7 @@ def test_on_sigterm_a_task_in_hand_is_finished(begun):
     worker = start("work", queue.url)
     wait_until(lambda: run.store.names("executions/"))
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=20) == 0
+    assert worker.wait(timeout=20) == TERMINATED
     assert len(run.store.names("receipts/")) == 1 and not run.store.names("running/")
     assert drain(queue) == 2  # the others were free at once
 
@@ -210,7 +236,7 @@ def test_what_takes_longer_than_the_grace_is_given_back(begun):
     worker = start("work", queue.url, "grace_s", "0.5")
     wait_until(lambda: run.store.names("executions/"))
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=10) == 0
+    assert worker.wait(timeout=10) == TERMINATED
     assert not run.store.names("receipts/") and not run.store.names("running/")
     assert queue.lease(10) is not None
 
@@ -221,7 +247,7 @@ def test_a_lease_is_renewed_while_the_worker_lives(begun):
     wait_until(lambda: run.store.names("receipts/"))
     for worker in workers:
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(timeout=20) == 0
+        assert worker.wait(timeout=20) == TERMINATED
     assert executions(run, 0) == 1
 
 
@@ -236,7 +262,7 @@ def test_a_frozen_workers_task_is_done_by_another_and_thawing_changes_nothing(be
     time.sleep(4)
     for worker in (frozen, other):
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(timeout=20) == 0
+        assert worker.wait(timeout=20) == TERMINATED
     assert executions(run, 0) == 2 and len(run.store.names("receipts/")) == 1
     assert run.store.get("out/0") == b"result of 0" and queue.is_empty()
 
@@ -300,6 +326,6 @@ def test_metrics_count_what_was_done(begun):
         for sample in family.samples
     }
     assert values[("flysoma_tasks_done_total", "first")] == 2
-    assert values[("flysoma_tasks_failed_total", "first", "user")] == 1
+    assert values[("flysoma_tasks_failed_total", "first", "request")] == 3
     assert values[("flysoma_voxels_total", "first")] == 2
     assert ("flysoma_seconds_total", "first", "work") in values

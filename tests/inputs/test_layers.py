@@ -11,7 +11,8 @@ import pytest
 import tensorstore
 from cloudvolume import CloudVolume
 
-from flysoma.errors import UserError, explain
+from flysoma.errors import UserError
+from flysoma.tasks.faults import Fault
 from flysoma.tasks.volumes.geometry import Box
 from flysoma.tasks.volumes.image import ImageLayer
 from flysoma.tasks.volumes.ingest import NewLayer, ingest_array
@@ -232,9 +233,9 @@ def opening(url):
     try:
         ImageLayer(url)
     except Exception as err:  # noqa: BLE001  as the command does
-        text = explain(err)
-        assert text is not None, repr(err)
-        return " ".join(text.split())
+        fault = Fault.of(err)
+        assert fault.kind != "error", repr(err)
+        return " ".join(fault.text.split())
     raise AssertionError(f"{url} was opened")
 
 

@@ -9,10 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from flysoma.errors import UserError, explain
+from flysoma.errors import UserError
 from flysoma.models.training.emads import read_emads
 from flysoma.tasks.config import parse_config
 from flysoma.tasks.config_files import read_config
+from flysoma.tasks.faults import Fault
 from flysoma.tasks.fleet.metrics import Metrics
 from flysoma.tasks.store import normalize_cloudpath, writable_cloudpath
 from flysoma.tasks.volumes.files import read_array
@@ -152,4 +153,4 @@ def test_an_emads_folder_at_another_voxel_size_is_refused(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP])
 def test_an_error_of_a_path_is_one_line(number):
-    assert "check the path" in explain(OSError(number, os.strerror(number), "/a/b"))
+    assert "check the path" in Fault.of(OSError(number, os.strerror(number), "/a/b")).text

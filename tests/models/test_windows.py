@@ -180,7 +180,18 @@ def test_gpu_engines_are_compiled_where_possible_and_allowed(monkeypatch):
     assert engines.available_engines("cuda") == plain
 
 
+def test_a_compiler_that_cannot_link_is_none(monkeypatch):
+    def compile_(*_):
+        raise RuntimeError("/usr/bin/ld: cannot find -lcuda")
+
+    monkeypatch.setattr(engines.torch, "compile", compile_)
+    engines._can_link.cache_clear()
+    assert not engines._can_link()
+    engines._can_link.cache_clear()
+
+
 def test_compiling_needs_triton_a_compiler_and_headers(monkeypatch, tmp_path):
+    monkeypatch.setattr(engines, "_can_link", lambda: True)
     monkeypatch.setenv("CC", "cc")
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _: object())
     monkeypatch.setattr(engines.sysconfig, "get_path", lambda _: str(tmp_path))

@@ -127,10 +127,10 @@ def swapped(config, **values):
     return yaml.safe_dump(yaml.safe_load(config) | {k: str(v) for k, v in values.items()})
 
 
-def stop(process, signal_number):
+def stop(process, signal_number, code):
     """End what goes on for ever, and well."""
     process.send_signal(signal_number)
-    assert process.wait(60) == 0
+    assert process.wait(60) == code
 
 
 def heed_ctrl_c():
@@ -165,14 +165,14 @@ def test_running(tmp_path, undisturbed, gcs, monkeypatch):
                     preexec_fn=heed_ctrl_c,
                 ) as view:
                     assert "http://" in view.stdout.readline()
-                    stop(view, signal.SIGINT)
+                    stop(view, signal.SIGINT, 128 + signal.SIGINT)
             elif words[1] == "work":
                 worker = subprocess.Popen([*words, "--liveness", "alive"], cwd=tmp_path)
             else:
                 done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
                 assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         assert (tmp_path / "alive").exists()
-        stop(worker, signal.SIGTERM)
+        stop(worker, signal.SIGTERM, 128 + signal.SIGTERM)
     for name in ("view.png", "compare.html", "compare.csv", "labels.nii.gz"):
         assert (tmp_path / name).exists() or find_browser() is None
     assert not list((tmp_path / "run/fields").iterdir())

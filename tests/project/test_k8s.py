@@ -8,6 +8,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from manifests import OVERLAYS, ROOT, arguments, config_text, environment, of_kind, pods, render
 
 from flysoma.tasks.config import parse_config
+from flysoma.tasks.faults import HALTING_CODES, RETIRED_CODE
 from flysoma.tasks.fleet.served import NotATask, ServedRuns
 
 FOLDERS = ["base", *(f"overlays/{name}" for name in OVERLAYS)]
@@ -113,6 +114,24 @@ def test_pods_keep_to_little_rights_and_can_write_what_they_must(documents):
         assert environment(container, documents)["HOME"] in paths
         assert {"requests", "limits"} == set(container["resources"])
         assert not any("secret" in volume for volume in pod["volumes"]), "no key files"
+
+
+def test_the_job_ends_for_good_where_the_table_of_faults_halts_a_run(documents):
+    (job,) = of_kind(documents, "Job").values()
+    codes = [
+        (rule["action"], rule["onExitCodes"]["operator"], set(rule["onExitCodes"]["values"]))
+        for rule in job["spec"]["podFailurePolicy"]["rules"]
+        if "onExitCodes" in rule
+    ]
+    assert codes == [("FailJob", "In", HALTING_CODES)]
+    assert RETIRED_CODE not in HALTING_CODES
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("gke", 15), ("eks", 120)])
+def test_a_worker_on_a_spot_machine_uses_the_notice_that_the_cloud_gives(name, seconds):
+    for pod_name, pod in pods(render(f"overlays/{name}")).items():
+        if pod_name.endswith("worker"):
+            assert pod["terminationGracePeriodSeconds"] == seconds
 
 
 def test_a_worker_gives_back_what_it_has_before_its_pod_is_killed(documents):

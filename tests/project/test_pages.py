@@ -65,7 +65,7 @@ def begun(words, folder, made="."):
             while more := os.read(ours, 1000):
                 said += more
     os.close(ours)
-    assert process.returncode == 1 and b"flysoma: interrupted" in said, (words, said.decode())
+    assert process.returncode == 130 and b"flysoma: interrupted" in said, (words, said.decode())
 
 
 def few(text):

@@ -122,7 +122,7 @@ def test_the_pods_of_a_deployment_do_a_run(places):
             os.utime(alive, (old, old))
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
-            assert worker.wait(timeout=30) == 0
+            assert worker.wait(timeout=30) == 128 + signal.SIGTERM
     finally:
         for worker in workers:
             with contextlib.suppress(ProcessLookupError):

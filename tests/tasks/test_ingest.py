@@ -135,6 +135,22 @@ def test_an_interrupted_ingest_leaves_no_layer(tmp_path, grey, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["layer"]
 
 
+def test_of_two_ingests_of_one_layer_at_once_the_second_is_refused(tmp_path, grey, monkeypatch):
+    layer, real, refused = NewLayer(f"{tmp_path}/layer", (32, 32, 40)), module._write_scales, []
+
+    def write_scales(*arguments):
+        with pytest.raises(UserError, match="another process writes .*/layer now") as error:
+            ingest_array(grey, layer)
+        refused.append(error)
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "_write_scales", write_scales)
+    ingest_array(grey, layer)
+    box = Box((0, 0, 0), SHAPE[::-1])
+    np.testing.assert_array_equal(ImageLayer(layer.cloudpath).read(box, (32, 32, 40)), grey)
+    assert len(refused) == 1 and [path.name for path in tmp_path.iterdir()] == ["layer"]
+
+
 def test_a_layer_is_replaced_only_on_request(tmp_path, grey):
     path = save(tmp_path / "a.npy", grey)
     layer = NewLayer(f"{tmp_path}/layer", (32, 32, 40))
