@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import HostError, UserError
+from ...errors import HostError
 from ..damage import DamagedObject
 from ..faults import Fault, Whose
 from ..run import Run
@@ -256,7 +256,7 @@ class _Worker:
         if isinstance(err, DamagedObject):
             try:
                 repair.request(Run.open(lease.run), err)
-            except UserError as worse:  # no task made the object
+            except Exception as worse:  # noqa: BLE001  no task made the object, or the store fails too
                 err = worse
             else:
                 self._log(lease, "failed", str(err), kind="damage", last=False)
