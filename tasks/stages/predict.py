@@ -197,8 +197,9 @@ class PredictStage(Stage[Views, TileValues]):
         """Record which tiles were stored and, in the manifest, which engine has computed them."""
         self.put_stored()
         store, chosen = self.run.store, run_engine(self.run.store)
-        if chosen is not None:
-            store.put_json("manifest.json", store.get_json("manifest.json") | chosen)
+        manifest = store.get_json("manifest.json")
+        if chosen is not None and manifest is not None:
+            store.put_json("manifest.json", manifest | chosen)
         return {}
 
 
