@@ -17,7 +17,7 @@ def test_two_configs_that_begin_one_output_at_once(volume, tmp_path, monkeypatch
 
     def manifest(run):
         barrier.wait(60)  # both have found no run
-        return real(run) | {"of": run.config.content_hash}
+        return real(run)
 
     monkeypatch.setattr(pipeline, "_manifest", manifest)
 
@@ -34,7 +34,7 @@ def test_two_configs_that_begin_one_output_at_once(volume, tmp_path, monkeypatch
     (begun,) = (end for end in ends if not isinstance(end, str))
     stored = parse_config(begun.store.get("config.yaml").decode(), "y")
     assert isinstance(stored, RunConfig) and not begun.config.differences(stored)
-    assert begun.store.get_json("manifest.json")["of"] == begun.config.content_hash
+    assert begun.store.get_json("manifest.json")["config_hash"] == begun.config.content_hash
 
 
 def test_a_run_whose_beginning_was_killed_gets_its_manifest(volume, tmp_path):
