@@ -8,7 +8,8 @@ from typing import Any
 
 from ...analysis.viewer import state as viewer
 from ...axes import Nm3
-from ...errors import UserError, explain
+from ...errors import UserError
+from ..faults import Fault
 from ..run import Run
 
 _NO_PROPERTIES: dict[str, Any] = {"inline": {"ids": [], "properties": []}}
@@ -60,7 +61,7 @@ def _image_voxel_nm(run: Run) -> Nm3:
     try:
         return run.image.resolutions_nm[0]
     except Exception as err:
-        if explain(err) is None:
+        if Fault.of(err).kind == "error":
             raise
         return run.somas.resolution_nm
 
