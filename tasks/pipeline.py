@@ -21,8 +21,8 @@ def begin(config: RunConfig) -> Run:
         manifest = _manifest(run)
         if config.classes != CLASSES and not manifest.has_nuclei:
             raise UserError(
-                f"classes {', '.join(config.classes)}: {config.segment.weights} predicts no nuclei, which tell the class "
-                "of a soma; omit classes, or set segment.weights to weights that predict nuclei"
+                f"classes {', '.join(config.classes)}: {config.segment.weights} predicts no nuclei, which tell the "
+                "class of a soma; omit classes, or set segment.weights to weights that predict nuclei"
             )
         if run.store.put_version("config.yaml", config.to_yaml().encode(), None) is not None:
             run.store.put_json("manifest.json", manifest.model_dump())
