@@ -142,7 +142,7 @@ def make_scene(
     organelle_density = 2.0 if kind == "cortex" else 1.0
     free_organelles = _place_free_organelles(size_nm, layers, organelle_density * volume_um3, rng)
     if kind == "cortex":
-        tubes += _place_droplets(size_nm, bodies, layers, rng)
+        tubes += _place_droplets(size_nm, crossed_um3, bodies, layers, rng)
     charged_plates = int(rng.poisson(5)) if kind == "edge" else 0
     return Scene(layers, bodies + tubes, tracts, free_organelles, charged_plates)
 
@@ -320,10 +320,14 @@ def _reaches_tissue(cell: Cell, layers: Layers) -> bool:
 
 
 def _place_droplets(
-    size_nm: np.ndarray, bodies: list[Cell], layers: Layers, rng: np.random.Generator
+    size_nm: np.ndarray,
+    volume_um3: float,
+    bodies: list[Cell],
+    layers: Layers,
+    rng: np.random.Generator,
 ) -> list[Cell]:
-    """Place groups of bright fat droplets between the cell bodies."""
-    groups = rng.poisson(float(np.prod(size_nm)) * 1e-9 * rng.uniform(0, 1) / 500)
+    """Place groups of fat droplets between the cell bodies."""
+    groups = rng.poisson(volume_um3 * rng.uniform(0, 1) / 250)
     centres = rng.uniform(0, 1, (groups, 3)) * size_nm
     points = np.repeat(centres, 3, axis=0) + rng.normal(0, 900, (3 * groups, 3))
     points = points[(rng.random(3 * groups) < 0.6) & (layers.depth(points) > layers.sheath)]
