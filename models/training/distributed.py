@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 from ...errors import UserError
 
 
-def launch(work: Callable[..., None], arguments: tuple[Any, ...], processes: int | None) -> None:
+def launch(work: Callable[..., object], arguments: tuple[Any, ...], processes: int | None) -> None:
     """Call `work(*arguments)` in several processes.
 
     Args:

@@ -20,7 +20,7 @@ from ...tasks.config_files import validate
 from ...tasks.training.adaptation import adaptation_settings, prepare_looks
 from ..options import Finite, axes_option, dataset_option, resolution_option
 from ..progress import Bars
-from .train import check_output, train_process
+from .train import prepare_output, train_process
 
 
 @click.command("adapt")
@@ -82,7 +82,7 @@ def command(
     """
     processes = threads or os.cpu_count() or 1
     torch.set_num_threads(processes)
-    check_output(output)
+    prepare_output(output)
     settings = adaptation_settings(role, image, output, init, labels, minutes)
     config = validate(TrainConfig, settings, "the options")
     with Bars() as bars:

@@ -56,12 +56,12 @@ def command(role: Role, config: str | None, output: Path, threads: int | None, *
     settings = validate(TrainConfig, {"role": role} | values, source)
     start = sys.argv.index("train") + 1 if "train" in sys.argv else len(sys.argv)
     line = shlex.join(["flysoma", "train", *sys.argv[start:]])
-    check_output(output)
+    prepare_output(output)
     distributed.launch(train_process, (settings, output, line), settings.processes)
 
 
-def check_output(output: Path) -> None:
-    """Raise UserError if weights cannot be written to a file; before the phantoms are made."""
+def prepare_output(output: Path) -> None:
+    """Make the folder of a weights file. Raise UserError if weights cannot be written there."""
     if output.suffix != ".safetensors":
         raise UserError(f"--output is {output}; weights are a .safetensors file")
     if output.is_dir():

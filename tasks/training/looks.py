@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,7 @@ def _draw(rng: np.random.Generator) -> Look:
 def _mix(fits: list[Fit], rng: np.random.Generator) -> Look:
     """Mix two of the nearest looks: each value lies between theirs, with some spread."""
     one, two = (fits[i][1] for i in rng.choice(_PARENTS, 2, replace=False))
-    values = {}
+    values: dict[str, Any] = {}
     for field in fields(Look):
         a, b = getattr(one, field.name), getattr(two, field.name)
         if isinstance(a, float) and isinstance(b, float):
