@@ -5,4 +5,4 @@ import os
 # huge pages for tensors; torch reads it on import
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
