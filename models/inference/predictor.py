@@ -167,7 +167,7 @@ def predict_all(
     )
     for tile, encoded in zip(tiles, predictor.predict(requests, encode)):
         lo, hi = lattice.tile_bounds(tile)
-        probability = encoded if threshold is None else decode_nibbles(encoded)
+        probability = encoded if threshold is None else decode_nibbles(encoded[0])
         probabilities[(slice(None), *(slice(a, b) for a, b in zip(lo, hi)))] = probability
     return probabilities
 

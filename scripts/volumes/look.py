@@ -56,6 +56,7 @@ def command(
     pictures of separate sections. NAME_invalid.png is white where pixels of the picture NAME are excluded.
     """
     if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
         check_output(output, image)
     other = None if beside is None else _read_look(beside)
     samples, voxel_nm = read_samples(image, resolution, axes, dataset, places)

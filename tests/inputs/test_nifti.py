@@ -103,7 +103,7 @@ def test_one_time_is_a_volume_and_several_are_not(path):
     nib.save(nib.Nifti1Image(XYZ.T[..., None], np.eye(4)), path)
     np.testing.assert_array_equal(read_array(path), XYZ.T)
     save(path, np.stack([XYZ] * 5, -1))
-    refuses(path, "4 dimensions", "(40, 32, 24, 5)")
+    refuses(path, "5 times", "(40, 32, 24, 5)")
 
 
 def test_scaled_values_are_read(path):

@@ -83,7 +83,7 @@ def test_stored_probabilities_decide_as_exact_ones(threshold):
 def test_nibbles_hold_the_nearest_of_16_levels():
     both = torch.rand(2, 9, 8, 7, generator=torch.Generator().manual_seed(1))
     both[0, 0, 0, :2], both[1, 0, 0, :2] = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])
-    packed = encode_nibbles(both).numpy()
+    (packed,) = encode_nibbles(both).numpy()
     assert packed.shape == (9, 8, 7) and packed.dtype == np.uint8
     decoded = decode_nibbles(packed)
     assert decoded.dtype == np.uint8

@@ -191,7 +191,7 @@ def test_nuclei_outside_the_image_and_invalid_options_are_refused(frames, weight
     (frames / "nuclei/b.csv").write_text("x_nm,y_nm,z_nm\n90000,1,1\n")
     with pytest.raises(UserError, match="1 of 1 nuclei lie outside"):
         bench(frames / "nuclei", *weights, "--sections", "64")
-    with pytest.raises(UserError, match="above zero"):
+    with pytest.raises(UserError, match="three numbers from 0.5"):
         bench(frames, "--resolution", "0", "1", "1")
     assert bench(frames, "--methods", "magic").exit_code == 2
 
