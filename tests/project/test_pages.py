@@ -78,10 +78,12 @@ def test_training(tmp_path):
     configs = [text for text in blocks(ROOT / "docs/training.md", "yaml") if "data:" in text]
     (tmp_path / "lab.yaml").write_text(few(configs[1]))
     (tmp_path / "config.yaml").write_text(few("data: [{phantoms: 1, held_out: 1}]"))
-    alone, locate, demo, lab = flysoma_lines("training.md")
+    alone, locate, adapt, demo, lab = flysoma_lines("training.md")
     begun(alone, tmp_path)
     completed(locate, tmp_path)
     begun(demo, tmp_path, made="lab/run")
+    adapt[adapt.index("precomputed://gs://bucket/em")] = "lab/em"
+    begun(adapt, tmp_path)
     completed(lab, tmp_path)
     for name in ("locate", "lab"):
         scores = json.loads((tmp_path / f"{name}.json").read_text())

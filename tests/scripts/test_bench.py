@@ -196,7 +196,7 @@ def test_outputs_of_any_number_of_somas_are_measured(words):
     )
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert rows["annotations"]["notes"]["files"] == 2 * 50 + 2  # by id, by soma, one cell, info
-    assert rows["tables"]["notes"]["files"] == 4 and rows["report"]["notes"]["MB"] > 0.1
+    assert rows["tables"]["notes"]["files"] == 6 and rows["report"]["notes"]["MB"] > 0.1
     assert all(row["values"][0] > 0 for row in rows.values())
     assert ("drawn, everything" in rows) == bool(words)
 
