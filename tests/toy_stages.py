@@ -85,6 +85,14 @@ def toy_run(path, tasks, **actions):
     return run
 
 
+def wait_until(true, seconds=60):
+    """Wait until a function returns something true; fail after this many seconds."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)
+
+
 def _write_config(path):
     os.makedirs(path, exist_ok=True)
     with open(os.path.join(path, "config.yaml"), "w") as file:

@@ -169,7 +169,8 @@ class DownsampleStage(SimpleStage):
     def finish(self) -> Counters:
         stored, before = self.put_stored(), self.number * _MIPS
         for mip in range(before + 1, before + len(self.mips)):
-            self.run.somas.complete(mip, stored.get(str(mip), ()))
+            for layer in self.run.layer_names:
+                self.run.layer(layer).complete(mip, stored.get(stored_kind(layer, mip), ()))
         return {}
 
     def task_of(self, path: str) -> int | None:

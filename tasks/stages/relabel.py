@@ -65,7 +65,9 @@ class RelabelStage(SimpleStage):
         return {"voxels": voxels[0], STORED: stored}
 
     def finish(self) -> Counters:
-        self.run.somas.complete(0, self.put_stored().get("0", ()))
+        stored = self.put_stored()
+        for name in self.run.layer_names:
+            self.run.layer(name).complete(0, stored.get(stored_kind(name, 0), ()))
         return {}
 
     def task_of(self, path: str) -> int | None:

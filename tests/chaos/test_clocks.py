@@ -6,8 +6,7 @@ import sys
 
 import pytest
 import toy_stages
-from test_worker import wait_until
-from toy_stages import toy_run
+from toy_stages import toy_run, wait_until
 
 from flysoma.tasks.fleet.queues import open_queue
 

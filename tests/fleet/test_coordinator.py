@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
-from test_worker import drain, start, wait_until
-from toy_stages import toy_run
+from test_worker import drain, start
+from toy_stages import toy_run, wait_until
 
 from flysoma.errors import HostError, TasksFailed, UserError
 from flysoma.scripts.cli import cli

@@ -17,8 +17,8 @@ import torch
 import toy_stages
 import urllib3
 from test_coordinator import silent
-from test_worker import begun, drain, executions, make_worker, records, start, wait_until  # noqa: F401
-from toy_stages import toy_run
+from test_worker import begun, drain, executions, make_worker, records, start  # noqa: F401
+from toy_stages import toy_run, wait_until
 
 from flysoma.errors import HostError, TasksFailed, UserError
 from flysoma.scripts import cli

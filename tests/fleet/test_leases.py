@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from test_worker import wait_until
+from toy_stages import wait_until
 
 from flysoma.tasks.fleet.leases import Leases
 from flysoma.tasks.fleet.messages import Lease, Queue

@@ -186,7 +186,8 @@ def test_the_table_has_each_ball_with_its_size_and_place(undisturbed):
     assert somas_of.sum() == 5
     pictures = draw_suspects(Run.open(str(undisturbed)), table.assign(suspicious=table["id"] < 3))
     reasons = sorted(caption.partition(": ")[2] for caption in pictures)
-    assert reasons == ["join refused, small"] * 2 + ["small"] * 3
+    by_chance = ["small, ends at a seam"] * 2  # the balls whose z is 95 end at 128
+    assert reasons == ["join refused, small"] * 2 + ["small"] + by_chance
     assert sorted(pictures)[0].startswith("soma 1, 9 µm³: ")
     assert (undisturbed / "report/overview.png").stat().st_size > 10_000
     assert "<html" in (undisturbed / "report/index.html").read_text()[:100]

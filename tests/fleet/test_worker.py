@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy_stages import toy_run
+from toy_stages import toy_run, wait_until
 
 from flysoma.scripts.logs import log_tasks
 from flysoma.tasks import faults
@@ -212,13 +212,6 @@ def start(*arguments):
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).parents[1] / "toy_stages.py"), *arguments]
     )
-
-
-def wait_until(true, seconds=60):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_on_sigterm_a_task_in_hand_is_finished(begun):

@@ -120,7 +120,7 @@ def test_a_probe_of_one_block_tells_what_faces_take_too(tmp_path):
     asked = RunConfig(image=f"{tmp_path}/em", output=f"{tmp_path}/run")
     probe, rows = Run(asked), estimate(Run(asked))
     for row in rows:
-        state = {"finished": True, "task_seconds": 36.0}
+        state = {"finished": True, "total": 1, "task_seconds": 36.0}
         probe.store.put_json(state_path(row["stage"]), state)
     add_prices(Run(asked), rows, probe)
     assert {row["hours"] for row in rows} == {0.01}

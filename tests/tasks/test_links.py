@@ -1,5 +1,7 @@
 """Who can write to a run on a disk cannot make a worker write or delete elsewhere by links inside it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from cloudfiles import CloudFiles
@@ -36,9 +38,9 @@ def delete(run):
     RunStore(str(run)).delete(["receipts/first/1.json"])
 
 
-def write_mesh(run):
+def write_mesh(run, compress=None):
     """As igneous does."""
-    CloudFiles(f"file://{run}/somas/mesh").put("1.json", b"x", compress=None)
+    CloudFiles(f"file://{run}/somas/mesh").put("1.json", b"x", compress=compress)
 
 
 @pytest.mark.parametrize(
@@ -60,13 +62,19 @@ def test_a_link_to_a_folder_is_not_followed(run, link, act):
     assert [path.name for path in there] == ["1.json"] and there[0].read_text() == "precious"
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_link_in_place_of_a_chunk_is_not_followed(run, suffix):
-    chunk = run / f"somas/8_8_8/0-64_0-64_0-64{suffix}"
-    chunk.parent.mkdir()
-    chunk.symlink_to(run.parent / "elsewhere/1.json")
+@pytest.mark.parametrize(
+    ("link", "act"),
+    [
+        ("somas/8_8_8/0-64_0-64_0-64", write_voxels),
+        ("somas/mesh/1.json", write_mesh),
+        ("somas/mesh/1.json.gz", partial(write_mesh, compress="gzip")),
+    ],
+)
+def test_a_link_in_place_of_an_object_of_a_layer_is_not_followed(run, link, act):
+    (run / link).parent.mkdir()
+    (run / link).symlink_to(run.parent / "elsewhere/1.json")
     with pytest.raises(UserError, match="is a link or lies behind one"):
-        write_voxels(run)
+        act(run)
     assert (run.parent / "elsewhere/1.json").read_text() == "precious"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flysoma.tasks.config import Stitch
+from flysoma.tasks.config import Soma, Stitch
 from flysoma.tasks.run import ID_BITS
 from flysoma.tasks.stages import match as stitch
 from flysoma.tasks.stages.match import Labels, Reach, _number_somas, match_slab, resolve
@@ -156,7 +156,8 @@ def test_a_seed_without_a_label_joins_nothing():
 
 def test_a_soma_has_voxels_even_if_none_are_needed():
     some = labels([1, 2], [9, 0])
-    somas, final = _number_somas(some, np.array([0, 1]), np.zeros(0, int), 1.0, 0.0)
+    limits = Soma(min_volume_um3=0.0)
+    somas, final = _number_somas(some, np.array([0, 1]), np.zeros(0, int), 1.0, limits, None)
     assert somas["id"].tolist() == [1] and final.tolist() == [1, 0]
 
 

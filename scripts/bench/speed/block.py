@@ -38,7 +38,13 @@ _SEED = 172
 _PLACES = {
     "read": ((ImageLayer, "_read_source"),),
     "resample": ((ImageLayer, "read"),),
-    "objects": ((segment, "make_instances"), (MatchStage, "work"), (MatchStage, "finish")),
+    "objects": (
+        (segment, "make_instances"),
+        (segment, "nuclei_of"),
+        (segment, "nucleus_sums"),
+        (MatchStage, "work"),
+        (MatchStage, "finish"),
+    ),
     "write": ((SegmentStage, "write"), (RelabelStage, "work")),
 }
 

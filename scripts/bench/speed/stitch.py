@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import crackle
@@ -15,12 +14,16 @@ from ....tasks.config import RunConfig, Stitch
 from ....tasks.fleet.memory import peak_gb, reset_peak
 from ....tasks.run import ID_BITS, Run
 from ....tasks.stages.match import Labels, MatchStage, match_slab, resolve
+from ....tasks.store import RunStore
+from ....tasks.volumes.geometry import Box
+from ....tasks.volumes.precomputed import create_layer
 from .timing import Row, Timing
 
 _SLAB = (256, 256, 32)
 _CORE = (256, 256, 256)
 _VOXEL_UM3 = 64 * 64 * 40e-9
 _CAP_UM3 = 4189.0  # a ball of 20 um
+_SOMA_VX, _NUCLEUS_VX = 35, 20  # radii
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,20 @@ def stitch_rows(timing: Timing, brain: Brain = Brain()) -> Iterator[Row]:
     yield _time_cold(timing, name, lambda: _resolve(labels, pairs), labels=brain.labels)
     yield _finish(timing, brain, labels, pairs)
 
-    core = crackle.compress(balls(_CORE, 0))
+    layers = [crackle.compress(balls(_CORE, 0, radius)) for radius in (_SOMA_VX, _NUCLEUS_VX)]
     table = np.arange(1 << 16, dtype=np.uint64)
-    seconds = timing.seconds("relabel", lambda: table[crackle.decompress(core)])
+    seconds = timing.seconds(
+        "relabel", lambda: [table[crackle.decompress(layer)] for layer in layers]
+    )
     hours = brain.blocks * float(np.median(seconds)) / 3600
     yield Row(
         "relabel, a block, not written", "s", seconds, {f"worker-hours for {brain.blocks}": hours}
     )
 
 
-def balls(shape: Sequence[int], shift: int) -> np.ndarray:
+def balls(shape: Sequence[int], shift: int, radius: int = _SOMA_VX) -> np.ndarray:
     """Return labels (uint32) of balls in a grid, a few voxels apart."""
-    step, radius = 80, 35
+    step = 80
     grid = [(np.arange(n) + shift) for n in shape]
     cell = [g // step for g in grid]
     from_centre = [(g % step - step / 2) ** 2 for g in grid]
@@ -109,11 +114,15 @@ def _time_cold(timing: Timing, name: str, work: Any, **notes: Any) -> Row:
 
 
 def _finish(timing: Timing, brain: Brain, labels: Labels, pairs: dict[str, np.ndarray]) -> Row:
-    """Time what the coordinator does after match, with one file of labels and one of pairs for each block."""
+    """Time what the coordinator does after match, with one file of labels and one of pairs for each block of a row."""
     with tempfile.TemporaryDirectory(prefix="flysoma-bench-") as folder:
-        run = Run(RunConfig(image=f"{folder}/em", output=f"{folder}/run"))
+        config = RunConfig(image=f"{folder}/em", output=f"{folder}/run")
+        x, y, z = config.segment.block_vx
+        row = Box((0, 0, 0), (brain.blocks * x, y, z))
+        create_layer(config.image, "image", "uint8", config.segment.resolution_nm, row)
+        run = Run(config)
         kept = {name: values[: brain.labels] for name, values in pairs.items()}
-        _write_blocks(Path(folder) / "run", brain, labels, kept)
+        _write_blocks(run.store, brain, labels, kept)
         stage = _BrainMatch(run)
         stage.blocks = brain.blocks
         name = f"gather and resolve {brain.blocks} blocks"
@@ -129,10 +138,10 @@ class _BrainMatch(MatchStage):
         return range(self.blocks)
 
 
-def _write_blocks(run: Path, brain: Brain, labels: Labels, pairs: dict[str, np.ndarray]) -> None:
-    """Write what the stages leave for each block, without their checks, which take longer."""
-    (run / "blocks").mkdir(parents=True)
-    (run / "stitch/pairs").mkdir(parents=True)
+def _write_blocks(
+    store: RunStore, brain: Brain, labels: Labels, pairs: dict[str, np.ndarray]
+) -> None:
+    """Write what segment and match leave for each block."""
     first = np.arange(brain.blocks + 1, dtype=np.uint64) << np.uint64(ID_BITS)
     rows = np.searchsorted(labels.ids, first)
     order = np.argsort(pairs["a"], kind="stable")
@@ -140,10 +149,10 @@ def _write_blocks(run: Path, brain: Brain, labels: Labels, pairs: dict[str, np.n
     pair_rows = np.searchsorted(sorted_pairs["a"], first)
     for block in range(brain.blocks):
         own = slice(rows[block], rows[block + 1])
-        table = {name: getattr(labels, name)[own] for name in ("seed", "voxels", "certainty")}
-        np.savez(run / f"blocks/{block}.npz", **table, one_body=np.zeros((0, 2), np.int64))
+        columns = ("seed", "voxels", "certainty", "nucleus")
+        table = {name: getattr(labels, name)[own] for name in columns}
+        table["one_body"] = np.zeros((0, 2), np.int64)
+        store.put_arrays(f"blocks/{block}.npz", table)
         own = slice(pair_rows[block], pair_rows[block + 1])
-        np.savez(
-            run / f"stitch/pairs/{block}.npz",
-            **{name: values[own] for name, values in sorted_pairs.items()},
-        )
+        kept = {name: values[own] for name, values in sorted_pairs.items()}
+        store.put_arrays(f"stitch/pairs/{block}.npz", kept)
