@@ -29,6 +29,11 @@ def unseal(data: bytes) -> bytes | None:
     return content if trailer == _TRAILER + _hash(content) else None
 
 
+def is_sealed(data: bytes) -> bool:
+    """Return whether the bytes end with a checksum, right or wrong."""
+    return data[-len(_TRAILER) - _HASH_BYTES : -_HASH_BYTES] == _TRAILER
+
+
 def seal_record(record: dict[str, Any]) -> bytes:
     """Return a record as JSON with a checksum. The record may hold numpy numbers and arrays."""
     text = to_json(record)[1:]

@@ -25,7 +25,7 @@ from ..damage import DamagedObject
 from ..homeless import import_taskqueue
 from ..run import Run, stored_kind
 from ..volumes.geometry import BlockGrid, Box, vec3
-from ..volumes.precomputed import CHUNK, box_name, is_damage, stored_compression
+from ..volumes.precomputed import CHUNK, box_name, is_damage
 from .measure import SHAPES, get_frame
 from .mips import somas_mips, stage_of_mip
 from .stage import ID_BYTES, STORED, Counters, Forecast, SimpleStage
@@ -141,7 +141,7 @@ class MeshStage(IgneousStage[Vec3]):
             mip=mesh_mip(self.run),
             mesh_dir=MESH_FOLDER,
             cache_control="no-cache",
-            compress=stored_compression(self.run.somas_path),
+            compress="gzip",  # which has a checksum; the merged meshes are stored as the layer is
             **_MESHING,
         )
         meshed: list[int] = []

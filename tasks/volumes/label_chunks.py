@@ -1,17 +1,49 @@
-"""Check the structure of chunks that are encoded as compressed_segmentation.
+"""Check chunks that are encoded as compressed_segmentation.
 
-The decoder of cloud-volume trusts the offsets in a chunk: one that is truncated or damaged gives wrong labels, or ends
-the process. Format: neuroglancer's documentation of compressed_segmentation.
+flysoma appends a checksum to the chunks that it writes; other readers ignore what follows the last value. In chunks
+without one, the structure is checked: the decoder of cloud-volume trusts the offsets in a chunk, and one that is
+truncated or damaged gives wrong labels, or ends the process. Format: neuroglancer's documentation of
+compressed_segmentation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing import Any
+
 import numpy as np
+from cloudvolume import chunks
+
+from ..sealed import is_sealed, seal, unseal
 
 _BITS = (0, 1, 2, 4, 8, 16, 32)
 _TABLE_OFFSET = (1 << 24) - 1  # the low bits of a header's first word
+
+
+_encode, _decode = chunks.encode_compressed_segmentation, chunks.decode_compressed_segmentation
+
+
+def _encode_and_seal(subvol: np.ndarray, block_size: Sequence[int]) -> bytes:
+    return seal(_encode(subvol, block_size))
+
+
+def _check_and_decode(
+    bytestring: bytes, shape: Sequence[int], dtype: Any, block_size: Sequence[int]
+) -> np.ndarray:
+    content: bytes | None = bytestring
+    if is_sealed(bytestring):
+        content = unseal(bytestring)
+        if content is None:
+            raise ValueError("its checksum differs")
+    assert content is not None
+    check_compressed_labels(content, shape, np.dtype(dtype).itemsize, block_size)
+    return _decode(content, shape, dtype, block_size)
+
+
+# In place of cloud-volume's functions, so that igneous writes and reads chunks in the same way.
+chunks.encode_compressed_segmentation = _encode_and_seal
+chunks.decode_compressed_segmentation = _check_and_decode
 
 
 def check_compressed_labels(

@@ -17,7 +17,7 @@ from ..faults import Fault
 from ..store import local_folder, normalize_cloudpath
 from .geometry import BlockGrid, Box, vec3
 from .info import read_info
-from .label_chunks import check_compressed_labels
+from . import label_chunks  # noqa: F401  checks the chunks of labels
 
 CHUNK: Vec3 = (64, 64, 64)
 _CHUNK_NAME = re.compile(r"([^/]+)/(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)(?:\.gz)?")
@@ -28,20 +28,6 @@ _OPTIONS: dict[str, Any] = {
     "non_aligned_writes": False,
     "parallel": 1,
 }
-
-
-_decode_labels = chunks.decode_compressed_segmentation
-
-
-def _check_and_decode(
-    bytestring: bytes, shape: Sequence[int], dtype: Any, block_size: Sequence[int]
-) -> np.ndarray:
-    """Decode a chunk of labels in place of cloud-volume, whose decoder does not notice a truncated one."""
-    check_compressed_labels(bytestring, shape, np.dtype(dtype).itemsize, block_size)
-    return _decode_labels(bytestring, shape, dtype, block_size)
-
-
-chunks.decode_compressed_segmentation = _check_and_decode
 
 
 def stored_compression(cloudpath: str) -> str | None:

@@ -19,6 +19,7 @@ from flysoma.tasks.fleet.coordinator import RunOptions, execute_run
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages import catalog
 from flysoma.tasks.stages.catalog import STAGES, state_path
+from flysoma.tasks.volumes.precomputed import parse_chunk_name
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -170,6 +171,27 @@ def test_every_flipped_bit_is_noticed(copied):
             data[bit // 8] ^= 1 << bit % 8
             copied.store.put(name, bytes(data))
             assert copied.store.get_record(name) is None, name
+
+
+def test_a_flipped_bit_in_a_chunk_of_labels_never_changes_a_label(copied):
+    name = largest(copied, "somas/64_64_40/", "")
+    path, (_, chunk) = file_of(copied, name), parse_chunk_name(name.removeprefix("somas/"))
+    labels = copied.read_somas(chunk)
+    with open(path, "rb") as file:
+        stored = file.read()
+    unnoticed = 0
+    for bit in np.random.default_rng(0).integers(8 * len(stored), size=150).tolist():
+        data = bytearray(stored)
+        data[bit // 8] ^= 1 << bit % 8
+        with open(path, "wb") as file:
+            file.write(data)
+        try:
+            assert np.array_equal(Run.open(copied.path).read_somas(chunk), labels)
+        except DamagedObject:
+            continue
+        unnoticed += 1
+        assert bit // 8 >= len(stored) - 16  # in the header of the checksum
+    assert unnoticed < 5
 
 
 class Maker(First):
