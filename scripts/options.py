@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..axes import Nm3
-from ..tasks.volumes.geometry import voxel_size
+from ..tasks.grids.geometry import voxel_size
 
 MAX_OFFSET_VX = 1 << 40  # products with a voxel size stay within 64 bits
 

@@ -1,5 +1,5 @@
 """What a run is and what a worker does; the only folder that knows volumes and queues."""
 
-from .homeless import spare_home
+from .storage.homeless import spare_home
 
 spare_home()

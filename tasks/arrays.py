@@ -11,7 +11,7 @@ import numpy as np
 from ..axes import Nm3
 from ..errors import UserError
 from .config import Locate, Predict, RunConfig, Segment
-from .fleet.coordinator import Progress, execute_here
+from .coordination.coordinator import Progress, execute_here
 from .pipeline import begin
 from .run import Run
 from .volumes.ingest import NewLayer, ingest_array

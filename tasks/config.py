@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..models.inference.lattice import zyx
 from ..models.networks.weights_files import PREFIX
 from .config_files import parse_yaml, read_config, shorten, validate
-from .store import RunStore, local_folder, normalize_cloudpath, writable_cloudpath
+from .storage.store import RunStore, local_folder, normalize_cloudpath, writable_cloudpath
 
 _Edge = Annotated[int, Field(ge=64, le=1 << 16)]
 _Margin = Annotated[int, Field(ge=0, le=1 << 16)]

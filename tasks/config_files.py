@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from yaml.constructor import ConstructorError
 
 from ..errors import UserError
-from .store import RunStore
+from .storage.store import RunStore
 
 Config = TypeVar("Config", bound=BaseModel)
 _MAX_BYTES = 1 << 20

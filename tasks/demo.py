@@ -14,14 +14,14 @@ from ..analysis.pages.sections import draw_sections
 from ..errors import UserError
 from ..models.phantom.make import Difficulty, make_phantom
 from .config import RunConfig, Segment
-from .fleet.coordinator import Progress, RunOptions, execute_run
+from .coordination.coordinator import Progress, RunOptions, execute_run
+from .grids.geometry import flip
+from .layers.labels import LabelLayer
 from .pipeline import begin
 from .results.scoring import Source, score_segmentation
 from .run import Run
 from .stages.report import cut_sections
-from .volumes.geometry import flip
 from .volumes.ingest import NewLayer, ingest_array
-from .volumes.labels import LabelLayer
 
 RESOLUTION_NM = (64.0, 64.0, 40.0)
 SHAPE = (192, 384, 384)  # z, y, x

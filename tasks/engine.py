@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ..errors import HostError, UserError
-from .store import RunStore
+from .storage.store import RunStore
 
 _PATH = "engine.json"
 

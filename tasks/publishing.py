@@ -22,10 +22,10 @@ from cloudfiles.compression import decompress, transcode
 
 from ..analysis.viewer.state import PUBLIC_VIEWER
 from ..errors import UserError
+from .layers.shards import Pack, missing_chunks, packs
 from .run import Run
 from .stages.catalog import STAGES, is_finished, read_state
-from .store import RunStore, local_folder
-from .volumes.shards import Pack, missing_chunks, packs
+from .storage.store import RunStore, local_folder
 
 _LARGE = ("somas/", "nuclei/", "centroids/", "quality/")
 _SMALL = ("tables/", "report/", "config.yaml", "manifest.json")

@@ -16,16 +16,16 @@ from ..axes import Nm3, Vec3
 from ..errors import UserError
 from ..models.networks.weights_files import find_weights, fingerprint, names_nuclei
 from .config import RunConfig, parse_config
-from .damage import DamagedChunk, DamagedObject
-from .store import RunStore
-from .volumes.geometry import Block, BlockGrid, Box, to_voxels, vec3
-from .volumes.tiles import Tiles, blocks_near
+from .grids.geometry import Block, BlockGrid, Box, to_voxels, vec3
+from .grids.tiles import Tiles, blocks_near
+from .storage.damage import DamagedChunk, DamagedObject
+from .storage.store import RunStore
 
 if TYPE_CHECKING:
     from ..models.inference.predictor import Predictor
-    from .volumes.image import ImageLayer
-    from .volumes.labels import LabelLayer
-    from .volumes.tissue import Tissue
+    from .layers.image import ImageLayer
+    from .layers.labels import LabelLayer
+    from .layers.tissue import Tissue
 
 
 def stored_path(stage: str) -> str:
@@ -135,7 +135,7 @@ class Run:
     @cached_property
     def image(self) -> ImageLayer:
         """The image that the run reads."""
-        from .volumes.image import ImageLayer
+        from .layers.image import ImageLayer
 
         return ImageLayer(self.config.image, self.config.fill_missing)
 
@@ -175,7 +175,7 @@ class Run:
         return layer
 
     def _open_labels(self, name: str) -> LabelLayer:
-        from .volumes.labels import LabelLayer
+        from .layers.labels import LabelLayer
 
         try:
             return LabelLayer(f"{self.path}/{name}")
@@ -213,7 +213,7 @@ class Run:
     @cached_property
     def tissue(self) -> Tissue:
         """Where the volume has tissue."""
-        from .volumes.tissue import Tissue
+        from .layers.tissue import Tissue
 
         return Tissue(self.config.image, self.config.mask)
 

@@ -10,9 +10,9 @@ import yaml
 from bright_networks import LOCATE, SEGMENT, brightness_network
 from cloudfiles import CloudFiles
 
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import LabelLayer
-from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers.labels import LabelLayer
+from flysoma.tasks.layers.precomputed import create_layer, fill_layer
 
 OFFSET = (17, -9, 30)
 RESOLUTION = (64, 64, 40)

@@ -11,7 +11,8 @@ import time
 import uuid
 
 from flysoma.errors import UserError
-from flysoma.tasks.fleet import coordinator, status, worker
+from flysoma.tasks.coordination import coordinator
+from flysoma.tasks.fleet import status, worker
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages import catalog
 from flysoma.tasks.stages.stage import SimpleStage, Stage

@@ -12,12 +12,12 @@ from typing import Any
 import click
 
 from ...tasks.config import RunConfig
-from ...tasks.fleet.coordinator import RunOptions, execute_run
+from ...tasks.coordination.coordinator import RunOptions, execute_run
 from ...tasks.fleet.memory import peak_gb, reset_peak, resident_gb
 from ...tasks.fleet.queues import open_queue
 from ...tasks.run import Run
 from ...tasks.stages.stage import Stage, receipt_path
-from ...tasks.store import RunStore
+from ...tasks.storage.store import RunStore
 from ..progress import Bars
 
 _PAGE = 1000  # names listed in one request

@@ -21,10 +21,10 @@ from ...analysis.metrics.marks import Mark, Points
 from ...axes import Nm3, Voxel
 from ...errors import UserError
 from ...tasks.config import Segment
+from ...tasks.grids.geometry import Box, flip
+from ...tasks.grids.resample import resample
 from ...tasks.volumes.files import FORMATS, read_array
-from ...tasks.volumes.geometry import Box, flip
 from ...tasks.volumes.grey import check_grey
-from ...tasks.volumes.resample import resample
 from ...tasks.volumes.sections import MASK_SUFFIX, SECTION_FORMATS, read_section, read_valid
 from .nuclei import read_nuclei
 

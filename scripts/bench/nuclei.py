@@ -17,9 +17,9 @@ from ...analysis.pages.sections import Section, draw_sections
 from ...axes import Nm3, Voxel
 from ...errors import UserError
 from ...tasks.config import Segment
+from ...tasks.grids.geometry import flip
+from ...tasks.layers.image import ImageLayer
 from ...tasks.volumes.files import read_array
-from ...tasks.volumes.geometry import flip
-from ...tasks.volumes.image import ImageLayer
 from ...tasks.volumes.ingest import NewLayer, ingest_array
 from ..options import resolution_option
 from ..progress import Bars

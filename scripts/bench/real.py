@@ -17,7 +17,7 @@ from ...analysis.pages.marks import marks_figure
 from ...axes import Nm3
 from ...errors import UserError
 from ...tasks.config import Segment
-from ...tasks.volumes.geometry import flip
+from ...tasks.grids.geometry import flip
 from ..options import resolution_option
 from ..progress import Bars
 from .frames import KINDS, Frame, Kind, find_frames

@@ -6,11 +6,11 @@ import os
 
 import click
 
-from ...tasks.fleet.coordinator import RunOptions, execute_run
+from ...tasks.coordination.coordinator import RunOptions, execute_run
 from ...tasks.run import Run
 from ...tasks.stages.catalog import EXTRAS, state_path
 from ...tasks.stages.link import LinkStage, choose_segmentation
-from ...tasks.store import normalize_cloudpath
+from ...tasks.storage.store import normalize_cloudpath
 from ..progress import Bars
 
 

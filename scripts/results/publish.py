@@ -8,7 +8,7 @@ from ...analysis.viewer.state import PUBLIC_VIEWER
 from ...tasks.publishing import PublishOptions, cors_commands, publish
 from ...tasks.results.viewing import copy_link
 from ...tasks.run import Run
-from ...tasks.store import writable_cloudpath
+from ...tasks.storage.store import writable_cloudpath
 from ..progress import Bars
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ...tasks.fleet import coordinator
+from ...tasks.coordination import coordinator
 from ...tasks.run import Run
 
 

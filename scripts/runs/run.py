@@ -8,12 +8,12 @@ import click
 
 from ...errors import UserError
 from ...tasks.config import load_config
-from ...tasks.fleet.coordinator import RunOptions, execute_run
+from ...tasks.coordination.coordinator import RunOptions, execute_run
 from ...tasks.fleet.patience import patiently
 from ...tasks.pipeline import begin
 from ...tasks.run import Run
 from ...tasks.stages.catalog import check_stage, is_finished, read_state
-from ...tasks.store import local_folder
+from ...tasks.storage.store import local_folder
 from ..device import device_option
 from ..options import Finite
 from ..progress import Bars

@@ -12,7 +12,7 @@ from ...analysis.look.stats import LookStats, look_distance
 from ...analysis.pages.look import look_figure, look_rows
 from ...axes import Nm3
 from ...errors import UserError
-from ...tasks.volumes.ownership import check_output
+from ...tasks.layers.ownership import check_output
 from ...tasks.volumes.samples import read_samples
 from ..options import axes_option, dataset_option, resolution_option
 

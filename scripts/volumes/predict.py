@@ -12,10 +12,10 @@ from ...axes import Nm3
 from ...errors import UserError
 from ...tasks.arrays import predict_array
 from ...tasks.config import Locate, Segment
+from ...tasks.layers.ownership import check_output
 from ...tasks.run import predictor
 from ...tasks.volumes.files import read_volume, write_array
 from ...tasks.volumes.grey import check_grey
-from ...tasks.volumes.ownership import check_output
 from ..device import device_option
 from ..options import axes_option, dataset_option, resolution_option
 from ..progress import Bars

@@ -16,7 +16,7 @@ from typing import Any
 
 from ...errors import redact_secrets
 from ..faults import Fault, Whose
-from ..store import RunStore
+from ..storage.store import RunStore
 from . import sick_hosts
 from .sick_hosts import host
 from .signs import Worker, is_alive

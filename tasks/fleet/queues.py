@@ -17,9 +17,9 @@ from itertools import islice
 from typing import Any
 
 from ...errors import UserError
-from ..amazon import sqs_client
 from ..faults import Fault, Whose
-from ..versions import FolderClock
+from ..storage.amazon import sqs_client
+from ..storage.versions import FolderClock
 from .messages import MAX_BYTES, BadMessage, Lease, Queue, Task, decode, encode, queue_folder, shown
 
 _POLL_S = 5

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ...errors import TasksFailed, UserError
-from ..damage import DamagedObject
 from ..run import Run, stored_path
-from ..sealed import unseal
 from ..stages import catalog
 from ..stages.catalog import StageKind, read_state
 from ..stages.stage import receipt_path
-from ..store import RunStore, index_of
+from ..storage.damage import DamagedObject
+from ..storage.sealed import unseal
+from ..storage.store import RunStore, index_of
 from .attempts import failure_path
 from .messages import Queue
 

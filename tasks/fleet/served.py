@@ -20,7 +20,7 @@ from ...errors import HostError, UserError
 from ..run import Run
 from ..stages.catalog import check_stage, make_stage, read_state
 from ..stages.stage import Stage
-from ..store import RunStore, local_folder, normalize_cloudpath
+from ..storage.store import RunStore, local_folder, normalize_cloudpath
 from .messages import queue_folder, shown
 from .repair import is_requested
 

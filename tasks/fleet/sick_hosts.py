@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import redact_secrets
 from ..faults import Fault
-from ..store import RunStore
+from ..storage.store import RunStore
 
 
 def host() -> str:

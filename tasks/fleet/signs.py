@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..store import RunStore
+from ..storage.store import RunStore
 from .sick_hosts import host
 
 _SILENT = 0.75  # of a lease; a worker gives three signs in each

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import HostError
-from ..damage import DamagedObject
 from ..faults import Fault, Whose
 from ..run import Run
 from ..stages.stage import receipt_path
+from ..storage.damage import DamagedObject
 from . import attempts, repair, sick_hosts
 from .job import Job
 from .leases import Leases

@@ -14,8 +14,8 @@ from ...analysis.pages.comparison import SAME_IOU, ViewLink, comparison_page, co
 from ...analysis.viewer import state as viewer
 from ...axes import Nm3
 from ...errors import UserError
+from ..grids.geometry import Box, flip
 from ..run import Run
-from ..volumes.geometry import Box, flip
 from ..volumes.open_labels import LayerLabels, part_of
 from .viewing import view_state
 

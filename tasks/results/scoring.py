@@ -29,10 +29,10 @@ from ...analysis.pages.evaluation import (
 )
 from ...axes import Nm3
 from ...errors import UserError
-from ..store import RunStore, local_folder, normalize_cloudpath
+from ..grids.geometry import Box, flip, vec3
+from ..layers.image import ImageLayer
+from ..storage.store import RunStore, local_folder, normalize_cloudpath
 from ..volumes.files import read_array
-from ..volumes.geometry import Box, flip, vec3
-from ..volumes.image import ImageLayer
 from ..volumes.open_labels import FileLabels, Opened, open_pair, part_of
 
 _LISTED = 20  # errors, without borders

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...errors import UserError
 from ..run import Run
-from ..store import RunStore
+from ..storage.store import RunStore
 from .stage import Stage
 
 

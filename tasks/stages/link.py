@@ -18,9 +18,9 @@ import pandas as pd
 from ...analysis.tables.links import LINK_COLUMNS, NEURON_COLUMNS, neuron_table, vote
 from ...analysis.tables.somas import CAVE_TABLE, cave_table, parquet_bytes
 from ...errors import UserError
+from ..grids.geometry import to_voxels
+from ..layers.labels import LabelLayer
 from ..run import Run
-from ..volumes.geometry import to_voxels
-from ..volumes.labels import LabelLayer
 from .measure import SomaStage, crop, get_frame, put_frame
 from .stage import Counters, Forecast
 

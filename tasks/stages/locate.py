@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...models.inference.seeds import drop_duplicates, find_seeds
-from ..volumes.geometry import flip
-from ..volumes.tiles import CORES, blocks_near, count_tiles, read_tiles
+from ..grids.geometry import flip
+from ..grids.tiles import CORES, blocks_near, count_tiles, read_tiles
 from .stage import Counters, Forecast, Stage
 
 SEEDS = "seeds/seeds.npz"

@@ -21,8 +21,8 @@ from ...analysis.metrics.contingency import overlap_table
 from ...analysis.morphology.nuclei import classify
 from ...models.inference.encoding import FULL
 from ..config import Soma, Stitch
+from ..grids.geometry import flip
 from ..run import ID_BITS
-from ..volumes.geometry import flip
 from .segment import SegmentStage
 from .stage import LABEL_BYTES, Counters, Forecast, SimpleStage
 

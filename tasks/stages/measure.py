@@ -24,11 +24,11 @@ from ...analysis.morphology.spatial import (
 )
 from ...analysis.morphology.surface_area import REACH
 from ...axes import Vec3
+from ..grids.geometry import Block, BlockGrid, Box, flip, vec3
+from ..grids.tiles import FIELDS
+from ..layers.precomputed import CHUNK
 from ..run import Run
-from ..store import RunStore
-from ..volumes.geometry import Block, BlockGrid, Box, flip, vec3
-from ..volumes.precomputed import CHUNK
-from ..volumes.tiles import FIELDS
+from ..storage.store import RunStore
 from .match import RESOLVED
 from .segment import SegmentStage
 from .stage import ID_BYTES, Counters, Forecast, SimpleStage, Stage

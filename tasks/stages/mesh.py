@@ -21,11 +21,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ...axes import Vec3
 from ...errors import UserError
-from ..damage import DamagedObject
-from ..homeless import import_taskqueue
+from ..grids.geometry import BlockGrid, Box, vec3
+from ..layers.precomputed import CHUNK, box_name, is_damage
 from ..run import Run, stored_kind
-from ..volumes.geometry import BlockGrid, Box, vec3
-from ..volumes.precomputed import CHUNK, box_name, is_damage
+from ..storage.damage import DamagedObject
+from ..storage.homeless import import_taskqueue
 from .measure import SHAPES, get_frame
 from .mips import somas_mips, stage_of_mip
 from .stage import ID_BYTES, STORED, Counters, Forecast, SimpleStage

@@ -16,9 +16,9 @@ import numpy as np
 import tinybrain
 
 from ...axes import Nm3, Vec3
+from ..grids.geometry import Block, BlockGrid, Box, vec3
+from ..layers.precomputed import CHUNK, parse_chunk_name, scale_key
 from ..run import Run, stored_kind
-from ..volumes.geometry import Block, BlockGrid, Box, vec3
-from ..volumes.precomputed import CHUNK, parse_chunk_name, scale_key
 from .segment import SegmentStage
 from .stage import ID_BYTES, STORED, Counters, Forecast, SimpleStage
 

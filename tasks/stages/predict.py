@@ -13,12 +13,12 @@ import numpy as np
 from ...axes import Zyx
 from ...models.inference.encoding import FULL, encode_fields, encode_thresholded
 from ...models.inference.lattice import WHOLE, Lattice
-from ..damage import DamagedObject
 from ..engine import choose_engine, run_engine
+from ..grids.geometry import Box, ceil_voxels, flip, vec3
+from ..grids.resample import resample, source_box
+from ..grids.tiles import CORES, FIELDS, NUCLEUS_FIELDS, margin_nm, put_tile
 from ..run import predictor
-from ..volumes.geometry import Box, ceil_voxels, flip, vec3
-from ..volumes.resample import resample, source_box
-from ..volumes.tiles import CORES, FIELDS, NUCLEUS_FIELDS, margin_nm, put_tile
+from ..storage.damage import DamagedObject
 from .stage import STORED, Counters, Forecast, Stage
 
 if TYPE_CHECKING:

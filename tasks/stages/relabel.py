@@ -8,9 +8,9 @@ from functools import cached_property
 import crackle
 import numpy as np
 
+from ..grids.geometry import BlockGrid
+from ..layers.precomputed import CHUNK, create_layer, parse_chunk_name, scale_key
 from ..run import stored_kind
-from ..volumes.geometry import BlockGrid
-from ..volumes.precomputed import CHUNK, create_layer, parse_chunk_name, scale_key
 from .match import LOW, REMAP, label_ids
 from .segment import SegmentStage
 from .stage import ID_BYTES, LABEL_BYTES, STORED, Counters, Forecast, SimpleStage

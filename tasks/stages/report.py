@@ -21,9 +21,9 @@ from ...analysis.tables.doubts import doubtful_somas
 from ...analysis.tables.seams import Seams
 from ...analysis.tables.somas import knows_nuclei, soma_table, table_files
 from ...axes import Nm3
+from ..grids.geometry import Box, flip, to_voxels, vec3
+from ..layers.labels import LabelLayer
 from ..run import Run
-from ..volumes.geometry import Box, flip, to_voxels, vec3
-from ..volumes.labels import LabelLayer
 from .catalog import STAGES, read_state
 from .match import MatchStage
 from .measure import MeasureStage, add_surroundings, load_measurements, soma_box

@@ -12,8 +12,8 @@ import numpy as np
 from ...models.inference.encoding import FULL, decode_nibbles
 from ...models.inference.instances import make_instances
 from ...models.inference.nuclei import nuclei_of, nucleus_sums
-from ..volumes.geometry import Block, Box, flip, vec3
-from ..volumes.tiles import FIELDS, NUCLEUS_FIELDS, count_tiles, read_tiles
+from ..grids.geometry import Block, Box, flip, vec3
+from ..grids.tiles import FIELDS, NUCLEUS_FIELDS, count_tiles, read_tiles
 from .locate import SEEDS
 from .stage import Counters, Forecast, Stage
 

@@ -15,8 +15,8 @@ import pandas as pd
 from scipy.ndimage import maximum_filter
 
 from ...analysis.morphology.stubs import Stub, find_stubs
+from ..grids.geometry import Box, flip
 from ..run import Run
-from ..volumes.geometry import Box, flip
 from .measure import SomaStage, crop, load_measurements, put_frame
 from .stage import Counters
 

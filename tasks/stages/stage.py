@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from ..damage import DamagedObject
 from ..run import Run, stored_path
+from ..storage.damage import DamagedObject
 
 Data = TypeVar("Data")
 Result = TypeVar("Result")

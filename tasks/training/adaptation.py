@@ -15,7 +15,7 @@ from ...axes import Nm3
 from ...errors import UserError
 from ...models.training.targets import Role
 from ..config import Locate, Segment
-from ..volumes.labels import LabelLayer
+from ..layers.labels import LabelLayer
 from ..volumes.samples import read_samples
 from .looks import LookFit, fit_looks, measure_phantom, paint_sample, read_fit, write_fit
 

@@ -18,10 +18,10 @@ from ...models.training.dataset import Source, Volume
 from ...models.training.emads import downsample_image, downsample_labels, read_emads
 from ...models.training.phantoms import PhantomPlan, describe, load_phantoms
 from ...models.training.targets import Role
+from ..grids.geometry import Box, vec3
+from ..layers.image import ImageLayer
+from ..layers.labels import LabelLayer
 from ..volumes.files import read_array
-from ..volumes.geometry import Box, vec3
-from ..volumes.image import ImageLayer
-from ..volumes.labels import LabelLayer
 from .looks import read_fit
 
 VOXEL: dict[Role, Voxel] = {"locate": (240.0, 64.0, 64.0), "segment": (40.0, 64.0, 64.0)}

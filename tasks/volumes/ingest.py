@@ -24,13 +24,13 @@ from cloudfiles import CloudFiles
 from ...analysis.morphology.voxelize import voxelize
 from ...axes import Vec3
 from ...errors import UserError
-from ..store import local_folder, normalize_cloudpath, writable_cloudpath
+from ..grids.geometry import Box, vec3, voxel_size
+from ..layers.meshes import is_mesh, read_mesh
+from ..layers.ownership import find_foreign
+from ..layers.precomputed import CHUNK, create_layer, fill_layer
+from ..storage.store import local_folder, normalize_cloudpath, writable_cloudpath
 from .files import read_array
-from .geometry import Box, vec3, voxel_size
 from .grey import check_type, rescale_grey
-from .meshes import is_mesh, read_mesh
-from .ownership import find_foreign
-from .precomputed import CHUNK, create_layer, fill_layer
 
 Progress = Callable[[str, int, int], None]  # name of a step, units done, units in all
 

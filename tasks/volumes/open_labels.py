@@ -12,9 +12,9 @@ import numpy as np
 from ...analysis.metrics.evaluation import ArrayLabels
 from ...axes import Nm3, Zyx
 from ...errors import UserError
+from ..grids.geometry import Box, flip, vec3
+from ..layers.labels import LabelLayer
 from .files import read_array
-from .geometry import Box, flip, vec3
-from .labels import LabelLayer
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from ...analysis.look.measure import Sample
 from ...axes import Nm3, Vec3, Voxel
 from ...errors import UserError
 from ..config import Segment
+from ..grids.geometry import Box, flip, vec3
+from ..layers.image import ImageLayer
 from .files import FORMATS, read_array
-from .geometry import Box, flip, vec3
 from .grey import check_grey
-from .image import ImageLayer
 from .sections import MASK_SUFFIX, SECTION_FORMATS, read_section, read_valid
 
 _SAMPLE_VX: Vec3 = (256, 256, 16)  # x, y, z

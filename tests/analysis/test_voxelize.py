@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from flysoma.analysis.morphology.spatial import depths_below_surface
 from flysoma.analysis.morphology.voxelize import voxelize
 from flysoma.scripts.volumes.ingest import command
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import LabelLayer
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers.labels import LabelLayer
 
 VOXEL_NM = (60.0, 80.0, 100.0)
 

@@ -10,8 +10,8 @@ from five_balls import digest, flysoma, write_config, write_image
 from object_stores import AWS, moto
 
 from flysoma.tasks.fleet.queues import open_queue
+from flysoma.tasks.layers.labels import LabelLayer
 from flysoma.tasks.run import Run
-from flysoma.tasks.volumes.labels import LabelLayer
 
 pytestmark = pytest.mark.slow
 

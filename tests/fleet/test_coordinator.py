@@ -12,12 +12,13 @@ from toy_stages import toy_run, wait_until
 
 from flysoma.errors import HostError, TasksFailed, UserError
 from flysoma.scripts.cli import cli
-from flysoma.tasks.fleet import attempts, coordinator, lock
-from flysoma.tasks.fleet.coordinator import RunOptions, execute_here, execute_run
+from flysoma.tasks.coordination import coordinator, lock
+from flysoma.tasks.coordination.coordinator import RunOptions, execute_here, execute_run
+from flysoma.tasks.fleet import attempts
 from flysoma.tasks.fleet.queues import open_queue
 from flysoma.tasks.fleet.status import status
 from flysoma.tasks.stages.catalog import state_path
-from flysoma.tasks.store import RunStore
+from flysoma.tasks.storage.store import RunStore
 
 pytestmark = pytest.mark.usefixtures("toys")
 

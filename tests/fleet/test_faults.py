@@ -23,16 +23,17 @@ from toy_stages import toy_run, wait_until
 from flysoma.errors import HostError, TasksFailed, UserError
 from flysoma.scripts import cli
 from flysoma.tasks import faults
+from flysoma.tasks.coordination import coordinator
+from flysoma.tasks.coordination.coordinator import RunOptions, execute_run
+from flysoma.tasks.coordination.verdict import Verdict
 from flysoma.tasks.faults import Fault
-from flysoma.tasks.fleet import attempts, coordinator, patience, served, worker
-from flysoma.tasks.fleet.coordinator import RunOptions, execute_run
+from flysoma.tasks.fleet import attempts, patience, served, worker
 from flysoma.tasks.fleet.queues import open_queue
 from flysoma.tasks.fleet.sick_hosts import host, sick_hosts
 from flysoma.tasks.fleet.status import status
-from flysoma.tasks.fleet.verdict import Verdict
-from flysoma.tasks.volumes import precomputed
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.image import ImageLayer
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers import precomputed
+from flysoma.tasks.layers.image import ImageLayer
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -20,15 +20,15 @@ from cloudfiles import CloudFiles
 from five_balls import CENTRES, OFFSET, RADIUS_NM, RESOLUTION, digest, flysoma, somas, write_config
 
 from flysoma.tasks.config import RunConfig
-from flysoma.tasks.fleet import coordinator
+from flysoma.tasks.coordination import coordinator
 from flysoma.tasks.fleet.status import status
 from flysoma.tasks.forecast import estimate
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers.labels import LabelLayer
+from flysoma.tasks.layers.precomputed import create_layer, fill_layer
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages import mesh
 from flysoma.tasks.stages.report import draw_suspects
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import LabelLayer
-from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 
 def workers_of(run):

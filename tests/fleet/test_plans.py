@@ -11,7 +11,7 @@ from cloudvolume import CloudVolume
 
 from flysoma.errors import UserError
 from flysoma.tasks.stages import mesh
-from flysoma.tasks.store import RunStore
+from flysoma.tasks.storage.store import RunStore
 
 PACKAGE = Path(mesh.__file__).parents[2]
 

@@ -13,13 +13,14 @@ from five_balls import digest
 from toy_stages import First, Second, toy_run
 
 from flysoma.errors import UserError
-from flysoma.tasks.damage import DamagedObject
-from flysoma.tasks.fleet import coordinator, repair, worker
-from flysoma.tasks.fleet.coordinator import RunOptions, execute_run
+from flysoma.tasks.coordination import coordinator
+from flysoma.tasks.coordination.coordinator import RunOptions, execute_run
+from flysoma.tasks.fleet import repair, worker
+from flysoma.tasks.layers.precomputed import parse_chunk_name
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages import catalog
 from flysoma.tasks.stages.catalog import STAGES, state_path
-from flysoma.tasks.volumes.precomputed import parse_chunk_name
+from flysoma.tasks.storage.damage import DamagedObject
 
 NAMES = [stage.name for stage in STAGES]
 

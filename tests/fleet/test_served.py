@@ -10,7 +10,7 @@ from test_worker import drain
 from toy_stages import toy_run
 
 from flysoma.errors import UserError
-from flysoma.tasks.fleet import coordinator
+from flysoma.tasks.coordination import coordinator
 from flysoma.tasks.fleet.queues import open_queue
 from flysoma.tasks.fleet.served import NotATask, ServedRuns
 from flysoma.tasks.stages.catalog import state_path

@@ -21,7 +21,7 @@ from flysoma.tasks.fleet.served import ServedRuns
 from flysoma.tasks.fleet.signs import Worker
 from flysoma.tasks.fleet.worker import WorkerOptions, _Worker
 from flysoma.tasks.stages.catalog import state_path
-from flysoma.tasks.store import RunStore
+from flysoma.tasks.storage.store import RunStore
 
 pytestmark = pytest.mark.usefixtures("toys")
 

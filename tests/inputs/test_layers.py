@@ -13,10 +13,10 @@ from cloudvolume import CloudVolume
 
 from flysoma.errors import UserError
 from flysoma.tasks.faults import Fault
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.image import ImageLayer
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers.image import ImageLayer
+from flysoma.tasks.layers.labels import LabelLayer
 from flysoma.tasks.volumes.ingest import NewLayer, ingest_array
-from flysoma.tasks.volumes.labels import LabelLayer
 
 NM = (64, 64, 40)
 GREY = np.random.default_rng(0).integers(100, 200, (70, 70, 70), dtype=np.uint8)

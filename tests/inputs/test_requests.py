@@ -15,9 +15,9 @@ from flysoma.tasks.config import parse_config
 from flysoma.tasks.config_files import read_config
 from flysoma.tasks.faults import Fault
 from flysoma.tasks.fleet.metrics import Metrics
-from flysoma.tasks.store import normalize_cloudpath, writable_cloudpath
+from flysoma.tasks.grids.geometry import voxel_size
+from flysoma.tasks.storage.store import normalize_cloudpath, writable_cloudpath
 from flysoma.tasks.volumes.files import read_array
-from flysoma.tasks.volumes.geometry import voxel_size
 from flysoma.tasks.volumes.grey import rescale_grey
 
 GOOD = "image: /data/em\noutput: /data/run\n"

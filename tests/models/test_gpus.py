@@ -12,7 +12,7 @@ from flysoma.errors import UserError
 from flysoma.models.networks import gpus
 from flysoma.models.networks.engines import choose_device
 from flysoma.scripts.device import device_option
-from flysoma.tasks.fleet import coordinator
+from flysoma.tasks.coordination import coordinator
 
 
 @pytest.fixture

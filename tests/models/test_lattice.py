@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from flysoma.models.inference.lattice import make_lattice, split_axis, zyx
 from flysoma.tasks.config import RunConfig
-from flysoma.tasks.damage import DamagedObject
-from flysoma.tasks.store import RunStore
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.tiles import Tiles, put_tile, read_tiles
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.grids.tiles import Tiles, put_tile, read_tiles
+from flysoma.tasks.storage.damage import DamagedObject
+from flysoma.tasks.storage.store import RunStore
 
 sizes = st.tuples(*[st.integers(1, 150)] * 3)
 

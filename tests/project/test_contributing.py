@@ -11,7 +11,7 @@ import pytest
 from five_balls import somas, write_config
 
 from flysoma.tasks.config import load_config
-from flysoma.tasks.fleet.coordinator import execute_here
+from flysoma.tasks.coordination.coordinator import execute_here
 from flysoma.tasks.pipeline import begin
 from flysoma.tasks.stages import catalog
 

@@ -23,8 +23,8 @@ from test_docs import ROOT, blocks
 
 from flysoma.analysis.viewer.browser import find_browser
 from flysoma.models.phantom.make import make_phantom
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers.precomputed import create_layer, fill_layer
 
 BIN = Path(sys.executable).parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

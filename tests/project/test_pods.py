@@ -18,10 +18,10 @@ import pytest
 from manifests import arguments, config_text, environment, pods, render
 
 from flysoma.models.phantom.make import make_phantom
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers.precomputed import create_layer, fill_layer
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages.catalog import STAGES, state_path
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
 
 pytestmark = pytest.mark.slow
 

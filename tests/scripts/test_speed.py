@@ -25,13 +25,13 @@ from flysoma.scripts.cli import cli
 from flysoma.tasks.config import RunConfig
 from flysoma.tasks.fleet.status import status
 from flysoma.tasks.forecast import add_prices, estimate
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers.image import ImageLayer
+from flysoma.tasks.layers.precomputed import create_layer, fill_layer
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages.catalog import state_path
 from flysoma.tasks.stages.predict import PredictStage
-from flysoma.tasks.store import local_folder
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.image import ImageLayer
-from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
+from flysoma.tasks.storage.store import local_folder
 
 
 def test_seconds_are_those_of_the_innermost_function_in_every_thread():

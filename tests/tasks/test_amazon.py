@@ -9,9 +9,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from flysoma.errors import UserError
-from flysoma.tasks import amazon
 from flysoma.tasks.fleet.queues import open_queue
-from flysoma.tasks.store import RunStore
+from flysoma.tasks.storage import amazon
+from flysoma.tasks.storage.store import RunStore
 
 KEYS = {"AWS_ACCESS_KEY_ID": "id-1", "AWS_SECRET_ACCESS_KEY": "secret"}
 MISSING = b"<Error><Code>NoSuchKey</Code></Error>"

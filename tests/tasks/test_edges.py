@@ -7,7 +7,7 @@ from cloudvolume import CloudVolume
 from five_balls import OFFSET, RESOLUTION, SHAPE, write_config
 
 from flysoma.tasks.config import load_config
-from flysoma.tasks.fleet.coordinator import execute_here
+from flysoma.tasks.coordination.coordinator import execute_here
 from flysoma.tasks.pipeline import begin
 from flysoma.tasks.stages.measure import labels_at_end
 

@@ -5,7 +5,7 @@ import pytest
 from flysoma.errors import HostError
 from flysoma.models.networks import engines
 from flysoma.tasks.engine import choose_engine, run_engine
-from flysoma.tasks.store import RunStore
+from flysoma.tasks.storage.store import RunStore
 
 
 @pytest.fixture

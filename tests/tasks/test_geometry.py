@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flysoma.tasks.volumes.geometry import BlockGrid, Box
+from flysoma.tasks.grids.geometry import BlockGrid, Box
 
 triple = st.tuples(*[st.integers(1, 40)] * 3)
 grids = st.builds(

@@ -13,8 +13,8 @@ def test_libraries_are_imported_without_a_home(home, tmp_path):
 import os, pwd, sys
 def unknown(uid): raise KeyError(uid)
 pwd.getpwuid = unknown
-from flysoma.tasks.volumes.labels import LabelLayer
-from flysoma.tasks.homeless import import_taskqueue
+from flysoma.tasks.layers.labels import LabelLayer
+from flysoma.tasks.storage.homeless import import_taskqueue
 import_taskqueue()
 import igneous.tasks
 print(os.environ.get("HOME"), os.path.exists("/nonexistent/home"), os.listdir())

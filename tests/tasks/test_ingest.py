@@ -13,12 +13,12 @@ from cloudfiles import CloudFiles
 
 from flysoma.errors import UserError
 from flysoma.scripts.volumes.ingest import command
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers.image import ImageLayer
+from flysoma.tasks.layers.labels import LabelLayer
 from flysoma.tasks.volumes import ingest as module
 from flysoma.tasks.volumes.files import read_array
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.image import ImageLayer
 from flysoma.tasks.volumes.ingest import NewLayer, downsampling_factors, ingest, ingest_array
-from flysoma.tasks.volumes.labels import LabelLayer
 
 SHAPE = (41, 70, 150)  # z, y, x
 

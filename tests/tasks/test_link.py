@@ -12,9 +12,9 @@ import pytest
 from five_balls import OFFSET, RESOLUTION, SHAPE, flysoma, true_labels
 
 from flysoma.analysis.tables.links import LINK_COLUMNS, NEURON_COLUMNS, neuron_table, vote
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import LabelLayer
-from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers.labels import LabelLayer
+from flysoma.tasks.layers.precomputed import create_layer, fill_layer
 
 
 def test_a_segment_joins_by_the_share_of_it_that_lies_in_the_soma():

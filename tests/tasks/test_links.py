@@ -7,10 +7,10 @@ import pytest
 from cloudfiles import CloudFiles
 
 from flysoma.errors import UserError
-from flysoma.tasks.store import RunStore
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.labels import LabelLayer
-from flysoma.tasks.volumes.precomputed import create_layer
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers.labels import LabelLayer
+from flysoma.tasks.layers.precomputed import create_layer
+from flysoma.tasks.storage.store import RunStore
 
 BOX = Box((0, 0, 0), (64, 64, 64))
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from flysoma.tasks.grids.geometry import BlockGrid, Box
+from flysoma.tasks.layers.labels import LabelLayer
+from flysoma.tasks.layers.precomputed import create_layer
 from flysoma.tasks.stages import mips
 from flysoma.tasks.stages.mips import DownsampleStage, ThumbnailStage, all_mips, halve, passes
-from flysoma.tasks.volumes.geometry import BlockGrid, Box
-from flysoma.tasks.volumes.labels import LabelLayer
-from flysoma.tasks.volumes.precomputed import create_layer
 
 VOXEL = (64.0, 64.0, 40.0)
 three = lambda values: st.tuples(values, values, values)  # noqa: E731

@@ -7,10 +7,10 @@ from five_balls import CENTRES, OFFSET, RESOLUTION, SHAPE, digest, true_labels, 
 
 from flysoma import __version__
 from flysoma.tasks.config import RunConfig
-from flysoma.tasks.fleet.coordinator import execute_here
+from flysoma.tasks.coordination.coordinator import execute_here
+from flysoma.tasks.grids.tiles import CORES, FIELDS, NUCLEUS_FIELDS, put_tile
+from flysoma.tasks.layers.labels import LabelLayer
 from flysoma.tasks.run import Fingerprints, Manifest, Run, stored_path
-from flysoma.tasks.volumes.labels import LabelLayer
-from flysoma.tasks.volumes.tiles import CORES, FIELDS, NUCLEUS_FIELDS, put_tile
 
 RADIUS_NM = 550.0
 # the class of each ball, and the shifts of its nuclei along y from its centre, voxels

@@ -11,8 +11,8 @@ from cloudfiles import CloudFiles
 from flysoma.errors import UserError
 from flysoma.scripts.volumes.look import command as look
 from flysoma.scripts.volumes.predict import command as predict
+from flysoma.tasks.layers.ownership import check_output, find_foreign
 from flysoma.tasks.volumes.ingest import NewLayer, ingest_array
-from flysoma.tasks.volumes.ownership import check_output, find_foreign
 
 GREY = np.full((20, 20, 20), 9, np.uint8)
 

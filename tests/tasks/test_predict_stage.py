@@ -17,15 +17,15 @@ from flysoma.models.inference.windows import View
 from flysoma.models.networks.network import ATTRIBUTES, Network, NetworkSpec
 from flysoma.models.networks.weights import save_network
 from flysoma.tasks.config import RunConfig
-from flysoma.tasks.fleet.coordinator import execute_here
+from flysoma.tasks.coordination.coordinator import execute_here
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.grids.resample import resample, source_box
+from flysoma.tasks.grids.tiles import CORES, FIELDS, NUCLEUS_FIELDS, read_tiles
+from flysoma.tasks.layers.image import ImageLayer
+from flysoma.tasks.layers.precomputed import create_layer, fill_layer
 from flysoma.tasks.pipeline import begin
 from flysoma.tasks.run import Run, predictor
 from flysoma.tasks.stages.catalog import make_stage
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.image import ImageLayer
-from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
-from flysoma.tasks.volumes.resample import resample, source_box
-from flysoma.tasks.volumes.tiles import CORES, FIELDS, NUCLEUS_FIELDS, read_tiles
 
 SIZE = (91, 120, 150)
 

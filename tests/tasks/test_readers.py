@@ -14,10 +14,10 @@ import tensorstore as ts
 from cloudvolume import CloudVolume
 from five_balls import true_labels
 
+from flysoma.tasks.layers.labels import LabelLayer
+from flysoma.tasks.layers.precomputed import background_chunks
 from flysoma.tasks.publishing import PublishOptions, publish
 from flysoma.tasks.run import Run
-from flysoma.tasks.volumes.labels import LabelLayer
-from flysoma.tasks.volumes.precomputed import background_chunks
 
 FORMS = ("run", "copy", "sharded", "copy of sparse")
 

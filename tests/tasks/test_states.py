@@ -6,7 +6,7 @@ from flysoma.errors import UserError
 from flysoma.tasks.config import parse_config
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages.catalog import is_finished, read_state, state_path
-from flysoma.tasks.store import RunStore
+from flysoma.tasks.storage.store import RunStore
 
 GARBAGE = [b"", b"[1]", b'"x"', b"null", b'{"total"', b"\xff\xfe\x00", b"[" * 50_000]
 

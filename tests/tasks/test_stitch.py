@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flysoma.tasks.config import Soma, Stitch
+from flysoma.tasks.grids.geometry import BlockGrid, Box
 from flysoma.tasks.run import ID_BITS
 from flysoma.tasks.stages import match as stitch
 from flysoma.tasks.stages.match import Labels, Reach, _number_somas, match_slab, resolve
-from flysoma.tasks.volumes.geometry import BlockGrid, Box
 
 APART = np.zeros((0, 2), np.int64)  # no seeds in one body
 

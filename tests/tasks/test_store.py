@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from flysoma.errors import UserError
-from flysoma.tasks import store as store_module
-from flysoma.tasks.damage import DamagedObject
-from flysoma.tasks.store import RunStore, normalize_cloudpath
+from flysoma.tasks.storage import store as store_module
+from flysoma.tasks.storage.damage import DamagedObject
+from flysoma.tasks.storage.store import RunStore, normalize_cloudpath
 
 
 def test_objects_are_read_back(tmp_path):

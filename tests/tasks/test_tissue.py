@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from flysoma.errors import UserError
-from flysoma.tasks.volumes import tissue
+from flysoma.tasks.layers import tissue
+from flysoma.tasks.layers.labels import LabelLayer
 from flysoma.tasks.volumes.ingest import NewLayer, ingest_array
-from flysoma.tasks.volumes.labels import LabelLayer
 
 SHAPE = (200, 260, 300)  # z, y, x: mips of 300, 150 and 75 voxels along x
 

@@ -8,8 +8,8 @@ import boto3
 import pytest
 from object_stores import AWS, moto
 
-from flysoma.tasks import versions as versions_module
-from flysoma.tasks.versions import FolderClock, versions
+from flysoma.tasks.storage import versions as versions_module
+from flysoma.tasks.storage.versions import FolderClock, versions
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from flysoma.errors import UserError
-from flysoma.tasks.volumes.geometry import Box
-from flysoma.tasks.volumes.image import ImageLayer
-from flysoma.tasks.volumes.labels import LabelLayer
-from flysoma.tasks.volumes.precomputed import create_layer, fill_layer
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers.image import ImageLayer
+from flysoma.tasks.layers.labels import LabelLayer
+from flysoma.tasks.layers.precomputed import create_layer, fill_layer
 
 
 @pytest.fixture

@@ -27,10 +27,10 @@ from ....models.networks.weights_files import find_weights
 from ....models.training.emads import downsample_image
 from ....tasks.arrays import run_array
 from ....tasks.config import Locate, Predict, Segment, Soma
+from ....tasks.grids.geometry import flip
 from ....tasks.stages.locate import SEEDS
 from ....tasks.stages.match import RESOLVED
 from ....tasks.stages.measure import get_frame
-from ....tasks.volumes.geometry import flip
 from .published import published_inference
 
 BLOCK_VX = (192, 192, 128)  # x, y, z; small, so that seams cut somas

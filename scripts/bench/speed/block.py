@@ -15,18 +15,18 @@ from ....analysis.metrics.evaluation import MIN_EDGE_UM3, ArrayLabels, evaluate
 from ....models.networks.weights import load_network
 from ....models.phantom.make import make_phantom
 from ....tasks.config import Locate, Predict, RunConfig, Segment
-from ....tasks.fleet.coordinator import execute_here
+from ....tasks.coordination.coordinator import execute_here
 from ....tasks.fleet.memory import peak_gb, reset_peak
+from ....tasks.grids.geometry import flip
+from ....tasks.layers.image import ImageLayer
+from ....tasks.layers.labels import LabelLayer
+from ....tasks.layers.precomputed import create_layer
 from ....tasks.pipeline import begin
 from ....tasks.stages import segment
 from ....tasks.stages.match import MatchStage
 from ....tasks.stages.relabel import RelabelStage
 from ....tasks.stages.segment import SegmentStage
-from ....tasks.volumes.geometry import flip
-from ....tasks.volumes.image import ImageLayer
 from ....tasks.volumes.ingest import NewLayer, ingest_array
-from ....tasks.volumes.labels import LabelLayer
-from ....tasks.volumes.precomputed import create_layer
 from ..methods.published import published_inference
 from .clock import clocked
 from .timing import Row, Timing

@@ -10,10 +10,10 @@ from typing import Any
 from ....models.phantom.make import make_phantom
 from ....tasks.config import RunConfig, load_config
 from ....tasks.forecast import add_prices, estimate
+from ....tasks.grids.geometry import Box, flip
+from ....tasks.layers.precomputed import create_layer
 from ....tasks.run import Run
-from ....tasks.volumes.geometry import Box, flip
 from ....tasks.volumes.ingest import NewLayer, ingest_array
-from ....tasks.volumes.precomputed import create_layer
 from .pipeline import execute_apart
 from .timing import Row, Timing
 

@@ -15,8 +15,8 @@ from ....models.networks.engines import BATCH, available_engines, has_bf16, star
 from ....models.networks.weights import load_network
 from ....models.phantom.make import make_phantom
 from ....tasks.config import RunConfig
-from ....tasks.volumes.geometry import Box, to_voxels
-from ....tasks.volumes.tiles import Tiles
+from ....tasks.grids.geometry import Box, to_voxels
+from ....tasks.grids.tiles import Tiles
 from .timing import Row, Timing
 
 _SIDE = {"cpu": 4096, "cuda": 16384}  # edge of the matrices

@@ -26,10 +26,10 @@ from ....analysis.viewer.browser import open_browser
 from ....analysis.viewer.server import ViewServer
 from ....axes import Nm3
 from ....tasks.fleet.memory import peak_gb, reset_peak
-from ....tasks.store import RunStore
-from ....tasks.volumes.geometry import Box, vec3
-from ....tasks.volumes.labels import LabelLayer
-from ....tasks.volumes.precomputed import create_layer
+from ....tasks.grids.geometry import Box, vec3
+from ....tasks.layers.labels import LabelLayer
+from ....tasks.layers.precomputed import create_layer
+from ....tasks.storage.store import RunStore
 from .stitch import balls
 from .timing import Row
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from ....tasks.config import RunConfig, Stitch
 from ....tasks.fleet.memory import peak_gb, reset_peak
+from ....tasks.grids.geometry import Box
+from ....tasks.layers.precomputed import create_layer
 from ....tasks.run import ID_BITS, Run
 from ....tasks.stages.match import Labels, MatchStage, match_slab, resolve
-from ....tasks.store import RunStore
-from ....tasks.volumes.geometry import Box
-from ....tasks.volumes.precomputed import create_layer
+from ....tasks.storage.store import RunStore
 from .timing import Row, Timing
 
 _SLAB = (256, 256, 32)

@@ -10,7 +10,7 @@ from cloudvolume.chunks import SUPPORTED_ENCODINGS
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ...errors import UserError
-from ..store import local_folder, normalize_cloudpath
+from ..storage.store import local_folder, normalize_cloudpath
 
 _MAX_REDIRECTS = 10
 _Count = Annotated[int, Field(gt=0, lt=1 << 31)]

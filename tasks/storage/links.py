@@ -11,7 +11,7 @@ from typing import Any
 
 from cloudfiles.interfaces import FileInterface
 
-from ..errors import UserError
+from ...errors import UserError
 
 _guarded: set[str] = set()
 _put_file, _delete_file = FileInterface.put_file, FileInterface.delete_file

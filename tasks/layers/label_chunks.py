@@ -9,13 +9,12 @@ compressed_segmentation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
 from typing import Any
 
 import numpy as np
 from cloudvolume import chunks
 
-from ..sealed import is_sealed, seal, unseal
+from ..storage.sealed import is_sealed, seal, unseal
 
 _BITS = (0, 1, 2, 4, 8, 16, 32)
 _TABLE_OFFSET = (1 << 24) - 1  # the low bits of a header's first word

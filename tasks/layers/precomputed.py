@@ -12,12 +12,12 @@ from cloudvolume.exceptions import EmptyVolumeException
 
 from ...axes import Nm3, Vec3
 from ...errors import UserError
-from ..damage import DamagedChunk
 from ..faults import Fault
-from ..store import local_folder, normalize_cloudpath
-from .geometry import BlockGrid, Box, vec3
-from .info import read_info
+from ..grids.geometry import BlockGrid, Box, vec3
+from ..storage.damage import DamagedChunk
+from ..storage.store import local_folder, normalize_cloudpath
 from . import label_chunks  # noqa: F401  checks the chunks of labels
+from .info import read_info
 
 CHUNK: Vec3 = (64, 64, 64)
 _CHUNK_NAME = re.compile(r"([^/]+)/(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)(?:\.gz)?")

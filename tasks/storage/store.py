@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from cloudfiles import CloudFiles, secrets
 
-from ..errors import UserError
+from ...errors import UserError
+from ..faults import Fault, Whose
 from . import amazon  # noqa: F401  cloud-files uses its credentials
 from .damage import DamagedObject
-from .faults import Fault, Whose
 from .links import guard
 from .sealed import seal, seal_record, to_json, unseal, unseal_record
 from .versions import PART, Version, Versions, versions, write_atomically

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import UserError
-from .messages import Queue
+from ..fleet.messages import Queue
 from .stage_progress import StageProgress
 
 _MAX_LOST = 5  # times that messages are replaced while nothing happens

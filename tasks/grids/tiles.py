@@ -25,7 +25,7 @@ import zstandard
 from ...axes import Nm3, Zyx
 from ...models.inference.lattice import Edges, Lattice, split_axis, split_evenly, window_size, zyx
 from ..config import RunConfig
-from ..store import RunStore
+from ..storage.store import RunStore
 from .geometry import BlockGrid, Box, ceil_voxels, flip
 
 CORES, FIELDS, NUCLEUS_FIELDS = "cores", "fields", "nucleus_fields"

@@ -10,9 +10,9 @@ from cloudfiles import CloudFiles
 from cloudvolume import CloudVolume
 
 from ...axes import Nm3
-from ..damage import DamagedChunk
-from ..store import normalize_cloudpath
-from .geometry import BlockGrid, Box, vec3
+from ..grids.geometry import BlockGrid, Box, vec3
+from ..storage.damage import DamagedChunk
+from ..storage.store import normalize_cloudpath
 from .precomputed import (
     at_mip,
     background_chunks,

@@ -18,7 +18,7 @@ from cloudfiles.interfaces import S3Interface
 from cloudfiles.secrets import secretpath
 from tenacity import retry_if_exception
 
-from ..errors import UserError
+from ...errors import UserError
 
 _DEFAULT_REGION = "us-east-1"
 

@@ -10,10 +10,10 @@ import numpy as np
 from ...axes import Nm3
 from ...errors import UserError
 from ...models.inference.lattice import Lattice
-from .geometry import Box
+from ..grids.geometry import Box
+from ..grids.tiles import any_in
 from .image import ImageLayer
 from .labels import LabelLayer
-from .tiles import any_in
 
 _MAX_COARSE_VX = 1 << 29  # a larger coarsest mip is not read: all of the volume counts as tissue
 _MAX_MASK_VX = 1 << 28  # a byte each

@@ -16,6 +16,13 @@ from dataclasses import dataclass
 
 from ...errors import TasksFailed, UserError
 from ...models.networks.gpus import gpu_environment
+from ..fleet.attempts import failure_path, failures
+from ..fleet.job import do_task
+from ..fleet.messages import Queue
+from ..fleet.patience import patiently
+from ..fleet.queues import open_queue
+from ..fleet.repair import FOLDER as REPAIRS
+from ..fleet.repair import Repairs
 from ..run import Run
 from ..stages.catalog import (
     EXTRAS,
@@ -27,15 +34,8 @@ from ..stages.catalog import (
     read_state,
     state_path,
 )
-from .attempts import failure_path, failures
-from .job import do_task
 from .lock import coordinator_lock
 from .lost_messages import LostMessages
-from .messages import Queue
-from .patience import patiently
-from .queues import open_queue
-from .repair import FOLDER as REPAIRS
-from .repair import Repairs
 from .stage_progress import StageProgress
 from .verdict import Verdict
 

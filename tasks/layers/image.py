@@ -17,8 +17,9 @@ import numpy as np
 
 from ...axes import Nm3
 from ...errors import UserError
-from ..damage import DamagedChunk
-from .geometry import Box, vec3
+from ..grids.geometry import Box, vec3
+from ..grids.resample import is_same_length, resample, source_box
+from ..storage.damage import DamagedChunk
 from .precomputed import (
     at_mip,
     chunk_name,
@@ -28,7 +29,6 @@ from .precomputed import (
     scale_chunks,
     scale_resolution,
 )
-from .resample import is_same_length, resample, source_box
 
 _SAMPLED_CHUNKS = 32
 

@@ -20,7 +20,7 @@ from cloudvolume.datasource.precomputed.sharding import (
     compute_shard_params_for_image,
 )
 
-from ..store import RunStore
+from ..storage.store import RunStore
 from .precomputed import background_chunks
 
 SEGMENTATIONS, ANNOTATIONS = ("somas", "nuclei"), ("centroids", "quality")

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import TasksFailed, UserError
-from ..damage import DamagedObject
 from ..faults import Fault, Whose
+from ..fleet.attempts import is_confirmed
+from ..fleet.sick_hosts import host
 from ..stages.stage import Stage
-from .attempts import is_confirmed
-from .sick_hosts import host
+from ..storage.damage import DamagedObject
 
 _MAX_DOUBTED = (
     3  # times that a task is done again because only one host sees a fault of the request

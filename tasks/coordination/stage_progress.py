@@ -9,7 +9,7 @@ from typing import Any
 from ..run import Run
 from ..stages.catalog import read_state, state_path
 from ..stages.stage import Stage, receipt_path
-from ..store import index_of
+from ..storage.store import index_of
 
 _HISTORY_S = 5.0  # between two entries of a stage's history
 _MAX_HISTORY = 240  # entries

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...errors import HostError
-from ..store import RunStore
-from ..versions import Version
-from .sick_hosts import host
+from ..fleet.sick_hosts import host
+from ..storage.store import RunStore
+from ..storage.versions import Version
 
 _PATH = "coordinator.json"
 _EXPIRES_S = 60.0

@@ -1,0 +1,1 @@
+"""Boxes, blocks and tiles of a volume, and resampling between voxel sizes."""

@@ -1,0 +1,1 @@
+"""Precomputed layers: image and labels, chunks, shards, tissue."""

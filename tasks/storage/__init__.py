@@ -1,0 +1,1 @@
+"""The small objects of a run: stores, versions, checksums, damage, credentials."""
