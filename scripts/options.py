@@ -47,6 +47,13 @@ def axes_option(files: str) -> Callable[[Any], Any]:
     )
 
 
+places_option = click.option(
+    "--places",
+    type=click.IntRange(1, 1000),
+    default=12,
+    show_default=True,
+    help="Number of samples of a layer or a large 3D file.",
+)
 dataset_option = click.option(
     "--dataset", help="Name of the array in an h5 or npz file; number of the image in a tif."
 )

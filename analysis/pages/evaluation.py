@@ -60,7 +60,7 @@ def evaluation_page(
       voxel_nm: voxel size.
       image: reads the image of a box, uint8; None: draw the outlines on grey.
       offset_nm: position of the first voxel of the volume.
-      show: returns the command that shows a position; None: there is none.
+      show: returns the command that shows a position; None omits the commands.
     """
     number = count_cases(evaluation.cases)
     counts = {f"{kind}: {number[kind]}": meaning for kind, meaning in _MEANINGS.items()}

@@ -24,7 +24,7 @@ def gpu_environment(number: int) -> dict[str, str]:
 
 
 def driver_version() -> str | None:
-    """Return the version of NVIDIA's driver; None if there is none."""
+    """Return the version of NVIDIA's driver, or None without a driver."""
     try:
         match = re.search(r"Kernel Module\D*([0-9.]+)", _DRIVER.read_text())
     except OSError:

@@ -18,7 +18,7 @@ from ...models.training.config import TrainConfig
 from ...models.training.targets import Role
 from ...tasks.config_files import validate
 from ...tasks.training.adaptation import adaptation_settings, prepare_looks
-from ..options import Finite, axes_option, dataset_option, resolution_option
+from ..options import Finite, axes_option, dataset_option, places_option, resolution_option
 from ..progress import Bars
 from .train import prepare_output, train_process
 
@@ -43,13 +43,7 @@ from .train import prepare_output, train_process
 @resolution_option("Voxel size in nm, as for flysoma look.")
 @axes_option("a 3D file")
 @dataset_option
-@click.option(
-    "--places",
-    type=click.IntRange(1, 1000),
-    default=12,
-    show_default=True,
-    help="Number of samples of a layer or a large 3D file.",
-)
+@places_option
 @click.option(
     "--minutes",
     type=Finite(0, min_open=True),

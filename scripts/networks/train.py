@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from ...models.training.config import TrainConfig
 from ...models.training.targets import Role
 from ...models.training.train import train
 from ...tasks.config_files import parse_yaml, read_config, validate
+from ...tasks.layers.ownership import check_output
 from ...tasks.training.sources import make_source
 from ...tasks.training.validation import score_somas
 from ..options import Finite
@@ -64,11 +64,8 @@ def prepare_output(output: Path) -> None:
     """Make the folder of a weights file. Raise UserError if weights cannot be written there."""
     if output.suffix != ".safetensors":
         raise UserError(f"--output is {output}; weights are a .safetensors file")
-    if output.is_dir():
-        raise UserError(f"cannot write {output}: it is a folder; name a file in it")
     output.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(output.parent, os.W_OK):
-        raise UserError(f"cannot write {output}: its folder is read-only; choose another --output")
+    check_output(output)
 
 
 def train_process(config: TrainConfig, output: Path, line: str) -> dict[str, Any]:

@@ -66,13 +66,13 @@ def command(
             execute_run(run, options, bars, bars.say)
             return run
 
-        # On a cluster the credentials of a new machine can be late. A user at a terminal is told at once.
+        # On a cluster, a new machine may get its credentials late; at a terminal, an error is reported at once.
         run = execute() if workers else patiently(execute, bars.say)
     place = local_folder(run.path) or run.path
     click.echo(f"done: {place}")
     if is_finished(run, "report"):
         found = read_state(run.store, "measure")["result"]
-        click.echo(f"somas: {found['somas']:,}, of which the volume's edge cuts {found['cut_by_edge']:,}")
+        click.echo(f"somas: {found['somas']:,} ({found['cut_by_edge']:,} cut by the edge of the volume)")
         click.echo(f"report: {place}/report/index.html")
         click.echo(f"table: {place}/tables/somas.csv")
     click.echo(f"view: flysoma view {place}")

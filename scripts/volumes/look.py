@@ -7,14 +7,13 @@ from pathlib import Path
 
 import click
 
-from ...analysis.look.measure import CannotMeasure, measure_look
 from ...analysis.look.stats import LookStats, look_distance
 from ...analysis.pages.look import look_figure, look_rows
 from ...axes import Nm3
 from ...errors import UserError
 from ...tasks.layers.ownership import check_output
-from ...tasks.volumes.samples import read_samples
-from ..options import axes_option, dataset_option, resolution_option
+from ...tasks.volumes.samples import measure_samples, read_samples
+from ..options import axes_option, dataset_option, places_option, resolution_option
 
 
 @click.command("look")
@@ -25,13 +24,7 @@ from ..options import axes_option, dataset_option, resolution_option
 )
 @axes_option("a 3D file")
 @dataset_option
-@click.option(
-    "--places",
-    type=click.IntRange(1, 1000),
-    default=12,
-    show_default=True,
-    help="Number of samples of a layer or a large 3D file.",
-)
+@places_option
 @click.option(
     "--beside",
     type=click.Path(path_type=Path),
@@ -60,10 +53,7 @@ def command(
         check_output(output, image)
     other = None if beside is None else _read_look(beside)
     samples, voxel_nm = read_samples(image, resolution, axes, dataset, places)
-    try:
-        look = measure_look(samples, voxel_nm)
-    except CannotMeasure as err:
-        raise UserError(f"cannot measure the look of {image}: {err}") from err
+    look = measure_samples(image, samples, voxel_nm)
     if output is not None:
         middle = samples[len(samples) // 2].image
         output.write_bytes(look_figure(Path(image).name, look, middle[len(middle) // 2], other))

@@ -1,1 +1,1 @@
-"""Execution of a run's tasks: queues, workers, the coordinator, and the records of attempts."""
+"""Execution of a run's tasks: queues, workers, and the records of attempts."""

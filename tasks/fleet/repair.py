@@ -157,7 +157,7 @@ class Repairs:
 
 
 def _maker(run: Run, damage: DamagedObject) -> tuple[StageKind, Step]:
-    """Return the stage and the step that made an object. Raises UserError if there is none."""
+    """Return the stage and the step that made an object. Raises UserError if no step makes it."""
     path = damage.path
     for kind in (*catalog.STAGES, *catalog.EXTRAS):
         stage = kind(run)

@@ -29,14 +29,14 @@ def find_foreign(cloudpath: str) -> str | None:
     return next((name for name in files.list() if not own.fullmatch(name)), None)
 
 
-def check_output(output: str | Path, source: str | Path) -> None:
+def check_output(output: str | Path, source: str | Path | None = None) -> None:
     """Check a file to write before the work whose result goes there. An existing file other than the source is fine.
 
     Raises:
       UserError: it is the source or lies in it, its folder does not exist or cannot be written to, or it is a folder.
     """
-    path, read = Path(output).resolve(), Path(source).resolve()
-    if path.is_relative_to(read) or (path.exists() and read.exists() and path.samefile(read)):
+    path = Path(output).resolve()
+    if source is not None and _is_within(path, Path(source).resolve()):
         raise UserError(f"{output} is or lies in the input {source}; choose another output")
     if path.is_dir():
         raise UserError(f"cannot write {output}: it is a folder; name a file in it")
@@ -45,6 +45,12 @@ def check_output(output: str | Path, source: str | Path) -> None:
         raise UserError(
             f"cannot write {output}: {place} does not exist or is not writable; choose another output"
         )
+
+
+def _is_within(path: Path, source: Path) -> bool:
+    return path.is_relative_to(source) or (
+        path.exists() and source.exists() and path.samefile(source)
+    )
 
 
 def _own_names(info: bytes | None) -> Iterator[str]:

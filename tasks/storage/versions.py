@@ -12,7 +12,8 @@ import logging
 import os
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -45,13 +46,13 @@ class Version:
 
 
 class Versions(Protocol):
-    """The objects below one path, of which each knows its version."""
+    """The objects below one path, with their versions."""
 
     def read(self, path: str) -> Version | None:
-        """Return an object; None if there is none."""
+        """Return an object, or None if it does not exist."""
 
     def write(self, path: str, data: bytes, tag: str | None) -> str | None:
-        """Write an object if its tag is still this one; None: if there is none.
+        """Write an object if its tag is still this one, or with the tag None, if the object does not exist.
 
         Returns:
           The tag of the new version; None if somebody else has written the object.
@@ -93,15 +94,13 @@ def write_atomically(path: str, data: bytes, flush: bool = True) -> None:
     Args:
       flush: wait until the content is on the disk, where a power failure does not reach it.
     """
-    temporary = _write_temporary(path, data, flush)
-    try:
+    with _temporary_file(path, data, flush) as temporary:
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
-def _write_temporary(path: str, data: bytes, flush: bool) -> str:
+@contextmanager
+def _temporary_file(path: str, data: bytes, flush: bool) -> Iterator[str]:
+    """Write a file beside a path, and delete it at the end unless it was moved."""
     folder = os.path.dirname(path)
     check_path(folder)  # a link at the path itself is replaced
     os.makedirs(folder, exist_ok=True)
@@ -113,10 +112,10 @@ def _write_temporary(path: str, data: bytes, flush: bool) -> str:
                 file.flush()
                 os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return temporary
+        yield temporary
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 class _Folder:
@@ -152,20 +151,18 @@ def _tag(status: os.stat_result) -> str:
 
 def _create(path: str, data: bytes) -> bool:
     """Write a new file; return False if there is one."""
-    temporary = _write_temporary(path, data, flush=True)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as err:
-        if err.errno not in _NO_LINKS:
-            raise
-        with suppress(FileExistsError), open(path, "xb") as file:
-            file.write(data)
-            return True
-        return False
-    finally:
-        os.unlink(temporary)
+    with _temporary_file(path, data, flush=True) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as err:
+            if err.errno not in _NO_LINKS:
+                raise
+            with suppress(FileExistsError), open(path, "xb") as file:
+                file.write(data)
+                return True
+            return False
     return True
 
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from ...analysis.look.measure import CannotMeasure, measure_look
 from ...analysis.pages.look import look_figure
 from ...axes import Nm3
 from ...errors import UserError
 from ...models.training.targets import Role
 from ..config import Locate, Segment
 from ..layers.labels import LabelLayer
-from ..volumes.samples import read_samples
+from ..volumes.samples import measure_samples, read_samples
 from .looks import LookFit, fit_looks, measure_phantom, paint_sample, read_fit, write_fit
 
 _LOOKS = 8
@@ -84,10 +83,7 @@ def prepare_looks(
     """
     resolution, axes, dataset, places = reading
     samples, voxel_nm = read_samples(image, resolution, axes, dataset, places)
-    try:
-        target = measure_look(samples, voxel_nm)
-    except CannotMeasure as err:
-        raise UserError(f"cannot measure the look of {image}: {err}") from err
+    target = measure_samples(image, samples, voxel_nm)
     output.parent.mkdir(parents=True, exist_ok=True)
     path = looks_path(output)
     with suppress(UserError):

@@ -126,7 +126,7 @@ def read_fit(path: Path) -> LookFit:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise UserError(f"{path} holds no looks as 'flysoma adapt' writes them: {err}") from err
     if not fits:
-        raise UserError(f"{path} holds no looks as 'flysoma adapt' writes them: there is none")
+        raise UserError(f"{path} holds no looks as 'flysoma adapt' writes them: the list is empty")
     return fit
 
 

@@ -1,1 +1,1 @@
-"""Precomputed layers, files and the geometry of blocks: how voxels are read and written."""
+"""Files, sections and samples of volumes, and their conversion to layers."""

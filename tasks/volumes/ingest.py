@@ -24,8 +24,8 @@ from cloudfiles import CloudFiles
 from ...analysis.morphology.voxelize import voxelize
 from ...axes import Vec3
 from ...errors import UserError
+from ..formats.meshes import is_mesh, read_mesh
 from ..grids.geometry import Box, vec3, voxel_size
-from ..layers.meshes import is_mesh, read_mesh
 from ..layers.ownership import find_foreign
 from ..layers.precomputed import CHUNK, create_layer, fill_layer
 from ..storage.store import local_folder, normalize_cloudpath, writable_cloudpath

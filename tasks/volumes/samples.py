@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...analysis.look.measure import Sample
+from ...analysis.look.measure import CannotMeasure, Sample, measure_look
+from ...analysis.look.stats import LookStats
 from ...axes import Nm3, Vec3, Voxel
 from ...errors import UserError
 from ..config import Segment
@@ -39,6 +40,14 @@ def read_samples(
     layer = ImageLayer(image, fill_missing=True)
     working_nm = resolution or layer.resolutions_nm[layer.source_mip(Segment().resolution_nm)]
     return _sample_layer(layer, working_nm, places), flip(working_nm)
+
+
+def measure_samples(image: str, samples: list[Sample], voxel_nm: Voxel) -> LookStats:
+    """Measure the look of samples of an image. Raises UserError if that is not possible."""
+    try:
+        return measure_look(samples, voxel_nm)
+    except CannotMeasure as err:
+        raise UserError(f"cannot measure the look of {image}: {err}") from err
 
 
 def _find_pictures(path: Path) -> list[Path]:

@@ -59,7 +59,7 @@ def test_a_run_ends_with_what_it_found_and_where(undisturbed):
     done = flysoma("run", f"{undisturbed}/config.yaml", "--workers", "1")
     assert done.returncode == 0, done.stderr
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
-    assert said["somas"] == "5, of which the volume's edge cuts 0"
+    assert said["somas"] == "5 (0 cut by the edge of the volume)"
     assert Path(said["report"]).is_file() and Path(said["table"]).is_file()
 
 

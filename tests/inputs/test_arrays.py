@@ -6,22 +6,13 @@ import json
 import h5py
 import numpy as np
 import pytest
+from refusals import refuses
 
-from flysoma.errors import UserError
 from flysoma.tasks.volumes.files import read_array, write_array
 
 GREY = np.random.default_rng(0).integers(60, 200, (20, 24, 32), dtype=np.uint8)
 LABELS = (GREY > 150) * np.uint32(7)
 BLOSC = 32001
-
-
-def refuses(path, *parts, **options):
-    with pytest.raises(UserError) as caught:
-        read_array(path, **options)
-    text = str(caught.value)
-    assert "\n" not in text
-    for part in parts:
-        assert part in text, text
 
 
 @pytest.fixture

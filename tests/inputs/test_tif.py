@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import tifffile
+from refusals import refuses
 
-from flysoma.errors import UserError
 from flysoma.tasks.volumes.files import read_array, read_volume, write_array
 
 SHAPE = (20, 24, 32)  # z, y, x
@@ -20,15 +20,6 @@ def write_pages(path, pages, **options):
     with tifffile.TiffWriter(path) as tif:
         for page in pages:
             tif.write(page, contiguous=False, metadata=None, **options)
-
-
-def refuses(path, *parts, **options):
-    with pytest.raises(UserError) as caught:
-        read_array(path, **options)
-    text = str(caught.value)
-    assert "\n" not in text
-    for part in parts:
-        assert part in text, text
 
 
 WRITERS = {

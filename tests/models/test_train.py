@@ -22,13 +22,9 @@ from flysoma.models.training.emads import downsample_image, downsample_labels, r
 from flysoma.models.training.losses import soft_dice, soma_loss
 from flysoma.models.training.phantoms import PhantomPlan, load_phantoms
 from flysoma.models.training.targets import (
-    ANNOTATED,
-    CLASS,
     GLIA,
     IGNORE,
-    NUCLEUS,
     UNKNOWN,
-    section_targets,
     soma_targets,
 )
 from flysoma.models.training.train import train
@@ -324,7 +320,7 @@ def test_two_processes_train_one_network_and_an_error_in_one_is_raised(tmp_path)
     one = changed(SMALL, patch=(8, 16, 16), batch=2, steps=3, judge_every=3, lr=1e-3, dice=0)
     # one process with the same six patches moves in the same direction; only the averaging of losses differs
     train(one, toy_source(), tmp_path / "one.safetensors")
-    start = build_network(one, VOXEL).module.state_dict()
+    start = build_network(one, VOXEL, attributes=False).module.state_dict()
     moved = []
     for name in ("one", "two"):
         state = load_network(tmp_path / f"{name}.safetensors").module.state_dict()
@@ -341,75 +337,3 @@ def test_perfect_predictions_score_one(monkeypatch):
     )
     scores = score_voxels(build_network(SMALL, VOXEL), [volume], SMALL)
     assert scores["iou"] == scores["dice"] == 1 and scores["false_share_of_background"] == 0
-
-
-def _with_parts(seed=0):
-    """Return a toy volume in which the upper half of each soma is nucleus, and soma 1 is glial."""
-    image, labels = toy_somas(seed=seed)
-    upper = np.arange(labels.shape[1])[:, None] < labels.shape[1] // 2
-    parts = ((labels > 0) & upper) * np.uint8(NUCLEUS) + (labels == 1) * np.uint8(GLIA)
-    return Volume(image, labels.astype(np.uint16), f"toy{seed}", parts=parts)
-
-
-@pytest.mark.parametrize("make", [soma_targets, section_targets])
-def test_targets_hold_class_nucleus_and_glia(make):
-    volume = _with_parts()
-    target = make(volume.labels, VOXEL, "segment", parts=volume.parts)
-    plain = make(volume.labels, VOXEL, "segment")
-    assert np.array_equal(target & CLASS, plain) and (target & ANNOTATED > 0).all()
-    assert np.array_equal(target & (NUCLEUS | GLIA), volume.parts)
-
-
-@pytest.mark.parametrize("depth", [14, 3])
-def test_patches_keep_nuclei_in_whole_and_extruded_sections(depth):
-    volume = _with_parts()
-    some = slice(10, 10 + depth)
-    flat = Volume(volume.image[some], volume.labels[some], parts=volume.parts[some])
-    none = TrainConfig(role="segment", augmentation=0).patch_augmentation
-    patches = Patches([flat], (16, 16, 16), VOXEL, "segment", none, seed=1)
-    targets = [patches.draw_patch(i)[1].numpy() for i in range(12)]
-    inside = np.concatenate([t[(t & CLASS > 0)] for t in targets])
-    outside = np.concatenate([t[(t & CLASS == 0)] for t in targets])
-    assert {bool(value & NUCLEUS) for value in inside} == {True, False}
-    assert not (outside & (NUCLEUS | GLIA)).any()
-
-
-def test_the_loss_of_attributes_counts_annotated_voxels_only():
-    logits = torch.zeros(1, 5, 4, 4, 4)
-    soma = torch.full((1, 4, 4, 4), 1 + ANNOTATED, dtype=torch.uint8)
-    nuclear = soma + NUCLEUS
-    right, wrong = logits.clone(), logits.clone()
-    right[:, 3], wrong[:, 3] = 9, -9
-    weights = SMALL.loss_weights
-    losses = [float(soma_loss(x, nuclear, weights, 0.5)) for x in (right, logits, wrong)]
-    assert losses[0] + 0.5 < losses[1] < losses[2] - 5
-    unknown = torch.ones_like(soma)
-    losses = [float(soma_loss(x, unknown, weights, 0.5)) for x in (right, wrong)]
-    assert losses[0] == losses[1]
-    glial = logits.clone()
-    glial[:, 4] = 9
-    background = torch.full_like(soma, ANNOTATED)
-    losses = [float(soma_loss(x, background, weights, 0)) for x in (logits, glial)]
-    assert losses[0] == losses[1]  # the class of background does not matter
-
-
-def test_a_network_learns_nuclei_where_they_are_annotated(tmp_path):
-    config = changed(SMALL, patch=(8, 16, 16), steps=1)
-    source = Source([_with_parts(0)], [_with_parts(1)], VOXEL, {})
-    record = train(config, source, tmp_path / "nuclei.safetensors")
-    network = load_network(tmp_path / "nuclei.safetensors")
-    assert network.spec.classes == ("background", "interior", "boundary", "nucleus", "glia")
-    assert "nucleus_dice" in record["scores_on_held_out"]
-    more = changed(config, init=str(tmp_path / "nuclei.safetensors"), lr=0.0)
-    train(more, toy_source(), tmp_path / "more.safetensors")  # without annotated nuclei
-    assert load_network(tmp_path / "more.safetensors").spec.classes == network.spec.classes
-
-
-def test_added_channels_leave_the_classes_unchanged():
-    image = torch.rand(1, 1, 16, 32, 32) * 255
-    before = load_network("flysoma/segment-v4")
-    after = build_network(changed(SMALL, init="flysoma/segment-v4"), before.spec.voxel_nm)
-    with torch.inference_mode():
-        old, new = (n.module.eval()(n.spec.preprocess(image.clone())) for n in (before, after))
-    assert torch.equal(old, new[:, :3])
-    assert torch.allclose(new[:, 3:], torch.tensor(-2.0))

@@ -47,7 +47,9 @@ def small(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_fit_comes_nearer_to_the_look_of_the_image(small):
+def test_the_fit_comes_nearer_to_the_look_of_the_image(monkeypatch):
+    monkeypatch.setattr(looks, "_CANDIDATES", 8)
+    monkeypatch.setattr(looks, "_ROUNDS", 2)
     target = target_look()
     fit = fit_looks(target, 4, processes=1)
     distances = [distance for distance, _ in fit.fits]
