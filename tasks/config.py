@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ..analysis.morphology.classes import CLASSES
+from ..analysis.morphology.classes import CLASSES, GLIA, NEURON
 from ..axes import MAX_VOXEL_NM, MIN_VOXEL_NM, Zyx
 from ..errors import UserError
 from ..models.inference.lattice import zyx
@@ -150,11 +150,13 @@ class Soma(_Section):
     Attributes:
       min_volume_um3: least volume of a soma.
       max_diameter_nm: diameter of a ball of the largest volume.
+      min_confidence: least mean probability of the interior, off the boundary.
       min_nucleus_um3: least volume of a nucleus.
     """
 
     min_volume_um3: Annotated[float, Field(ge=0)] = 1.05
     max_diameter_nm: Annotated[float, Field(gt=0, le=1e9)] = 20000.0
+    min_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.9
     min_nucleus_um3: Annotated[float, Field(gt=0)] = 0.5
 
 
@@ -179,7 +181,8 @@ class RunConfig(_Section):
       image, output: cloud paths of the image, and of everything that the run writes.
       mask: cloud path of a segmentation that is 0 where there is no tissue.
       fill_missing: whether missing chunks of the image are read as black.
-      classes: the classes of somas that the result holds.
+      classes: the classes of somas that the result holds, if the network predicts nuclei. Somas without a nucleus that
+        the edge of the volume cuts are always kept.
       queue: URL of the queue.
     """
 
@@ -193,7 +196,7 @@ class RunConfig(_Section):
     segment: Segment = Segment()
     stitch: Stitch = Stitch()
     soma: Soma = Soma()
-    classes: tuple[str, ...] = CLASSES
+    classes: tuple[str, ...] = (NEURON, GLIA)
     queue: str | None = None
     prices: Prices = Prices()
 
@@ -276,7 +279,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "published": {
         "segment": {"interior_threshold": 0.98},
         "stitch": {"min_overlap_um3": 0.00512, "single_ratio": 0.4, "dual_ratio": 0.3},
-        "soma": {"min_volume_um3": 1.05},
+        "soma": {"min_volume_um3": 1.05, "min_confidence": 0.0},
     }
 }
 

@@ -31,7 +31,7 @@ def make_somas(n: int, size_um=(60.0, 50.0, 40.0), seed: int = 0) -> pd.DataFram
         frame[f"semi_axis_{name}_um"] = diameter / 2 * factor
     frame["inscribed_radius_um"] = diameter / 2 * 0.85
     frame["voxels"] = np.rint(volume / 1.6384e-4).astype(np.int64)
-    frame["confidence"] = rng.uniform(0.7, 1.0, n)
+    frame["confidence"] = rng.uniform(0.94, 1.0, n)
     frame["n_seeds"] = 1
     frame["neurites"] = 1
     frame["nearest_nm"] = nearest_distances(centre)

@@ -11,7 +11,7 @@ from .somas import without_nucleus
 
 _MIN_CONVEXITY = 0.88  # of whole somas; two somas that are merged have a waist
 _LARGE = 4.0  # times the median volume
-_MIN_CONFIDENCE = 0.7
+_MIN_CONFIDENCE = 0.93
 _ON_SEAM_NM = 1.0
 
 

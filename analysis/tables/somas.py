@@ -72,7 +72,12 @@ COLUMNS: tuple[Column, ...] = (
     Column("grey_mean", "float64", "", "mean grey value of the image within the soma"),
     Column("grey_spread", "float64", "", "standard deviation of the grey values within the soma"),
     Column("voxels", "int64", "", "number of voxels at the finest mip of the somas layer"),
-    Column("confidence", "float64", "", "mean predicted soma probability of its voxels, 0 to 1"),
+    Column(
+        "confidence",
+        "float64",
+        "",
+        "mean predicted probability of its interior, off the boundary, 0 to 1",
+    ),
     Column("n_seeds", "int64", "", "number of localization seeds in the soma; usually 1"),
     Column(
         *("neurites", "int64", ""),

@@ -18,6 +18,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ...analysis.metrics.contingency import overlap_table
+from ...analysis.morphology.classes import OTHER
 from ...analysis.morphology.nuclei import classify
 from ...models.inference.encoding import FULL
 from ..config import Soma, Stitch
@@ -175,8 +176,9 @@ class Labels:
 
     Attributes:
       seed: number of the seed, from 1; 0: none.
-      certainty: sum over the label's voxels of the probability that they are soma.
+      certainty: sum of the probability of the interior, and the number of voxels that it is over; see `certainty_sums`.
       nucleus: voxels of the nucleus, and the sum of the probability of glia; see `nucleus_sums`.
+      cut: whether the label reaches the end of what is segmented.
     """
 
     ids: np.ndarray
@@ -184,6 +186,7 @@ class Labels:
     voxels: np.ndarray
     certainty: np.ndarray
     nucleus: np.ndarray
+    cut: np.ndarray
 
 
 def resolve(
@@ -316,14 +319,17 @@ def _gather(blocks: list[tuple[int, dict[str, np.ndarray]]]) -> Labels:
     ids = [label_ids(i, np.arange(1, len(t["seed"]) + 1)) for i, t in blocks]
     columns = {
         name: np.concatenate([np.zeros(0), *(t[name] for _, t in blocks)])
-        for name in ("seed", "voxels", "certainty")
+        for name in ("seed", "voxels", "cut")
     }
     return Labels(
         np.concatenate([np.zeros(0, np.uint64), *ids]),
         columns["seed"].astype(np.int64),
         columns["voxels"].astype(np.int64),
-        columns["certainty"],
-        np.concatenate([np.zeros((0, 2), np.int64), *(t["nucleus"] for _, t in blocks)]),
+        *(
+            np.concatenate([np.zeros((0, 2), np.int64), *(t[n] for _, t in blocks)])
+            for n in ("certainty", "nucleus")
+        ),
+        columns["cut"].astype(bool),
     )
 
 
@@ -337,15 +343,16 @@ def _number_somas(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Number the somas from 1 in the order of their seeds, which is by position; others become 0.
 
-    A group of labels is a soma if it has a seed, is large enough, and belongs to one of `classes`; None: nuclei are not
-    known, so somas have no class.
+    A group of labels is a soma if it has a seed, is large and certain enough, and belongs to one of `classes`; None:
+    nuclei are not known, so somas have no class. The nucleus of a soma that is cut may lie outside, so it is kept.
 
     Returns:
       The table of somas, and for each label the id of its soma.
     """
     count = len(group)
     voxels = np.bincount(group, labels.voxels, count)
-    certainty = np.bincount(group, labels.certainty, count)
+    certainty, off_boundary = (np.bincount(group, sums, count) for sums in labels.certainty.T)
+    confidence = certainty / np.maximum(off_boundary * FULL, 1)
     seed = np.zeros(count, np.int64)
     np.maximum.at(seed, group, labels.seed)
     block = (labels.ids >> np.uint64(ID_BITS)).astype(np.int64)
@@ -357,8 +364,10 @@ def _number_somas(
     p_glia = glia / np.maximum(voxels * FULL, 1)
     kind = classify(nucleus * voxel_um3 >= limits.min_nucleus_um3, p_glia)
     kept = (seed > 0) & (voxels > 0) & (voxels * voxel_um3 >= limits.min_volume_um3)
+    kept &= confidence >= limits.min_confidence
     if classes is not None:
-        kept &= np.isin(kind, classes)
+        cut = np.bincount(group, labels.cut, count) > 0
+        kept &= np.isin(kind, classes) | (cut & (kind == OTHER))
     roots = np.flatnonzero(kept)
     roots = roots[np.lexsort((roots, seed[roots]))]
     final = np.zeros(count, np.uint64)
@@ -367,7 +376,7 @@ def _number_somas(
         "id": final[roots],
         "seed": seed[roots],
         "voxels": voxels[roots].astype(np.int64),
-        "confidence": certainty[roots] / voxels[roots],
+        "confidence": confidence[roots],
         "n_seeds": seeds[roots],
         "crosses_seam": blocks[roots] > 1,
         "suspicious": refused[roots],

@@ -25,7 +25,6 @@ from ...analysis.morphology.spatial import (
 from ...analysis.morphology.surface_area import REACH
 from ...axes import Vec3
 from ..grids.geometry import Block, BlockGrid, Box, flip, vec3
-from ..grids.tiles import FIELDS
 from ..layers.precomputed import CHUNK
 from ..run import Run
 from ..storage.store import RunStore
@@ -75,7 +74,7 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
     def plan(self) -> Sequence[int]:
         """Return the segmented blocks and their neighbours, which own part of the surface."""
         grid = self.run.segment_grid
-        return self._with_neighbours(grid[i] for i in SegmentStage(self.run).plan())
+        return self._with_neighbours(grid[i] for i in self._segment.plan())
 
     def forecast(self) -> Forecast:
         run, resolution_nm = self.run, self.run.config.segment.resolution_nm
@@ -116,7 +115,8 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
             )
             for labels, image in zip(data.layers, (data.image, None))
         ]
-        cut = labels_at_end(data.layers[0], self._segmented(around))
+        own = data.layers[0][core.slices_zyx(around.lo)]
+        cut = self._segment.cut_labels(own, core)
         moments[0]["touches_edge"] |= moments[0]["id"].isin(cut) & (moments[0]["voxels"] > 0)
         missing = -1.0 if data.image is None else round(float((data.image == 0).mean()), 6)
         return BlockMoments(moments, missing)
@@ -140,42 +140,13 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
         return shapes_from_moments(moments, flip(self.run.config.segment.resolution_nm))
 
     @cached_property
-    def _segmented_tiles(self) -> np.ndarray:
-        """Whether each tile was segmented: bool, z, y, x."""
-        tiles = np.zeros(self.run.tiles.fine.shape, bool)
-        tiles.flat[self.run.stored_numbers("predict", FIELDS)] = True
-        return tiles
-
-    @cached_property
-    def _segmented_blocks(self) -> np.ndarray:
-        """Whether each block was segmented: bool, z, y, x."""
-        blocks = np.zeros(flip(self.run.segment_grid.shape), bool)
-        blocks.flat[SegmentStage(self.run).plan()] = True
-        return blocks
-
-    def _segmented(self, box: Box) -> np.ndarray:
-        """Return whether each voxel of a box was segmented: bool, z, y, x."""
-        grid = self.run.segment_grid
-        spans = [np.arange(a, b) for a, b in zip(*box.corners_zyx(grid.bounds.lo))]
-        edges = self.run.tiles.fine.edges
-        tiles = [np.searchsorted(e, span, "right") - 1 for e, span in zip(edges, spans)]
-        blocks = [span // n for span, n in zip(spans, flip(grid.core_shape))]
-        segmented: np.ndarray = self._segmented_tiles[np.ix_(*tiles)]
-        return segmented & self._segmented_blocks[np.ix_(*blocks)]
+    def _segment(self) -> SegmentStage:
+        return SegmentStage(self.run)
 
     def _boxes(self, index: int) -> tuple[Box, Box]:
         """Return a block's core, and the box that is read."""
         core = self.run.segment_grid[index].core
         return core, core.grow((REACH,) * 3).intersect(self.run.segment_grid.bounds)
-
-
-def labels_at_end(labels: np.ndarray, segmented: np.ndarray) -> np.ndarray:
-    """Return the labels with a voxel beside one that was not segmented; both arguments z, y, x."""
-    found = [np.zeros(0, labels.dtype)]
-    for axis in range(3):
-        own, other = np.moveaxis(labels, axis, 0), np.moveaxis(segmented, axis, 0)
-        found += [own[:-1][~other[1:]], own[1:][~other[:-1]]]
-    return np.unique(np.concatenate(found))
 
 
 class SomaStage(SimpleStage):

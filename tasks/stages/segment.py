@@ -9,8 +9,8 @@ from functools import cached_property
 import crackle
 import numpy as np
 
-from ...models.inference.encoding import FULL, decode_nibbles
-from ...models.inference.instances import make_instances
+from ...models.inference.encoding import decode_nibbles
+from ...models.inference.instances import certainty_sums, make_instances
 from ...models.inference.nuclei import nuclei_of, nucleus_sums
 from ..grids.geometry import Block, Box, flip, vec3
 from ..grids.tiles import FIELDS, NUCLEUS_FIELDS, count_tiles, read_tiles
@@ -46,8 +46,9 @@ class SegmentStage(Stage[BlockFields, BlockLabels]):
     Writes, for block N:
       blocks/N.ckl: labels of the core.
       blocks/N-nuclei.ckl: the same in nuclei, 0 elsewhere; only if the network predicts them.
-      blocks/N.npz: one row per label: its seed, voxels, certainty and `nucleus_sums`; and pairs of seeds that lie in
-        one body, each pair by the block whose core holds its lower seed.
+      blocks/N.npz: one row per label: its seed, voxels, `certainty_sums`, `nucleus_sums`, and whether it is cut by the
+        end of what is segmented; and pairs of seeds that lie in one body, each pair by the block whose core holds its
+        lower seed.
       slabs/N-AXIS-SIDE.ckl: labels of a slab.
     Labels are numbered 1..m in each block; label l of block N has the id N << 20 | l.
     """
@@ -111,10 +112,8 @@ class SegmentStage(Stage[BlockFields, BlockLabels]):
         )
         one_body = numbers[one_body]
         core = labels[block.core.slices_zyx(known.lo)]
-        inner_outer = data.somas[(slice(None), *block.core.slices_zyx(block.read.lo))]
-        sure = np.minimum(inner_outer.sum(axis=0, dtype=np.uint16), FULL)
+        fields = data.somas[(slice(None), *block.core.slices_zyx(block.read.lo))]
         voxel_counts = np.bincount(core.ravel(), minlength=len(owner) + 1)[1:]
-        certainty = np.bincount(core.ravel(), sure.ravel(), len(owner) + 1)[1:] / FULL
         parts = {f"blocks/{index}.ckl": core} | {
             f"slabs/{index}-{axis}-{side}.ckl": labels[slab.slices_zyx(known.lo)]
             for axis, side, slab in self._slabs(block)
@@ -126,8 +125,9 @@ class SegmentStage(Stage[BlockFields, BlockLabels]):
         table = {
             "seed": np.append(numbers, -1)[owner] + 1,  # from 1; 0: no seed
             "voxels": voxel_counts,
-            "certainty": certainty,
+            "certainty": certainty_sums(core, *fields, len(owner)),
             "nucleus": sums,
+            "cut": np.isin(np.arange(1, len(owner) + 1), self.cut_labels(core, block.core)),
             "one_body": one_body[np.isin(one_body.min(axis=1), self._seeds_in(block.core))] + 1,
         }
         counters = {"labels": len(owner), "seeds": len(numbers), "voxels": block.core.voxels}
@@ -138,6 +138,35 @@ class SegmentStage(Stage[BlockFields, BlockLabels]):
             self.run.store.put_sealed(path, crackle.compress(labels))
         self.run.store.put_arrays(f"blocks/{index}.npz", result.table)
         return result.counters
+
+    def cut_labels(self, labels: np.ndarray, box: Box) -> np.ndarray:
+        """Return the labels of a box, z, y, x, that reach the end of the volume or of what is segmented of it."""
+        return labels_at_end(labels, self._segmented(box.grow((1, 1, 1))))
+
+    def _segmented(self, box: Box) -> np.ndarray:
+        """Return whether each voxel of a box was segmented: bool, z, y, x. None outside the volume was."""
+        grid, edges = self.run.segment_grid, self.run.tiles.fine.edges
+        inside = box.intersect(grid.bounds)
+        spans = [np.arange(a, b) for a, b in zip(*inside.corners_zyx(grid.bounds.lo))]
+        tiles = [np.searchsorted(e, span, "right") - 1 for e, span in zip(edges, spans)]
+        blocks = [span // n for span, n in zip(spans, flip(grid.core_shape))]
+        segmented = self._segmented_tiles[np.ix_(*tiles)] & self._segmented_blocks[np.ix_(*blocks)]
+        beyond = [(b - a, d - c) for a, b, c, d in zip(box.lo, inside.lo, inside.hi, box.hi)]
+        return np.pad(segmented, beyond[::-1])
+
+    @cached_property
+    def _segmented_tiles(self) -> np.ndarray:
+        """Whether each tile was predicted: bool, z, y, x."""
+        tiles = np.zeros(self.run.tiles.fine.shape, bool)
+        tiles.flat[self.run.stored_numbers("predict", FIELDS)] = True
+        return tiles
+
+    @cached_property
+    def _segmented_blocks(self) -> np.ndarray:
+        """Whether each block is segmented: bool, z, y, x."""
+        blocks = np.zeros(flip(self.run.segment_grid.shape), bool)
+        blocks.flat[self.plan()] = True
+        return blocks
 
     def _seeds_in(self, box: Box) -> np.ndarray:
         rounded = np.floor(self.seeds_vx + 0.5)
@@ -156,3 +185,18 @@ class SegmentStage(Stage[BlockFields, BlockLabels]):
             if below is not None:
                 slabs.append((axis, "lower", grid.face_slab(below, axis, half[axis])))
         return slabs
+
+
+def labels_at_end(labels: np.ndarray, segmented: np.ndarray) -> np.ndarray:
+    """Return the labels with a voxel beside one that was not segmented.
+
+    Args:
+      labels: z, y, x.
+      segmented: bool, for the same box and one voxel around it.
+    """
+    found = [np.zeros(0, labels.dtype)]
+    for axis in range(3):
+        inner = tuple(slice(None) if a == axis else slice(1, -1) for a in range(3))
+        along, own = np.moveaxis(segmented[inner], axis, 0), np.moveaxis(labels, axis, 0)
+        found += [own[~along[:-2]], own[~along[2:]]]
+    return np.unique(np.concatenate(found))

@@ -128,7 +128,7 @@ def test_somas_with_no_or_several_nuclei_come_first_and_are_counted():
     somas.loc[somas.id == 3, "n_nuclei"] = 2
     somas.loc[somas.id.isin([4, 5]), "n_nuclei"] = 0
     somas.loc[somas.id == 5, "touches_edge"] = True  # its nucleus may lie beyond the volume
-    somas["volume_um3"], somas["convexity"], somas["confidence"] = 60.0 - somas.id / 100, 0.93, 0.9
+    somas["volume_um3"], somas["convexity"], somas["confidence"] = 60.0 - somas.id / 100, 0.93, 0.95
     page = report_page(somas, SUMMARY, {})
     assert re.findall(r"<tr><td>(\d+)</td><td>[-\d]+, ", page) == ["3", "4", "8"]
     words = read(page)[1]

@@ -9,17 +9,21 @@ from five_balls import OFFSET, RESOLUTION, SHAPE, write_config
 from flysoma.tasks.config import load_config
 from flysoma.tasks.coordination.coordinator import execute_here
 from flysoma.tasks.pipeline import begin
-from flysoma.tasks.stages.measure import labels_at_end
+from flysoma.tasks.stages.segment import labels_at_end
 
 
 def test_labels_beside_unsegmented_voxels_are_found():
     labels = np.zeros((4, 5, 6), np.uint64)
     labels[1, 1, 1], labels[2, 2, 4], labels[3, 4, 5], labels[0, 4, 0] = 7, 8, 9, 5
-    segmented = np.ones(labels.shape, bool)
+    segmented = np.ones((6, 7, 8), bool)  # with one voxel more at each face
     assert not len(labels_at_end(labels, segmented))
-    segmented[:, :, 3] = False  # beside 8
-    segmented[2, 4, 5] = False  # below 9
+    segmented[:, :, 4] = False  # beside 8
+    segmented[3, 5, 6] = False  # below 9
+    segmented[0, 0] = False  # beside nothing
     assert set(labels_at_end(labels, segmented).tolist()) - {0} == {8, 9}
+    segmented = np.ones((6, 7, 8), bool)
+    segmented[-1] = False  # the volume ends below
+    assert set(labels_at_end(labels, segmented).tolist()) - {0} == {9}
 
 
 @pytest.mark.slow

@@ -6,11 +6,13 @@ import pytest
 from five_balls import CENTRES, OFFSET, RESOLUTION, SHAPE, digest, true_labels, write_image
 
 from flysoma import __version__
-from flysoma.tasks.config import RunConfig
+from flysoma.analysis.morphology.classes import CLASSES, GLIA, NEURON
+from flysoma.tasks.config import RunConfig, Soma
 from flysoma.tasks.coordination.coordinator import execute_here
 from flysoma.tasks.grids.tiles import CORES, FIELDS, NUCLEUS_FIELDS, put_tile
 from flysoma.tasks.layers.labels import LabelLayer
 from flysoma.tasks.run import Fingerprints, Manifest, Run, stored_path
+from flysoma.tasks.stages.match import Labels, _number_somas
 
 RADIUS_NM = 550.0
 # the class of each ball, and the shifts of its nuclei along y from its centre, voxels
@@ -86,7 +88,7 @@ def executed(volume, name, block, until, **values):
 @pytest.fixture(scope="module")
 def blocks(volume):
     """A finished run through 27 blocks."""
-    return executed(volume, "blocks", 64, "report")
+    return executed(volume, "blocks", 64, "report", classes=CLASSES)
 
 
 def layer(run, name="nuclei"):
@@ -102,7 +104,7 @@ def test_nuclei_have_the_ids_of_their_somas_in_blocks_as_in_one(volume, blocks):
     nuclei, somas = layer(blocks), layer(blocks, "somas")
     assert ((nuclei > 0) == (volume[1] > 0)).all()
     assert (nuclei == np.where(volume[1] > 0, somas, 0)).all()
-    one = executed(volume, "one", 192, "relabel")
+    one = executed(volume, "one", 192, "relabel", classes=CLASSES)
     assert (layer(one) == nuclei).all() and (layer(one, "somas") == somas).all()
 
 
@@ -158,7 +160,7 @@ def test_cave_lists_positions_in_nuclei(blocks):
 
 
 def test_a_run_that_is_repeated_gives_the_same_bytes(volume, blocks):
-    again = executed(volume, "again", 64, "mesh_merge")
+    again = executed(volume, "again", 64, "mesh_merge", classes=CLASSES)
     one, two = (digest(run / "nuclei") for run in (again, blocks))
     for name in ("info", "segment_properties/info"):  # the report adds the properties
         one.pop(name, None)
@@ -171,3 +173,29 @@ def test_only_the_classes_of_the_config_are_kept(volume, blocks):
     nuclei, somas = layer(kept), layer(kept, "somas")
     assert np.unique(nuclei).tolist() == np.unique(somas).tolist() == [0, 1]
     assert ((nuclei > 0) == (volume[1] == 2)).all()
+
+
+def test_a_whole_soma_without_a_nucleus_is_no_soma(volume):
+    kept = executed(volume, "default", 64, "relabel")
+    somas = layer(kept, "somas")
+    dropped = [i for i, (_, nuclei) in enumerate(BALLS) if not nuclei]
+    assert len(dropped) == 1
+    for number, centre in enumerate(CENTRES):
+        assert (somas[centre] == 0) == (number in dropped)
+
+
+def test_a_cut_soma_without_a_nucleus_is_kept():
+    four = np.arange(4)
+    nucleus = np.array([[9, 0], [0, 0], [0, 0], [9, 0]])
+    cut = np.array([False, False, True, True])
+    sure = np.full((4, 2), [95 * 255, 100])
+    labels = Labels(four.astype(np.uint64) + 1, four + 1, np.full(4, 100), sure, nucleus, cut)
+    apart = np.zeros(0, np.int64)
+    for classes, expected in (
+        ([NEURON, GLIA], [1, 0, 2, 3]),
+        ([GLIA], [0, 0, 1, 0]),
+        (CLASSES, [1, 2, 3, 4]),
+        (None, [1, 2, 3, 4]),
+    ):
+        _, final = _number_somas(labels, four, apart, 1.0, Soma(), classes)
+        assert final.tolist() == expected

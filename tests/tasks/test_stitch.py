@@ -52,8 +52,9 @@ def stitch_blockwise(volume, core, halo):
         ids,
         np.zeros(len(ids), int),
         np.concatenate([r[1] for r in rows]),
-        np.zeros(len(ids)),
         np.zeros((len(ids), 2), int),
+        np.zeros((len(ids), 2), int),
+        np.zeros(len(ids), bool),
     )
     pair = {n: np.concatenate([p[n] for p in pairs]) for n in ("a", "b", "overlap_um3", "joins")}
     group, _ = resolve(labels, pair, APART, 1.0, 1e18)
@@ -97,8 +98,9 @@ def labels(seeds, voxels):
         np.arange(1, n + 1).astype(np.uint64),
         np.array(seeds),
         np.array(voxels),
-        np.ones(n),
+        np.full((n, 2), [255, 1]),
         np.zeros((n, 2), int),
+        np.zeros(n, bool),
     )
 
 

@@ -99,7 +99,8 @@ def somas_in_labels(brain: Brain, rng: np.random.Generator) -> tuple[Labels, dic
         "joins": rng.random(brain.pairs) < 0.9,
     }
     nuclei = np.zeros((brain.labels, 2), np.int64)
-    return Labels(ids, seed, voxels, np.full(brain.labels, 0.9) * voxels, nuclei), pairs
+    certainty = np.stack([voxels * 250, voxels], axis=1)
+    return Labels(ids, seed, voxels, certainty, nuclei, np.zeros(brain.labels, bool)), pairs
 
 
 def _resolve(labels: Labels, pairs: dict[str, np.ndarray]) -> None:
@@ -149,7 +150,7 @@ def _write_blocks(
     pair_rows = np.searchsorted(sorted_pairs["a"], first)
     for block in range(brain.blocks):
         own = slice(rows[block], rows[block + 1])
-        columns = ("seed", "voxels", "certainty", "nucleus")
+        columns = ("seed", "voxels", "certainty", "nucleus", "cut")
         table = {name: getattr(labels, name)[own] for name in columns}
         table["one_body"] = np.zeros((0, 2), np.int64)
         store.put_arrays(f"blocks/{block}.npz", table)
