@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ..analysis.morphology.classes import CLASSES, GLIA, NEURON
+from ..analysis.morphology.classes import CLASSES
 from ..axes import MAX_VOXEL_NM, MIN_VOXEL_NM, Zyx
 from ..errors import UserError
 from ..models.inference.lattice import zyx
@@ -89,7 +89,7 @@ class Locate(_Section):
       block_vx, halo_nm: core and halo of a block.
     """
 
-    weights: str = "flysoma/locate-v3"
+    weights: str = "flysoma/locate-v4"
     resolution_nm: VoxelNm3 = (64.0, 64.0, 240.0)
     threshold: Share = 0.5
     min_core_um3: Annotated[float, Field(ge=0)] = 0.8
@@ -108,7 +108,7 @@ class Segment(_Section):
       block_vx, halo_nm: core and halo of a block.
     """
 
-    weights: str = "flysoma/segment-v4"
+    weights: str = "flysoma/segment-v5"
     resolution_nm: VoxelNm3 = (64.0, 64.0, 40.0)
     interior_threshold: Share = 0.8333
     block_vx: Vx3 = (256, 256, 256)
@@ -156,7 +156,7 @@ class Soma(_Section):
 
     min_volume_um3: Annotated[float, Field(ge=0)] = 1.05
     max_diameter_nm: Annotated[float, Field(gt=0, le=1e9)] = 20000.0
-    min_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    min_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.87
     min_nucleus_um3: Annotated[float, Field(gt=0)] = 0.5
 
 
@@ -196,7 +196,7 @@ class RunConfig(_Section):
     segment: Segment = Segment()
     stitch: Stitch = Stitch()
     soma: Soma = Soma()
-    classes: tuple[str, ...] = (NEURON, GLIA)
+    classes: tuple[str, ...] = CLASSES
     queue: str | None = None
     prices: Prices = Prices()
 

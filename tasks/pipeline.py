@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 
 from .. import __version__
+from ..analysis.morphology.classes import CLASSES
 from ..errors import UserError
 from .config import RunConfig, parse_config
 from .run import Fingerprints, Manifest, Run, predictor
@@ -18,7 +19,7 @@ def begin(config: RunConfig) -> Run:
     if there is None:
         _ = run.tiles  # raises UserError before anything is written
         manifest = _manifest(run)
-        if config.classes != RunConfig.model_fields["classes"].default and not manifest.has_nuclei:
+        if config.classes != CLASSES and not manifest.has_nuclei:
             raise UserError(
                 f"classes {', '.join(config.classes)}: {config.segment.weights} predicts no nuclei, which tell the "
                 "class of a soma; omit classes, or set segment.weights to weights that predict nuclei"

@@ -66,7 +66,7 @@ def reference():
     """Windows with somas, a network, and the classes that a CPU predicts in float32."""
     image = make_phantom((64, 96, 96), (40.0, 64.0, 64.0), 5, "typical").image
     windows = np.stack([image[:32, :64, :64], image[32:, 32:, 32:]])
-    network = load_network("flysoma/segment-v4")
+    network = load_network("flysoma/segment-v5")
     expected = classes(Predictor(network, "cpu", engine="torch float32")(windows))
     assert np.bincount(expected.ravel()).min() > 10_000
     return windows, network, expected

@@ -114,7 +114,7 @@ def test_training_starts_from_initial_weights(tmp_path):
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
     with pytest.raises(UserError, match="does not fit this training"):
         train(changed(config, role="locate", init=str(first)), toy_source(), second)
-    shipped = changed(SMALL, patch=(16, 32, 32), steps=1, init="flysoma/segment-v4")
+    shipped = changed(SMALL, patch=(16, 32, 32), steps=1, init="flysoma/segment-v5")
     record = train(shipped, toy_source(), tmp_path / "third.safetensors")
     assert record["went_on_from"]["role"] == "segment"
 

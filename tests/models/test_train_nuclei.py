@@ -5,7 +5,7 @@ import pytest
 import torch
 from toy_somas import toy_somas
 
-from flysoma.models.networks.weights import load_network
+from flysoma.models.networks.weights import load_network, save_network
 from flysoma.models.training.build import build_network
 from flysoma.models.training.config import TrainConfig
 from flysoma.models.training.dataset import Patches, Source, Volume
@@ -88,12 +88,13 @@ def test_a_network_learns_nuclei_where_they_are_annotated(tmp_path):
     assert load_network(second).spec.classes == network.spec.classes
 
 
-def test_added_channels_leave_the_classes_unchanged():
+def test_added_channels_leave_the_classes_unchanged(tmp_path):
     image = torch.rand(1, 1, 16, 32, 32) * 255
-    before = load_network("flysoma/segment-v4")
-    after = build_network(
-        TrainConfig(role="segment", init="flysoma/segment-v4"), before.spec.voxel_nm
-    )
+    before = build_network(TrainConfig(role="segment"), VOXEL, attributes=False)
+    assert len(before.spec.classes) == 3
+    save_network(tmp_path / "three.safetensors", before)
+    config = TrainConfig(role="segment", init=str(tmp_path / "three.safetensors"))
+    after = build_network(config, VOXEL)
     with torch.inference_mode():
         old, new = (n.module.eval()(n.spec.preprocess(image.clone())) for n in (before, after))
     assert torch.equal(old, new[:, :3])

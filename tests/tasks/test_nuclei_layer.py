@@ -88,7 +88,7 @@ def executed(volume, name, block, until, **values):
 @pytest.fixture(scope="module")
 def blocks(volume):
     """A finished run through 27 blocks."""
-    return executed(volume, "blocks", 64, "report", classes=CLASSES)
+    return executed(volume, "blocks", 64, "report")
 
 
 def layer(run, name="nuclei"):
@@ -104,7 +104,7 @@ def test_nuclei_have_the_ids_of_their_somas_in_blocks_as_in_one(volume, blocks):
     nuclei, somas = layer(blocks), layer(blocks, "somas")
     assert ((nuclei > 0) == (volume[1] > 0)).all()
     assert (nuclei == np.where(volume[1] > 0, somas, 0)).all()
-    one = executed(volume, "one", 192, "relabel", classes=CLASSES)
+    one = executed(volume, "one", 192, "relabel")
     assert (layer(one) == nuclei).all() and (layer(one, "somas") == somas).all()
 
 
@@ -160,7 +160,7 @@ def test_cave_lists_positions_in_nuclei(blocks):
 
 
 def test_a_run_that_is_repeated_gives_the_same_bytes(volume, blocks):
-    again = executed(volume, "again", 64, "mesh_merge", classes=CLASSES)
+    again = executed(volume, "again", 64, "mesh_merge")
     one, two = (digest(run / "nuclei") for run in (again, blocks))
     for name in ("info", "segment_properties/info"):  # the report adds the properties
         one.pop(name, None)
@@ -176,7 +176,7 @@ def test_only_the_classes_of_the_config_are_kept(volume, blocks):
 
 
 def test_a_whole_soma_without_a_nucleus_is_no_soma(volume):
-    kept = executed(volume, "default", 64, "relabel")
+    kept = executed(volume, "both", 64, "relabel", classes=["neuron", "glia"])
     somas = layer(kept, "somas")
     dropped = [i for i, (_, nuclei) in enumerate(BALLS) if not nuclei]
     assert len(dropped) == 1
