@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 
-from ..errors import HostError, UserError
+from ..errors import HostError
+from .storage.records import Record, as_record
 from .storage.store import RunStore
 
 _PATH = "engine.json"
+
+
+class _Choice(Record):
+    device: str
+    engine: str
 
 
 def choose_engine(store: RunStore, allow_compile: bool) -> str:
@@ -16,14 +22,11 @@ def choose_engine(store: RunStore, allow_compile: bool) -> str:
     Args:
       allow_compile: as for `available_engines`.
     Raises:
-      HostError: this machine does not have the engine of the run.
+      HostError: this machine does not have the engine of the run, or the driver of its GPU is too old.
     """
     from ..models.networks.engines import available_engines, choose_device  # imports torch
 
-    try:
-        device = choose_device()
-    except UserError as err:  # about the driver of this machine
-        raise HostError(str(err)) from None
+    device = choose_device()
     own = available_engines(device, allow_compile)
     choice = {"device": device, "engine": own[0]}
     if store.put_version(_PATH, json.dumps(choice).encode(), None) is None:
@@ -38,5 +41,4 @@ def choose_engine(store: RunStore, allow_compile: bool) -> str:
 
 def run_engine(store: RunStore) -> dict[str, str] | None:
     """Return the device and the engine of a run; None before one is chosen."""
-    found: dict[str, str] | None = store.get_json(_PATH)
-    return found
+    return as_record(_Choice, store.get_json(_PATH))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import UserError
+from ...errors import HostError
 from .gpus import driver_version, visible_gpus
 from .network import Network, to_channels_last
 from .somanet import SomaNet
@@ -31,13 +31,13 @@ def choose_device() -> str:
     """Return `cuda` if torch can use a GPU, otherwise `cpu`.
 
     Raises:
-      UserError: there is a GPU, and its driver is too old for torch.
+      HostError: there is a GPU, and its driver is too old for torch.
     """
     if torch.cuda.is_available():
         return "cuda"
     if torch.version.cuda and visible_gpus():
         least = _LEAST_DRIVER.get(torch.version.cuda.partition(".")[0], "a newer one")
-        raise UserError(
+        raise HostError(
             f"torch for CUDA {torch.version.cuda} cannot use the GPU: it needs NVIDIA's driver {least}, and this "
             f"machine has {driver_version() or 'none'}; update the driver, or use --device cpu"
         )

@@ -60,6 +60,12 @@ def _print_remarks(rows: list[dict[str, Any]], sick: dict[str, dict[str, Any]]) 
     for row in rows:
         if row["lost"] > 1:
             click.echo(f"{row['stage']}: the workers put its messages aside ({row['lost']} times)")
+        if row["no_worker_s"]:
+            click.echo(f"{row['stage']}: no worker for {row['no_worker_s'] / 60:.0f} minutes")
+        if row["repairs"]:
+            click.echo(
+                f"{row['stage']}: {row['repairs']} tasks repeated, because their output was damaged or lost"
+            )
         if row["halted"]:
             click.echo(f"{row['stage']}: {row['halted']}")
         for late in row["stragglers"]:

@@ -14,7 +14,7 @@ from ...tasks.arrays import predict_array
 from ...tasks.config import Locate, Segment
 from ...tasks.layers.ownership import check_output
 from ...tasks.run import predictor
-from ...tasks.volumes.files import read_volume, write_array
+from ...tasks.volumes.files import file_format, read_volume, write_array
 from ...tasks.volumes.grey import check_grey
 from ..device import device_option
 from ..options import axes_option, dataset_option, resolution_option
@@ -64,7 +64,9 @@ def command(
 
     FILE must fit in memory. The labels have the shape and voxels of FILE.
     """
-    check_output(output, file)
+    for path in filter(None, (output, nuclei)):
+        check_output(path, file)
+        file_format(path)
     volume = read_volume(file, axes, dataset, resolution_nm=resolution)
     check_grey(volume.array, file)
     if nuclei is not None and not predictor(segment_weights).network.spec.has_nuclei:

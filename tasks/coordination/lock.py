@@ -17,6 +17,7 @@ from typing import Any
 
 from ...errors import HostError
 from ..fleet.sick_hosts import host
+from ..storage.records import Record, as_record
 from ..storage.store import RunStore
 from ..storage.versions import Version
 
@@ -38,7 +39,7 @@ def coordinator_lock(
     lock, reported = _Lock(store), False
     while not lock.acquire():
         if not reported:
-            other = store.get_json(_PATH) or {}
+            other = as_record(Record, store.get_json(_PATH)) or {}
             report(
                 f"waiting: another coordinator (process {other.get('pid')} on {other.get('host')}) "
                 "holds this run; this one continues when that one ends"

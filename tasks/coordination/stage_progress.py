@@ -41,7 +41,7 @@ class StageProgress:
         self.state |= {"total": len(self.plan), "done": 0, "task_seconds": 0.0}
         self.state |= {"peak_gb": 0.0, "halted": None, "lost": 0}
         self.state.setdefault("started", time.time())
-        self.state["history"] = []
+        self.state |= {"history": [], "progressed": time.time()}
         self.update()
         self.save()
         return True
@@ -53,6 +53,8 @@ class StageProgress:
             receipt_path(self.stage.name, index) for index in sorted(new)
         )
         self.done |= set(map(index_of, receipts))
+        if receipts:
+            self.state["progressed"] = time.time()
         self.state["done"] = len(self.done)
         self.state["task_seconds"] += sum(receipt["seconds"] for receipt in receipts.values())
         peaks = [receipt["peak_gb"] for receipt in receipts.values()]

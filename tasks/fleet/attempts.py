@@ -12,16 +12,39 @@ import random
 import time
 import traceback
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ...errors import redact_secrets
 from ..faults import Fault, Whose
+from ..storage.records import Record, as_record, as_records
 from ..storage.store import RunStore
 from . import sick_hosts
 from .sick_hosts import host
 from .signs import Worker, is_alive
 
 _KEPT_ATTEMPTS = 5
+
+
+class Running(Record):
+    """What `running/STAGE/INDEX.json` holds. `started` is a Unix time."""
+
+    host: str
+    started: float
+    worker: Annotated[str, Field(pattern="^[^/\0]*$", max_length=200)] = ""
+    lease_s: float = 0.0
+
+
+class Failed(Record):
+    """What `failures/STAGE/INDEX.json` holds; see `Failure`. `counts` has the attempts by kind of fault."""
+
+    kind: str
+    error: str
+    last: bool
+    counts: dict[str, int]
+    attempts: list[dict[str, Any]] = []
+    hosts: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -37,10 +60,10 @@ def begin(store: RunStore, stage: str, index: int, worker: Worker) -> Failure | 
 
     A worker that holds it by its own record is dead if it gives no sign of life any more.
     """
-    record = store.get_json(running_path(stage, index))
+    record = as_record(Running, store.get_json(running_path(stage, index)))
     if record is not None and not is_alive(store, record):
         text = (
-            f"the worker on {record.get('host')} died: killed, out of memory, or its machine gone"
+            f"the worker on {record['host']} died: killed, out of memory, or its machine gone"
         )
         failure = _record(store, stage, index, Fault("death", text), "")
         if failure.last:
@@ -75,7 +98,12 @@ def failure_path(stage: str, index: int) -> str:
 
 def failures(store: RunStore, stage: str) -> dict[int, dict[str, Any]]:
     """Return the failure records of a stage by the index of the task."""
-    return store.get_numbered(f"failures/{stage}")
+    return as_records(Failed, store.get_numbered(f"failures/{stage}"))
+
+
+def running(store: RunStore, stage: str) -> dict[int, dict[str, Any]]:
+    """Return the records of the workers that hold tasks of a stage by the index of the task."""
+    return as_records(Running, store.get_numbered(f"running/{stage}"))
 
 
 def is_confirmed(failure: dict[str, Any]) -> bool:
@@ -90,7 +118,7 @@ def pause_s(failures_in_a_row: int) -> float:
 
 def _record(store: RunStore, stage: str, index: int, fault: Fault, trace: str) -> Failure:
     path, error = failure_path(stage, index), redact_secrets(fault.text)
-    record: dict[str, Any] = store.get_json(path) or {"counts": {}, "attempts": []}
+    record = as_record(Failed, store.get_json(path)) or {"counts": {}, "attempts": []}
     counts = record["counts"]
     counts[fault.kind] = counts.get(fault.kind, 0) + 1
     attempt = {

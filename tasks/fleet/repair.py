@@ -18,9 +18,10 @@ from ..stages import catalog
 from ..stages.catalog import StageKind, read_state
 from ..stages.stage import receipt_path
 from ..storage.damage import DamagedObject
+from ..storage.records import as_record
 from ..storage.sealed import unseal
 from ..storage.store import RunStore, index_of
-from .attempts import failure_path
+from .attempts import Failed, failure_path
 from .messages import Queue
 
 FOLDER = "repairs/"
@@ -134,10 +135,10 @@ class Repairs:
         store = self._run.store
         if store.get_record(receipt_path(kind.name, index)) is not None:
             return True
-        failure = store.get_json(failure_path(kind.name, index)) or {}
-        if failure.get("last"):
+        failure = as_record(Failed, store.get_json(failure_path(kind.name, index)))
+        if failure is not None and failure["last"]:
             raise TasksFailed(
-                f"task {index} of {kind.name} failed permanently with {failure.get('error')}; "
+                f"task {index} of {kind.name} failed permanently with {failure['error']}; "
                 f"see {self._run.path}/failures/{kind.name}, then retry with 'flysoma run'"
             )
         return False

@@ -8,7 +8,16 @@ from typing import Any
 
 from ...errors import redact_secrets
 from ..faults import Fault
+from ..storage.records import Record, as_records
 from ..storage.store import RunStore
+
+
+class Sick(Record):
+    """What `hosts/HOST.json` holds. `time` is a Unix time."""
+
+    kind: str
+    error: str
+    time: float
 
 
 def host() -> str:
@@ -29,7 +38,7 @@ def clear(store: RunStore) -> None:
 
 def sick_hosts(store: RunStore) -> dict[str, dict[str, Any]]:
     """Return the last fault of each sick machine: kind, error and time."""
-    records = store.get_jsons(store.names("hosts/"))
+    records = as_records(Sick, store.get_jsons(store.names("hosts/")))
     return {
         path.removeprefix("hosts/").removesuffix(".json"): entry for path, entry in records.items()
     }

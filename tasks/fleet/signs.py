@@ -15,6 +15,7 @@ from typing import Any
 from ..storage.store import RunStore
 from .sick_hosts import host
 
+_FOLDER = "workers/"
 _SILENT = 0.75  # of a lease; a worker gives three signs in each
 
 
@@ -52,11 +53,24 @@ class Worker:
 
 def is_alive(store: RunStore, record: dict[str, Any]) -> bool:
     """Return whether the worker that a record of a task names has given a sign of life lately."""
-    if not isinstance(record.get("worker"), str):
-        return False
     sign = store.read_version(_path(record["worker"]))
     return sign is not None and sign.age_s < _SILENT * record["lease_s"]
 
 
+def silence_s(store: RunStore, enough_s: float) -> float:
+    """Return the seconds since the last sign of a worker that has not left the run; infinity without one.
+
+    Args:
+      enough_s: a sign as recent as this is not compared with others.
+    """
+    least = float("inf")
+    for path in store.names(_FOLDER):
+        sign = store.read_version(path)
+        least = least if sign is None else min(least, sign.age_s)
+        if least <= enough_s:
+            break
+    return least
+
+
 def _path(worker: str) -> str:
-    return f"workers/{worker}.json"
+    return f"{_FOLDER}{worker}.json"

@@ -72,6 +72,7 @@ class _State(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     started: float = 0.0
+    progressed: float = 0.0
     finished: bool = False
     halted: str | None = None
     queue: str | None = None

@@ -21,6 +21,7 @@ from ...errors import UserError
 from ..grids.geometry import to_voxels
 from ..layers.labels import LabelLayer
 from ..run import Run
+from ..storage.records import Record, as_record
 from .measure import SomaStage, crop, get_frame, put_frame
 from .stage import Counters, Forecast
 
@@ -28,6 +29,10 @@ _SOURCE = "link/source.json"
 _COLUMNS = "links_columns.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _MARGIN_NM = 1000.0  # around a soma
+
+
+class _About(Record):
+    segmentation: str
 
 
 class LinkStage(SomaStage):
@@ -119,7 +124,7 @@ def choose_segmentation(run: Run, cloudpath: str, name: str | None = None) -> st
         raise UserError(
             f"--name {name}: use letters, digits, '.', '_' and '-', such as --name flywire"
         )
-    about = store.get_json(f"{_folder(name)}{_COLUMNS}")
+    about = as_record(_About, store.get_json(f"{_folder(name)}{_COLUMNS}"))
     if about is not None and about["segmentation"] != cloudpath:
         raise UserError(
             f"{run.path}/{_folder(name)} holds the links to {about['segmentation']}; "

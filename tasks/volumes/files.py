@@ -62,7 +62,7 @@ def read_volume(
     path = Path(source).expanduser()
     if not path.is_file():
         raise UserError(f"no file at {source}" + ("; it is a folder" if path.is_dir() else ""))
-    stored = _load(path, _suffix(path), dataset, axes, labels).volume(str(source), axes)
+    stored = _load(path, file_format(path), dataset, axes, labels).volume(str(source), axes)
     stored.check_voxel_size(str(source), resolution_nm)
     array = _as_numbers(str(source), stored.array, labels)
     assert stored.axes is not None
@@ -100,7 +100,7 @@ def write_array(
     Raises:
       UserError: unknown format, or the place cannot be written.
     """
-    suffix = _suffix(path)
+    suffix = file_format(path)
     reordered = np.ascontiguousarray(array.transpose(["zyx".index(axis) for axis in axes]))
     sizes_nm = resolution_nm and [resolution_nm["xyz".index(axis)] for axis in axes]
     try:
@@ -118,9 +118,9 @@ def write_array(
         raise UserError(f"cannot write {path}: {err.strerror or err}") from err
 
 
-def _suffix(path: Path) -> str:
-    """Return the suffix of a file's format. Raises UserError if the format is unknown."""
-    suffix = next((suffix for suffix in FORMATS if path.name.lower().endswith(suffix)), None)
+def file_format(path: str | Path) -> str:
+    """Return the suffix that names the format of a file. Raises UserError if there is no such format."""
+    suffix = next((suffix for suffix in FORMATS if str(path).lower().endswith(suffix)), None)
     if suffix is None:
         raise UserError(f"{path}: unknown format; there are: {', '.join(FORMATS)}")
     return suffix

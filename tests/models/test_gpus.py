@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from flysoma.errors import UserError
+from flysoma.errors import HostError, UserError
 from flysoma.models.networks import gpus
 from flysoma.models.networks.engines import choose_device
 from flysoma.scripts.device import device_option
@@ -82,7 +82,7 @@ def test_a_driver_that_is_too_old_is_one_line(eight, text, monkeypatch, tmp_path
     monkeypatch.setattr(gpus, "_DRIVER", tmp_path / "version")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    with pytest.raises(UserError, match=r"580 or newer, and this machine has (535.183.01|none);"):
+    with pytest.raises(HostError, match=r"580 or newer, and this machine has (535.183.01|none);"):
         choose_device()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as --device cpu sets it
     assert choose_device() == "cpu"

@@ -104,6 +104,10 @@ def test_what_predict_cannot_do_is_said(block):
         )
     with pytest.raises(UserError, match="unknown format"):
         write_array(folder / "labels.doc", image)
+    for option in ("--output", "--nuclei"):  # before anything is read
+        words = [folder / "none.npy", "--resolution", 64, 64, 40, "--output", folder / "x.npy"]
+        with pytest.raises(UserError, match=r"labels.doc: unknown format"):
+            call("predict", *words, option, folder / "labels.doc")
 
 
 def test_evaluate_refuses_shapes_that_differ(block):
