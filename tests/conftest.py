@@ -1,6 +1,8 @@
 """Fixtures that all tests share: torch threads, the volume of five balls and its run, real data where there is any."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,25 @@ def toys(monkeypatch):
 
     install(monkeypatch.setattr)
     monkeypatch.setattr(attempts, "pause_s", lambda times: 0.0)
+
+
+@pytest.fixture
+def start_toy():
+    """A function that starts a toy process, with changes to its environment; the process ends with the test."""
+    import toy_stages
+
+    processes = []
+
+    def start(*words, **environment):
+        command = [sys.executable, toy_stages.__file__, *words]
+        changed = {name: value for name, value in (os.environ | environment).items() if value}
+        processes.append(subprocess.Popen(command, env=changed))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

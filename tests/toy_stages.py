@@ -7,15 +7,19 @@ stage `second` has one task. Every execution writes an object below `executions/
 import errno
 import os
 import sys
+import tempfile
 import time
 import uuid
 
-from flysoma.errors import UserError
+from flysoma.errors import HostError, UserError
 from flysoma.tasks.coordination import coordinator
+from flysoma.tasks.faults import RETIRED_CODE
 from flysoma.tasks.fleet import status, worker
+from flysoma.tasks.fleet.patience import patiently
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages import catalog
 from flysoma.tasks.stages.stage import SimpleStage, Stage
+from flysoma.tasks.storage.store import RunStore
 
 ERRORS = {
     "ValueError": ValueError,
@@ -49,6 +53,13 @@ class First(Stage):
                 raise ERRORS[kind]("as requested")
             case ["sleep", seconds]:
                 time.sleep(seconds)
+            case ["scratch"]:
+                with tempfile.TemporaryFile(dir=os.environ.get("TMPDIR")) as file:
+                    file.write(bytes(1 << 20))
+            case ["device"] if os.environ.get("TOY_DEVICE") == "sick":
+                import torch
+
+                raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
             case ["exit", times] if len(store.names(f"executions/{index}-")) <= times:
                 os._exit(9)
         return f"result of {index}".encode()
@@ -95,9 +106,7 @@ def wait_until(true, seconds=60):
 
 
 def _write_config(path):
-    os.makedirs(path, exist_ok=True)
-    with open(os.path.join(path, "config.yaml"), "w") as file:
-        file.write(f"image: {path}-em\noutput: {path}\n")
+    RunStore(str(path)).put("config.yaml", f"image: {path}-em\noutput: {path}\n".encode())
     return str(path)
 
 
@@ -105,9 +114,18 @@ if __name__ == "__main__":
     install()
     verb, queue, *options = sys.argv[1:]
     if verb == "work":
-        numbers = dict(zip(options[::2], map(float, options[1::2])))
-        lease = int(numbers.pop("lease_s", 120))
-        worker.work(queue, worker.WorkerOptions(lease_s=lease, **numbers))
+        named = dict(zip(options[::2], options[1::2]))
+        runs, lease = tuple(filter(None, [named.pop("runs", None)])), int(named.pop("lease_s", 120))
+        numbers = {name: float(value) for name, value in named.items()}
+        try:
+            worker.work(queue, worker.WorkerOptions(lease_s=lease, runs=runs, **numbers))
+        except HostError:
+            sys.exit(RETIRED_CODE)
     else:
         run_options = coordinator.RunOptions(gpu=queue, workers=0)
-        coordinator.execute_run(Run.open(options[0]), run_options, lambda *_: None, print)
+        patiently(
+            lambda: coordinator.execute_run(
+                Run.open(options[0]), run_options, lambda *_: None, print
+            ),
+            print,
+        )

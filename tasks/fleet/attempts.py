@@ -62,9 +62,7 @@ def begin(store: RunStore, stage: str, index: int, worker: Worker) -> Failure | 
     """
     record = as_record(Running, store.get_json(running_path(stage, index)))
     if record is not None and not is_alive(store, record):
-        text = (
-            f"the worker on {record['host']} died: killed, out of memory, or its machine gone"
-        )
+        text = f"the worker on {record['host']} died: killed, out of memory, or its machine gone"
         failure = _record(store, stage, index, Fault("death", text), "")
         if failure.last:
             store.delete([running_path(stage, index)])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from cloudvolume import Bbox, CloudVolume, chunks
+from cloudvolume.datasource.precomputed.image import rx
 from cloudvolume.exceptions import EmptyVolumeException
 
 from ...axes import Nm3, Vec3
@@ -28,6 +29,18 @@ _OPTIONS: dict[str, Any] = {
     "non_aligned_writes": False,
     "parallel": 1,
 }
+
+
+def _decode_stored(
+    decode: Any, meta: Any, box: Any, content: Any, *args: Any, **kwargs: Any
+) -> Any:
+    if content is not None and len(content) == 0:  # a full disk leaves such files
+        raise ValueError("it has 0 bytes")
+    return _decode(decode, meta, box, content, *args, **kwargs)
+
+
+_decode = rx._decode_helper
+rx._decode_helper = _decode_stored  # cloud-volume takes an empty object for a missing one
 
 
 def stored_compression(cloudpath: str) -> str | None:

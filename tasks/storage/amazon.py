@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.exceptions import NoCredentialsError
 from cloudfiles import connectionpools
 from cloudfiles.interfaces import S3Interface
 from cloudfiles.secrets import secretpath
@@ -38,9 +39,19 @@ def aws_credentials(
     return {"AWS_DEFAULT_REGION": boto3.Session().region_name or _DEFAULT_REGION}
 
 
+def _check_credentials() -> None:
+    """Raise NoCredentialsError if boto3 finds no keys; it looks for them again at the next call."""
+    if boto3.DEFAULT_SESSION is None:
+        boto3.setup_default_session()
+    if boto3.DEFAULT_SESSION.get_credentials() is None:
+        raise NoCredentialsError
+
+
 def sqs_client() -> Any:
-    """Return a client of SQS."""
+    """Return a client of SQS. Raises NoCredentialsError if there are no keys."""
     keys = aws_credentials()
+    if "AWS_ACCESS_KEY_ID" not in keys:
+        _check_credentials()
     return boto3.client(
         "sqs",
         aws_access_key_id=keys.get("AWS_ACCESS_KEY_ID"),
@@ -62,9 +73,19 @@ def _read_secret(path: Path) -> dict[str, str]:
     return secret
 
 
-def _connect(pool: Any, *args: Any, **kwargs: Any) -> Any:
-    """Return a client of S3 whose errors name the object."""
-    client = _create_connection(pool, *args, **kwargs)
+def _connect(
+    pool: Any,
+    secrets: Any = None,
+    endpoint: str | None = None,
+    no_sign_request: bool = False,
+) -> Any:
+    """Return a client of S3 whose errors name the object.
+
+    Raises NoCredentialsError if there are no keys yet: a client without keys would be kept and never find any.
+    """
+    if not no_sign_request and "AWS_ACCESS_KEY_ID" not in (secrets or pool.credentials):
+        _check_credentials()
+    client = _create_connection(pool, secrets, endpoint, no_sign_request)
     client.meta.events.register("after-call.s3", _name_object)
     return client
 

@@ -10,13 +10,14 @@ from ...errors import UserError
 
 SECTION_FORMATS = (".png", ".jpg", ".jpeg")
 MASK_SUFFIX = "_invalid"  # NAME_invalid.png is the mask of image NAME
+_MAX_TINT = 8  # grey levels between the channels of a grey picture that was saved in colour as JPEG
 
 
 def read_section(path: Path) -> np.ndarray:
-    """Read a 2D picture as grey values: uint8, (y, x). Colours become their luminance.
+    """Read a 2D picture as grey values: uint8, (y, x).
 
     Raises:
-      UserError: no such file, or it is not an 8-bit picture.
+      UserError: no such file, it is not an 8-bit picture, or it is in colour.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -28,9 +29,14 @@ def read_section(path: Path) -> np.ndarray:
                 raise UserError(
                     f"{path} has pixels of mode {picture.mode}; convert it to 8-bit grey values"
                 )
-            return np.array(picture.convert("L"))
+            pixels = np.array(picture.convert("RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as err:
         raise UserError(f"{path} cannot be read as a picture: {err}") from err
+    if np.ptp(pixels, axis=2).max() > _MAX_TINT:
+        raise UserError(
+            f"{path} is in colour, and grey values are needed; save one channel, or convert it to grey"
+        )
+    return pixels[..., 1]
 
 
 def read_valid(image: Path, stem: str, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -1,11 +1,8 @@
 """Workers whose clocks differ, coordinators that start together and what killed writers leave, with toy stages."""
 
 import os
-import subprocess
-import sys
 
 import pytest
-import toy_stages
 from toy_stages import toy_run, wait_until
 
 from flysoma.tasks.fleet.queues import open_queue
@@ -20,23 +17,17 @@ time.time = lambda: _real() + {seconds}
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, start_toy):
     """A function that starts a toy process whose clock is ahead by some seconds."""
-    processes = []
 
     def start(ahead_s, *words):
         folder = tmp_path / f"ahead{ahead_s}"
         folder.mkdir(exist_ok=True)
         (folder / "sitecustomize.py").write_text(SHIFT.format(seconds=ahead_s))
         path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-        command = [sys.executable, toy_stages.__file__, *words]
-        processes.append(subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}))
-        return processes[-1]
+        return start_toy(*words, PYTHONPATH=path)
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
+    return start
 
 
 @pytest.mark.timeout(900)

@@ -20,7 +20,18 @@ from flysoma.tasks.stages.catalog import state_path
 
 pytestmark = pytest.mark.usefixtures("toys")
 
-GARBAGE = [b"", b"[]", b"[1]", b"null", b'"x"', b"7", b'{"x": 1}', b'{"ho', b"\xff\xfe", b"[" * 50_000]
+GARBAGE = [
+    b"",
+    b"[]",
+    b"[1]",
+    b"null",
+    b'"x"',
+    b"7",
+    b'{"x": 1}',
+    b'{"ho',
+    b"\xff\xfe",
+    b"[" * 50_000,
+]
 GARBAGE += [b'{"host": 1, "started": "soon"}', b'{"host": "a", "started": NaN}']
 GARBAGE += [b'{"host": "a", "started": 1, "worker": "../../etc/x", "lease_s": 9}']
 GARBAGE += [b'{"kind": "error", "error": "x", "last": true, "counts": [1]}']

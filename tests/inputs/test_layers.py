@@ -174,11 +174,8 @@ DAMAGE = {
 
 @pytest.mark.parametrize(
     ("kind", "damage"),
-    # an empty object of labels is background, and decoders of pictures fill in the last pixels
-    sorted(
-        set(product(LAYERS, DAMAGE))
-        - {("compressed_segmentation", "empty"), ("jpeg", "cut"), ("png", "cut"), ("jxl", "cut")}
-    ),
+    # decoders of pictures fill in the last pixels
+    sorted(set(product(LAYERS, DAMAGE)) - {("jpeg", "cut"), ("png", "cut"), ("jxl", "cut")}),
 )
 def test_a_damaged_chunk_of_any_encoding_is_named(tmp_path, kind, damage):
     folder = tmp_path / "em"
@@ -189,8 +186,19 @@ def test_a_damaged_chunk_of_any_encoding_is_named(tmp_path, kind, damage):
         layer.read(BOX, 0) if "seg" in kind else layer.read(BOX, NM)
     text = str(caught.value)
     assert f"{folder}: {'segmentation' if 'seg' in kind else 'image'} chunk 64_64_40/" in text
-    assert "cannot be decoded" in text or damage == "empty"  # no bytes may be no chunk
+    assert "cannot be decoded" in text or kind == "shards"  # no bytes are no shard
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("encoding", ["raw", "compressed_segmentation"])
+def test_an_object_of_0_bytes_is_damage_where_missing_chunks_are_filled_in(tmp_path, encoding):
+    folder = tmp_path / "layer"
+    DAMAGE["empty"](write_layer(folder, encoding, False)[0])
+    labels = encoding != "raw"
+    layer = LabelLayer(str(folder)) if labels else ImageLayer(str(folder), fill_missing=True)
+    for _ in range(2):  # also from the cache of decoded chunks
+        with pytest.raises(UserError, match=r"chunk 64_64_40/0-64_0-64_0-64 .*0 bytes"):
+            layer.read(BOX) if labels else layer.read(BOX, NM)
 
 
 def test_a_shard_that_is_gone_is_named_by_a_chunk_in_it(tmp_path):

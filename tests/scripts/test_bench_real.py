@@ -196,10 +196,14 @@ def test_nuclei_outside_the_image_and_invalid_options_are_refused(frames, weight
     assert bench(frames, "--methods", "magic").exit_code == 2
 
 
-def test_colours_become_grey_and_16_bits_are_refused(tmp_path):
+def test_grey_saved_in_colour_is_read_and_colours_and_16_bits_are_refused(tmp_path):
     Image.new("RGB", (4, 3), (10, 10, 10)).save(tmp_path / "rgb.png")
     grey = read_section(tmp_path / "rgb.png")
     assert grey.shape == (3, 4) and grey.dtype == np.uint8 and (grey == 10).all()
+    for mode, colour in (("RGB", (10, 60, 10)), ("RGBA", (10, 60, 10, 255)), ("P", (9, 0, 0))):
+        Image.new("RGB", (40, 30), colour[:3]).convert(mode).save(tmp_path / "colour.png")
+        with pytest.raises(UserError, match=r"colour.png is in colour, and grey values"):
+            read_section(tmp_path / "colour.png")
     Image.fromarray(np.zeros((3, 4), np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(UserError, match="convert it to 8-bit grey values"):
         read_section(tmp_path / "deep.png")

@@ -2,11 +2,12 @@
 
 import http.server
 import json
+import os
 import threading
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, NoCredentialsError
 
 from flysoma.errors import UserError
 from flysoma.tasks.fleet.queues import open_queue
@@ -80,6 +81,21 @@ def test_permanent_and_temporary_keys_are_used(
     assert "Credential=id-1/" in headers["Authorization"]
     assert "/us-east-1/" in headers["Authorization"]
     assert headers["X-Amz-Security-Token"] == token
+
+
+@pytest.mark.parametrize("kind", ["s3", "sqs"])
+def test_keys_that_come_late_are_found(kind, requests, monkeypatch):
+    """A new machine gets them some minutes after its first request."""
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for _ in range(2):
+        with pytest.raises(NoCredentialsError):
+            ask(kind, "late")
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    ask(kind, "late")
+    assert len(requests) == 1
 
 
 def test_what_is_denied_is_told_at_once_by_its_name(requests, monkeypatch):

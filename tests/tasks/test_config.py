@@ -98,10 +98,15 @@ def test_the_output_of_a_runs_own_config_is_the_folder_in_which_it_lies(tmp_path
         assert load_config(path).output == f"file://{tmp_path}"
 
 
-def test_paths_of_weights_are_absolute(monkeypatch, tmp_path):
+def test_relative_paths_start_at_the_working_directory(monkeypatch, tmp_path):
+    (tmp_path / "configs").mkdir()
+    text = "image: em\noutput: run\nmask: mask\nlocate: {weights: mine.safetensors}\n"
+    (tmp_path / "configs/c.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
-    config = parse_config(GOOD + "locate: {weights: mine.safetensors}\n", "c")
+    config = load_config("configs/c.yaml")
     assert config.locate.weights == f"{tmp_path}/mine.safetensors"
+    for name in ("em", "run", "mask"):
+        assert f": file://{tmp_path}/{name}\n" in config.to_yaml()
     assert config.segment.weights.startswith("flysoma/")
 
 
