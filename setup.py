@@ -32,6 +32,7 @@ class BuildPackage(build_py):
 
 CORE = [
     "boto3>=1.40",
+    "botocore>=1.40",
     "brotli>=1.1",
     "click>=8.1",
     "cloud-files>=6.4",
