@@ -40,9 +40,9 @@ class Failed(Record):
     """What `failures/STAGE/INDEX.json` holds; see `Failure`. `counts` has the attempts by kind of fault."""
 
     kind: str
-    error: str
     last: bool
-    counts: dict[str, int]
+    error: str = ""
+    counts: dict[str, int] = {}
     attempts: list[dict[str, Any]] = []
     hosts: list[str] = []
 

@@ -12,7 +12,8 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,7 @@ from .links import check_path
 
 PART = ".part-"  # begins the names of temporary files
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}  # file systems without hard links
+_CLAIM_S = 600.0  # after which a claim is that of a dead process
 _CLOCK_S = 30.0  # for which the difference between two clocks is kept
 _REFUSED = {HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND}
 logger = logging.getLogger(__name__)
@@ -65,6 +67,42 @@ def versions(cloudpath: str) -> Versions:
         return _Folder(cloudpath.removeprefix("file://"))
     files = CloudFiles(cloudpath, progress=False)
     return _Google(files) if cloudpath.startswith("gs://") else _S3(files)
+
+
+@contextmanager
+def claimed(cloudpath: str) -> Iterator[Callable[[], None]]:
+    """Claim a path in a bucket for this process, by an object beside it, and release it at the end.
+
+    A whole bucket has nothing beside it and is not claimed.
+
+    Yields:
+      A function to call every few minutes: an older claim is that of a process that was killed. It raises as below.
+    Raises:
+      BlockingIOError: another process has claimed the path.
+    """
+    folder, _, name = cloudpath.rpartition("/")
+    if folder.endswith("/"):
+        yield lambda: None
+        return
+    place, path, mark = versions(folder), f".{name}.claim", uuid.uuid4().bytes
+    held = place.read(path)
+    tag: str | None = None
+    if held is None or held.age_s > _CLAIM_S:
+        tag = place.write(path, mark, None if held is None else held.tag)
+
+    def renew() -> None:
+        nonlocal tag
+        tag = None if tag is None else place.write(path, mark, tag)
+        if tag is None:
+            raise BlockingIOError
+
+    if tag is None:
+        raise BlockingIOError
+    try:
+        yield renew
+    finally:
+        if tag is not None:
+            CloudFiles(folder, progress=False).delete(path)
 
 
 class FolderClock:

@@ -29,6 +29,7 @@ from ..grids.geometry import Box, vec3, voxel_size
 from ..layers.ownership import find_foreign
 from ..layers.precomputed import CHUNK, create_layer, fill_layer
 from ..storage.store import local_folder, normalize_cloudpath, writable_cloudpath
+from ..storage.versions import claimed
 from .files import read_array
 from .grey import check_type, rescale_grey
 
@@ -114,7 +115,7 @@ def ingest_array(
     if layer.layer_type == "segmentation":
         array = array.astype(np.uint64 if array.dtype.itemsize > 4 else np.uint32, copy=False)
     report = progress or (lambda step, done, total: None)
-    with _staging(layer.cloudpath) as (folder, place):
+    with _staging(layer) as (folder, place):
         sizes = _write_scales(folder, array, layer, report)
         place(report)
     return sizes
@@ -243,15 +244,19 @@ def _average(array: np.ndarray, steps: Vec3) -> np.ndarray:
 
 
 @contextmanager
-def _staging(cloudpath: str) -> Iterator[tuple[Path, Callable[[Progress], None]]]:
+def _staging(layer: NewLayer) -> Iterator[tuple[Path, Callable[[Progress], None]]]:
     """Yield a staging folder, deleted at the end, and a function that moves the layer from it to its path.
 
     Raises:
       UserError: the folder cannot be written to, or another process writes this layer.
     """
+    cloudpath = layer.cloudpath
     target = normalize_cloudpath(cloudpath)
     local = local_folder(target)
     cleanup = ExitStack()
+    busy = UserError(
+        f"another process writes {cloudpath} now; wait until it ends, or choose another path"
+    )
     try:
         if local is None:
             folder = Path(tempfile.mkdtemp(prefix="flysoma-ingest-"))
@@ -263,9 +268,7 @@ def _staging(cloudpath: str) -> Iterator[tuple[Path, Callable[[Progress], None]]
             for left in folder.iterdir():  # by an ingest that was killed
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
     except BlockingIOError as err:
-        raise UserError(
-            f"another process writes {cloudpath} now; wait until it ends, or choose another path"
-        ) from err
+        raise busy from err
     except OSError as err:
         raise UserError(
             f"cannot write to {cloudpath}: {err.strerror}; choose another path"
@@ -273,12 +276,16 @@ def _staging(cloudpath: str) -> Iterator[tuple[Path, Callable[[Progress], None]]
 
     def place(report: Progress) -> None:
         if local is None:
-            _upload(folder, target, report)
+            with claimed(target) as renew:
+                _check_path(layer)  # another process may have written it meanwhile
+                _upload(folder, target, renew, report)
         else:
             _swap(folder, Path(local))
 
     try:
         yield folder, place
+    except BlockingIOError as err:
+        raise busy from err
     except OSError as err:
         raise UserError(
             f"cannot write {cloudpath}: {err.strerror or err}; free some space or choose another path"
@@ -314,14 +321,20 @@ def _swap(folder: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _upload(folder: Path, target: str, report: Progress) -> None:
-    """Copy a finished folder into a bucket, the info file last, after deleting an older layer."""
+def _upload(folder: Path, target: str, renew: Callable[[], None], report: Progress) -> None:
+    """Copy a finished folder into a bucket, the info file last, after deleting an older layer.
+
+    Args:
+      renew: called before each batch of objects.
+    """
     source, bucket = CloudFiles(f"file://{folder}"), CloudFiles(target)
     bucket.delete("info")
     bucket.delete(list(bucket.list()))
     names = sorted(name for name in source.list() if name != "info")
     batch = 64
     for start in range(0, len(names), batch):
+        renew()
         source.transfer_to(bucket, paths=names[start : start + batch], reencode="gzip")
         report("upload", min(start + batch, len(names)), len(names))
+    renew()
     source.transfer_to(bucket, paths=["info"])

@@ -147,6 +147,41 @@ def test_a_message_survives_encoding_and_only_small_ones_are_read():
         decode(json.dumps(encode(task)) + " " * MAX_BYTES)
 
 
+BODIES = [None, 7, "x", [1], {"payload": None}, {"payload": {}}, {"payload": "x"}, {"payload": [1]}]
+PARTS = {  # wrong values, by the place in a payload
+    0: [["os", "system"], ["pickle", "loads"], "x", None, []],
+    1: [None, 7, "x", [], ["/x", "first"], ["/x", "first", 0, 0], {"run": "/x"}],
+    2: [{"x": 1}, [1], "x"],
+}
+NAMES = {  # wrong values, by the place in a task
+    0: [None, 7, [], {}, "/x\0", "/x\ud800", "/x\ny", "/" + "x" * 300, "/x" * 600],
+    1: [None, 7, [], "y\0", "y" * 300],
+    2: [None, "0", 1.0, True, [], {}],
+}
+
+
+def bad_bodies():
+    yield from BODIES
+    for parts, path in ((PARTS, []), (NAMES, [1])):
+        for place, values in parts.items():
+            for value in values:
+                body = encode(("/x", "first", 0))
+                within = body["payload"]
+                for step in path:
+                    within = within[step]
+                within[place] = value
+                yield body
+
+
+def test_no_other_body_is_a_message():
+    bodies = list(bad_bodies())
+    assert len(bodies) > 38
+    for body in bodies:
+        with pytest.raises(BadMessage) as caught:
+            decode(json.dumps(body))
+        assert str(caught.value).isprintable(), body
+
+
 def test_an_expired_lease_changes_nothing_for_the_next_worker(tmp_path):
     first, second = (open_queue(f"fq://{tmp_path}/q") for _ in range(2))
     first.put([("/run", "first", 0)])

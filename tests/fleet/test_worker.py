@@ -110,7 +110,8 @@ def test_a_users_mistake_is_tried_again_only_until_a_second_host_sees_it(begun, 
     record = records(run, 0)
     assert record["kind"] == "request" and record["last"]
     assert record["hosts"] == [os.uname().nodename]
-    run.store.put_json("failures/first/0.json", {"counts": {}, "attempts": [], "hosts": ["other"]})
+    elsewhere = {"counts": {}, "attempts": [], "last": False, "hosts": ["other"]}
+    run.store.put_json("failures/first/0.json", record | elsewhere)
     queue.put([(run.path, "first", 0)])
     drain(queue)
     assert executions(run, 0) == 4 and records(run, 0)["last"]

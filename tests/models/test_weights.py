@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -260,6 +261,22 @@ def test_a_nonsense_specification_is_one_line(saved, values):
     path, _, _ = saved
     change_spec(path, **values)
     assert str(path) in refusal(path)
+
+
+VALUES = [None, "x", -1, 0, 1e30, float("nan"), [], {}, [[1]], [10**12] * 3, True]
+
+
+@pytest.mark.parametrize("key", [field.name for field in fields(NetworkSpec)])
+def test_any_value_in_a_specification_loads_or_is_one_line(saved, key):
+    path, _, _ = saved
+    whole = path.read_bytes()
+    for value in VALUES:
+        path.write_bytes(whole)
+        change_spec(path, **{key: value})
+        try:
+            load_network(path)
+        except UserError as err:
+            assert "\n" not in str(err) and len(str(err)) < 1000, value
 
 
 def test_values_that_are_not_finite_are_refused(saved):

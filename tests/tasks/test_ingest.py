@@ -1,6 +1,7 @@
 """Ingest: every format is read back unchanged, with mips; an interrupted ingest leaves no layer."""
 
 import json
+import os
 from dataclasses import replace
 
 import h5py
@@ -118,6 +119,44 @@ def test_a_layer_in_a_bucket(tmp_path, grey, monkeypatch):
     ingest_array(grey[:10], replace(layer, overwrite=True))
     left = [name for name in CloudFiles(layer.cloudpath).list() if name.endswith("_0-41")]
     assert ImageLayer(layer.cloudpath).working_bounds((32, 32, 40)).size[2] == 10 and not left
+
+
+def test_of_two_ingests_into_one_place_in_a_bucket_the_second_is_refused(
+    tmp_path, grey, monkeypatch
+):
+    monkeypatch.setattr(module, "local_folder", lambda path: None)
+    layer, real = NewLayer(f"file://{tmp_path}/layer", (32, 32, 40)), module._upload
+    other, refused = 255 - grey, []
+
+    def upload(*arguments):
+        with pytest.raises(UserError, match="another process writes .*/layer now") as error:
+            ingest_array(other, layer)
+        refused.append(error)
+        return real(*arguments)
+
+    (tmp_path / ".layer.claim").write_bytes(b"of a process that was killed")
+    os.utime(tmp_path / ".layer.claim", (1e9, 1e9))
+    monkeypatch.setattr(module, "_upload", upload)
+    ingest_array(grey, layer)
+    assert len(refused) == 1 and [path.name for path in tmp_path.iterdir()] == ["layer"]
+    box = Box((0, 0, 0), SHAPE[::-1])
+    np.testing.assert_array_equal(ImageLayer(layer.cloudpath).read(box, (32, 32, 40)), grey)
+
+
+def test_a_layer_that_appeared_during_an_ingest_into_a_bucket_is_kept(tmp_path, grey, monkeypatch):
+    monkeypatch.setattr(module, "local_folder", lambda path: None)
+    layer, real = NewLayer(f"file://{tmp_path}/layer", (32, 32, 40)), module._write_scales
+
+    def write_scales(*arguments):
+        monkeypatch.setattr(module, "_write_scales", real)
+        ingest_array(255 - grey, layer)
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "_write_scales", write_scales)
+    with pytest.raises(UserError, match="there is a layer at"):
+        ingest_array(grey, layer)
+    box = Box((0, 0, 0), SHAPE[::-1])
+    np.testing.assert_array_equal(ImageLayer(layer.cloudpath).read(box, (32, 32, 40)), 255 - grey)
 
 
 def test_an_interrupted_ingest_leaves_no_layer(tmp_path, grey, monkeypatch):
