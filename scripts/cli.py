@@ -32,6 +32,7 @@ COMMANDS = {
     "retry": ("runs.retry", "Enqueue the tasks that failed permanently."),
     "clean": ("runs.clean", "Delete the intermediate objects of a finished run."),
     "view": ("results.view", "Open a run in neuroglancer."),
+    "review": ("results.review", "Collect verdicts on the somas of a run."),
     "publish": ("results.publish", "Copy the results of a run to a bucket or folder."),
     "link": ("results.link", "Link each soma to the segments of a neuron segmentation."),
     "evaluate": ("results.evaluate", "Score a segmentation against ground truth."),

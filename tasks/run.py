@@ -5,6 +5,7 @@ torch and cloudvolume are imported where they are used, so that the state of a r
 
 from __future__ import annotations
 
+import io
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ from .storage.damage import DamagedChunk, DamagedObject
 from .storage.store import RunStore
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..models.inference.predictor import Predictor
     from .layers.image import ImageLayer
     from .layers.labels import LabelLayer
@@ -209,6 +212,17 @@ class Run:
         except DamagedChunk as err:
             delattr(self, name)  # whose cache remembers that the chunk is missing
             raise DamagedObject(self.path, f"{name}/{err.name}", err.reason) from err
+
+    def soma_table(self) -> pd.DataFrame:
+        """Return the table of somas. Raises UserError if the run has none yet."""
+        import pandas as pd
+
+        data = self.store.get("tables/somas.parquet")
+        if data is None:
+            raise UserError(
+                f"{self.path} has no table of somas yet: finish it with 'flysoma run {self.path}/config.yaml'"
+            )
+        return pd.read_parquet(io.BytesIO(data))
 
     @cached_property
     def tissue(self) -> Tissue:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterable
@@ -64,9 +63,7 @@ class LinkStage(SomaStage):
         store = self.run.store
         links = _concatenate(get_frame(store, f"link/batches/{index}.npz") for index in self.plan())
         of_soma = neuron_table(links, self.frame["id"].to_numpy())
-        parquet = store.get("tables/somas.parquet")
-        assert parquet is not None, "link planned before report finished"
-        somas = pd.read_parquet(io.BytesIO(parquet))
+        somas = self.run.soma_table()
         source = store.get_json(_SOURCE)
         about = {
             "segmentation": source["segmentation"],
@@ -114,11 +111,8 @@ def choose_segmentation(run: Run, cloudpath: str, name: str | None = None) -> st
       UserError: the run has no table of somas yet, there is no such segmentation, or the name belongs to another one.
     """
     LabelLayer(cloudpath)
+    run.soma_table()
     store = run.store
-    if store.get("tables/somas.parquet") is None:
-        raise UserError(
-            f"{run.path} has no table of somas yet: finish it with 'flysoma run {run.path}/config.yaml'"
-        )
     name = name or cloudpath.rpartition("/")[2]
     if not _NAME.fullmatch(name):
         raise UserError(

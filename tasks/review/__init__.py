@@ -1,0 +1,1 @@
+"""Verdicts of people on the somas of a finished run."""
