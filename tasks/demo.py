@@ -78,7 +78,7 @@ def _make_volume(output: Path, phantom: Phantom, progress: Progress) -> None:
     )
     for name, array, kind in (
         ("em", made.image, "image"),
-        ("truth", made.labels.astype(np.uint64), "segmentation"),
+        ("truth", made.neurons.astype(np.uint64), "segmentation"),
     ):
         layer = NewLayer(f"{output}/{name}", RESOLUTION_NM, layer_type=kind, overwrite=True)
         ingest_array(array, layer)

@@ -45,10 +45,10 @@ class TestSet:
         """Return the image and labels of a phantom."""
         phantom = make_phantom(self.shape, self.voxel_nm, self.seeds[number], self.difficulty)
         if not self.tones:
-            return phantom.image, phantom.labels
+            return phantom.image, phantom.neurons
         gamma, black, white = self.tones[number]
         curve = np.rint(black + (white - black) * np.linspace(0, 1, 256) ** gamma)
-        return curve.astype(np.uint8)[phantom.image], phantom.labels
+        return curve.astype(np.uint8)[phantom.image], phantom.neurons
 
 
 SETS = {

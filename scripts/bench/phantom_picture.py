@@ -58,7 +58,7 @@ def main(
 ) -> None:
     """Write a picture of one phantom section to OUTPUT."""
     phantom = make_phantom((_SECTIONS, size, size), (nm, nm, nm), seed, difficulty, scene)
-    section, labels = phantom.image[_SECTIONS // 2], phantom.labels[_SECTIONS // 2]
+    section, labels = phantom.image[_SECTIONS // 2], phantom.neurons[_SECTIONS // 2]
     panels = [] if real is None else [_read(real, size)]
     panels.append(_with_bar(_rgb(section), nm))
     if outlines:

@@ -98,7 +98,7 @@ def test_the_benchmark_scores_every_method_and_writes_the_results(weights, tmp_p
 
     class Toy:
         image = np.where(truth > 0, 210, 40).astype(np.uint8)
-        labels = truth
+        neurons = truth
 
     monkeypatch.setattr(accuracy, "make_phantom", lambda *_: Toy)
     monkeypatch.setattr(accuracy, "SETS", {"small": small})
@@ -125,14 +125,14 @@ def test_the_benchmark_scores_every_method_and_writes_the_results(weights, tmp_p
 def test_a_set_of_other_contrast_maps_the_grey_levels_of_the_same_phantom(monkeypatch):
     class Toy:
         image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
-        labels = np.ones((1, 16, 16), np.uint32)
+        neurons = np.ones((1, 16, 16), np.uint32)
 
     monkeypatch.setattr(accuracy, "make_phantom", lambda *_: Toy)
     image, labels = accuracy.TestSet("typical", (1, 2), tones=((1, 0, 255), (2.0, 100, 160))).make(
         1
     )
     assert image.dtype == np.uint8 and image[0, 0, 0] == 100 and image[0, -1, -1] == 160
-    assert image[0, 8, 0] == round(100 + 60 * (128 / 255) ** 2) and labels is Toy.labels
+    assert image[0, 8, 0] == round(100 + 60 * (128 / 255) ** 2) and labels is Toy.neurons
     assert np.array_equal(accuracy.TestSet("typical", (1, 2)).make(1)[0], Toy.image)
 
 

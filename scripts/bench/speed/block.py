@@ -60,11 +60,11 @@ def block_rows(timing: Timing) -> Iterator[Row]:
         with clocked(_PLACES) as spent:
             flysoma = _Method(lambda: _run_flysoma(folder, spent))
             seconds = timing.seconds("flysoma", flysoma, warm=False)
-        yield _row("flysoma", seconds, flysoma, phantom.labels)
+        yield _row("flysoma", seconds, flysoma, phantom.neurons)
         yield _share_row(spent, seconds)
         published = _Method(lambda: _run_published(folder))
         slow = timing.seconds("published inference", published, warm=False)
-        yield _row("published inference", slow, published, phantom.labels)
+        yield _row("published inference", slow, published, phantom.neurons)
         yield Row("times faster", "x", (float(np.median(slow) / np.median(seconds)),))
 
 
