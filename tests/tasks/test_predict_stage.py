@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from five_balls import OFFSET, RESOLUTION
+from five_balls import OFFSET, RESOLUTION, digest, flysoma
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,6 +170,25 @@ def test_the_networks_use_the_threads_of_the_config(grey, monkeypatch):
     stage.work(index, stage.read(index))
     torch.set_num_threads(before)
     assert seen == {2}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_bytes_of_a_task_do_not_depend_on_the_threads_of_its_process(
+    volume, tmp_path, monkeypatch
+):
+    """With the shipped networks."""
+    found = []
+    for threads in "12":
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        config = tmp_path / f"{threads}.yaml"
+        text = f"image: {volume[0]}/em\noutput: {tmp_path}/{threads}\n"
+        config.write_text(text + "predict: {window_vx: [96, 96, 96]}\n")
+        done = flysoma("run", str(config), "--until", "segment", "--workers", "1")
+        assert done.returncode == 0, done.stderr
+        folders = ("fields", "cores", "seeds", "blocks", "slabs")
+        found.append({folder: digest(f"{tmp_path}/{threads}/{folder}") for folder in folders})
+    assert found[0]["fields"] and found[0] == found[1]
 
 
 def test_a_replaced_file_of_weights_is_loaded_again(grey, tmp_path):
