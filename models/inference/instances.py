@@ -229,7 +229,8 @@ def _flood(height: np.ndarray, markers: np.ndarray, mask: np.ndarray) -> np.ndar
 
     A component below a height that has markers of one seed only belongs to that seed, because no other basin reaches
     it before the water rises to that height. Such components are assigned at once, and the slow watershed computes
-    only the rest. Where a wall of one voxel separates two such components, its voxels can differ from the watershed.
+    only the rest. Where a wall of one voxel separates two such components, its voxels, and a hollow that only the wall
+    encloses, can differ from the watershed.
     """
     basins = markers.copy()
     for level in _FLOOD_LEVELS:

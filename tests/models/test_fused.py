@@ -73,8 +73,8 @@ def reference():
 
 
 def classes(probabilities):
-    """The most likely class of each voxel, including background."""
-    others = probabilities.astype(int)
+    """The most likely of background, interior and boundary at each voxel."""
+    others = probabilities[:, :2].astype(int)
     return np.concatenate([FULL - others.sum(1, keepdims=True), others], 1).argmax(1)
 
 

@@ -116,8 +116,8 @@ def prepare(folder, undisturbed):
     box = Box(OFFSET, tuple(o + n for o, n in zip(OFFSET, truth.shape[::-1])))
     create_layer("gs://bucket/neurons", "segmentation", "uint64", RESOLUTION, box)
     fill_layer("gs://bucket/neurons", truth.astype(np.uint64))
-    block = make_phantom((48, 256, 256), (40.0, 16.0, 16.0), 176, "typical", scene="rind")
-    for name, array in (("block", block.image), ("truth", block.labels.astype(np.int32))):
+    block = make_phantom((96, 256, 256), (40.0, 16.0, 16.0), 177, "typical", scene="rind")
+    for name, array in (("block", block.image), ("truth", block.neurons.astype(np.int32))):
         nibabel.save(nibabel.Nifti1Image(array.T, np.eye(4)), folder / f"{name}.nii.gz")
     boto3.client("sqs").create_queue(QueueName="flysoma")
 
