@@ -321,14 +321,16 @@ def _gather(blocks: list[tuple[int, dict[str, np.ndarray]]]) -> Labels:
         name: np.concatenate([np.zeros(0), *(t[name] for _, t in blocks)])
         for name in ("seed", "voxels", "cut")
     }
+    sums = {
+        name: np.concatenate([np.zeros((0, 2), np.int64), *(t[name] for _, t in blocks)])
+        for name in ("certainty", "nucleus")
+    }
     return Labels(
         np.concatenate([np.zeros(0, np.uint64), *ids]),
         columns["seed"].astype(np.int64),
         columns["voxels"].astype(np.int64),
-        *(
-            np.concatenate([np.zeros((0, 2), np.int64), *(t[n] for _, t in blocks)])
-            for n in ("certainty", "nucleus")
-        ),
+        sums["certainty"],
+        sums["nucleus"],
         columns["cut"].astype(bool),
     )
 

@@ -112,7 +112,7 @@ class SegmentStage(Stage[BlockFields, BlockLabels]):
         )
         one_body = numbers[one_body]
         core = labels[block.core.slices_zyx(known.lo)]
-        fields = data.somas[(slice(None), *block.core.slices_zyx(block.read.lo))]
+        interior, boundary = data.somas[(slice(None), *block.core.slices_zyx(block.read.lo))]
         voxel_counts = np.bincount(core.ravel(), minlength=len(owner) + 1)[1:]
         parts = {f"blocks/{index}.ckl": core} | {
             f"slabs/{index}-{axis}-{side}.ckl": labels[slab.slices_zyx(known.lo)]
@@ -125,7 +125,7 @@ class SegmentStage(Stage[BlockFields, BlockLabels]):
         table = {
             "seed": np.append(numbers, -1)[owner] + 1,  # from 1; 0: no seed
             "voxels": voxel_counts,
-            "certainty": certainty_sums(core, *fields, len(owner)),
+            "certainty": certainty_sums(core, interior, boundary, len(owner)),
             "nucleus": sums,
             "cut": np.isin(np.arange(1, len(owner) + 1), self.cut_labels(core, block.core)),
             "one_body": one_body[np.isin(one_body.min(axis=1), self._seeds_in(block.core))] + 1,
