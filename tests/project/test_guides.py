@@ -144,6 +144,7 @@ def test_running(tmp_path, undisturbed, gcs, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", f"{BIN}{os.pathsep}{os.environ['PATH']}")
     names = {"RUN": "run", "RUN_A": "run", "RUN_B": "other", "URL": "https://viewer.example"}
+    names |= {"TRUTH": "gs://bucket/neurons", "IMAGE": "gs://bucket/guide/em"}
     with moto() as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         prepare(tmp_path, undisturbed)
