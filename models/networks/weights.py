@@ -68,9 +68,17 @@ def save_network(path: str | Path, network: Network, half: bool = False) -> str:
         for key, value in network.module.state_dict().items()
     }
     spec = json.dumps(asdict(network.spec), sort_keys=True)
-    content = save(state, {"spec": spec, _CONTENT: _content_hash(spec, state)})
+    content = _sort_header(save(state, {"spec": spec, _CONTENT: _content_hash(spec, state)}))
     Path(path).write_bytes(content)  # `save_file` lets only the owner read
     return fingerprint(Path(path))
+
+
+def _sort_header(content: bytes) -> bytes:
+    """Return a safetensors file with the keys of its header sorted; safetensors orders metadata at random."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def _content_hash(spec: str, state: Mapping[str, Tensor]) -> str:

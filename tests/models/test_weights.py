@@ -309,3 +309,13 @@ def test_a_checkpoint_of_scalars_is_one_line(tmp_path, key):
     path = tmp_path / "scalars.pth"
     torch.save({key: torch.tensor(3.0)}, path)
     assert "unknown network" in refusal(path)
+
+
+def test_a_network_is_always_written_as_the_same_bytes(tmp_path):
+    network = load_network("flysoma/segment-v5")
+    digests = {save_network(tmp_path / "same.safetensors", network) for _ in range(12)}
+    assert len(digests) == 1
+    again = load_network(tmp_path / "same.safetensors")
+    assert again.spec == network.spec
+    state = again.module.state_dict()
+    assert all(v.equal(state[k]) for k, v in network.module.state_dict().items())
