@@ -1,3 +1,7 @@
 """The classes of somas."""
 
-NEURON, GLIA, OTHER = CLASSES = ("neuron", "glia", "other")  # other: without a nucleus
+from typing import Literal, get_args
+
+SomaClass = Literal["neuron", "glia", "other"]  # other: without a nucleus
+CLASSES: tuple[SomaClass, ...] = get_args(SomaClass)
+NEURON, GLIA, OTHER = CLASSES

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from ... import __version__
+from ...analysis.morphology.classes import SomaClass
 from ...axes import Nm3
 from ...errors import UserError
 from ..config_files import shorten, validate
 from ..storage.store import RunStore
 
 LOG = "review/edits.jsonl"
-CLASSES = ("neuron", "glia", "other")
 FIRST_VERSION = 1  # of the somas, as the run has made them
 
 SomaId = Annotated[int, Field(strict=True, ge=1, lt=2**64)]
@@ -85,7 +85,7 @@ class ClassEdit(Edit):
 
     edit: Literal["class"]
     id: SomaId
-    kind: Literal["neuron", "glia", "other"] = Field(alias="class")
+    kind: SomaClass = Field(alias="class")
 
     @property
     def somas(self) -> tuple[int, ...]:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ...analysis.morphology.classes import CLASSES
 from ...axes import Nm3
 from ...errors import UserError
 from ..grids.geometry import Box, vec3
 from ..run import Run
-from .edits import CLASSES, FIRST_VERSION, AddEdit, Edit, PartEdit, parse_edit, parse_edits
+from .edits import FIRST_VERSION, AddEdit, Edit, PartEdit, parse_edit, parse_edits
 
 CSV_COLUMNS = ["x", "y", "z", "verdict"]
 _VERDICTS = ("right", "remove", "border", "add", *CLASSES)
