@@ -5,7 +5,6 @@ torch and cloudvolume are imported where they are used, so that the state of a r
 
 from __future__ import annotations
 
-import io
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -215,14 +214,14 @@ class Run:
 
     def soma_table(self) -> pd.DataFrame:
         """Return the table of somas. Raises UserError if the run has none yet."""
-        import pandas as pd
+        from ..analysis.tables.somas import read_parquet
 
         data = self.store.get("tables/somas.parquet")
         if data is None:
             raise UserError(
                 f"{self.path} has no table of somas yet: finish it with 'flysoma run {self.path}/config.yaml'"
             )
-        return pd.read_parquet(io.BytesIO(data))
+        return read_parquet(data)
 
     @cached_property
     def tissue(self) -> Tissue:

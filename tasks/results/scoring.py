@@ -27,6 +27,7 @@ from ...analysis.pages.evaluation import (
     evaluation_page,
     sort_cases,
 )
+from ...analysis.tables.somas import read_parquet
 from ...axes import Nm3
 from ...errors import UserError
 from ..grids.geometry import Box, flip, vec3
@@ -211,7 +212,7 @@ def _read_confidence(table: str) -> dict[int, float]:
     if not path.is_file():
         raise UserError(f"no table at {table}")
     try:
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        frame = read_parquet(path.read_bytes()) if path.suffix == ".parquet" else pd.read_csv(path)
     except ValueError as err:
         raise UserError(
             f"{table} cannot be read as a table ({err}); check that the file is complete"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,13 @@ from jsonschema import ValidationError, validate
 from soma_rows import make_somas
 
 from flysoma.analysis.layers.properties import TAGS, segment_properties
-from flysoma.analysis.tables.somas import CAVE_COLUMNS, COLUMNS, soma_table, table_files
+from flysoma.analysis.tables.somas import (
+    CAVE_COLUMNS,
+    COLUMNS,
+    read_parquet,
+    soma_table,
+    table_files,
+)
 
 
 def numbers(info):
@@ -26,11 +34,26 @@ def tags(info):
     return [[column["tags"][i] for i in row] for row in column["values"]]
 
 
+def test_a_table_is_read_without_threads_of_arrow(tmp_path):
+    """Arrow's pools of threads abort one process in ten that exits soon after a table is read."""
+    (tmp_path / "somas.parquet").write_bytes(table_files(make_somas(25))["somas.parquet"])
+    code = """
+import os, sys
+from pathlib import Path
+from flysoma.analysis.tables.somas import read_parquet
+data, before = Path(sys.argv[1]).read_bytes(), len(os.listdir("/proc/self/task"))
+assert len(read_parquet(data)) == 25
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "somas.parquet")]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "0\n"
+
+
 @pytest.mark.parametrize("n", [0, 1, 25])
 def test_parquet_and_csv_hold_the_same_table(n):
     somas = make_somas(n)
     files = table_files(somas)
-    parquet = pd.read_parquet(io.BytesIO(files["somas.parquet"]))
+    parquet = read_parquet(files["somas.parquet"])
     pd.testing.assert_frame_equal(parquet, somas)
     text = pd.read_csv(io.BytesIO(files["somas.csv"]))
     assert list(text.columns) == list(parquet.columns) == [c.name for c in COLUMNS]
