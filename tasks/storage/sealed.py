@@ -30,8 +30,9 @@ def unseal(data: bytes) -> bytes | None:
 
 
 def is_sealed(data: bytes) -> bool:
-    """Return whether the bytes end with a checksum, right or wrong."""
-    return data[-len(_TRAILER) - _HASH_BYTES : -_HASH_BYTES] == _TRAILER
+    """Return whether the bytes end with a trailer, of which the frame's header or the hash may be damaged."""
+    content, trailer = data[: -len(_TRAILER) - _HASH_BYTES], data[-len(_TRAILER) - _HASH_BYTES :]
+    return trailer.startswith(_TRAILER) or trailer.endswith(_hash(content))
 
 
 def seal_record(record: dict[str, Any]) -> bytes:
