@@ -33,6 +33,7 @@ COMMANDS = {
     "clean": ("runs.clean", "Delete the intermediate objects of a finished run."),
     "view": ("results.view", "Open a run in neuroglancer."),
     "review": ("results.review", "Collect verdicts on the somas of a run."),
+    "apply": ("results.apply", "Apply the edits of a review to the somas of a run."),
     "publish": ("results.publish", "Copy the results of a run to a bucket or folder."),
     "link": ("results.link", "Link each soma to the segments of a neuron segmentation."),
     "evaluate": ("results.evaluate", "Score a segmentation against ground truth."),

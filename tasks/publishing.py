@@ -111,8 +111,8 @@ def publish(
     Args:
       progress: called with the number of objects done, and the total.
     Raises:
-      UserError: run and target overlap, the run is not finished and `force` is not set, or the target holds another
-        format or files of somebody else.
+      UserError: run and target overlap, the run is not finished and `force` is not set, the run is between two
+        versions of its somas, or the target holds another format or files of somebody else.
     """
     if f"{target}/".startswith(f"{run.path}/") or f"{run.path}/".startswith(f"{target}/"):
         raise UserError(f"{target} and the run {run.path} overlap; choose another place")
@@ -122,6 +122,7 @@ def publish(
             f"{run.path} is not finished: {', '.join(unfinished)} to do; resume it with 'flysoma run "
             f"{run.path}/config.yaml', or publish the finished stages with --force"
         )
+    run.check_version()
     store = RunStore(target)
     large = [
         name for folder in _LARGE for name in run.store.names(folder) if not _FRAGMENT.search(name)
@@ -322,6 +323,9 @@ def _provenance(run: Run, licence: str, unfinished: list[str]) -> dict[str, Any]
     """Return the input, config, code versions and times of a run."""
     stages = {stage.name: _state(run, stage.name) for stage in STAGES}
     found = stages["measure"].get("result") or {}
+    if not unfinished:
+        somas = run.soma_table()
+        found = {"somas": len(somas), "cut_by_edge": int(somas["touches_edge"].sum())}
     return {
         **run.manifest.model_dump(),
         "image": run.config.image,
@@ -329,6 +333,7 @@ def _provenance(run: Run, licence: str, unfinished: list[str]) -> dict[str, Any]
         "licence": licence,
         "somas": found.get("somas"),
         "cut_by_edge": found.get("cut_by_edge"),
+        "version": run.version,
         "unfinished": unfinished,
         "task_hours": {
             name: round(state.get("task_seconds", 0) / 3600, 4) for name, state in stages.items()

@@ -18,6 +18,7 @@ from ..models.networks.weights_files import find_weights, fingerprint, names_nuc
 from .config import RunConfig, parse_config
 from .grids.geometry import Block, BlockGrid, Box, to_voxels, vec3
 from .grids.tiles import Tiles, blocks_near
+from .soma_versions import FIRST_VERSION, SomaVersion, read_versions
 from .storage.damage import DamagedChunk, DamagedObject
 from .storage.store import RunStore
 
@@ -193,6 +194,11 @@ class Run:
             self._stored[stage] = self.store.get_arrays(stored_path(stage))
         return self._stored[stage].get(kind, np.zeros(0, np.int64))
 
+    def put_stored_numbers(self, stage: str, numbers: dict[str, np.ndarray]) -> None:
+        """Write which objects the tasks of a stage stored: their numbers, ascending, by kind."""
+        self.store.put_arrays(stored_path(stage), numbers)
+        self._stored[stage] = numbers
+
     def read_somas(self, box: Box) -> np.ndarray:
         """Read labels of `somas/` for a task; see `read_labels`."""
         return self.read_labels("somas", box)
@@ -213,15 +219,34 @@ class Run:
             raise DamagedObject(self.path, f"{name}/{err.name}", err.reason) from err
 
     def soma_table(self) -> pd.DataFrame:
-        """Return the table of somas. Raises UserError if the run has none yet."""
+        """Return the table of somas. Raises UserError if the run has none yet, or is between two versions."""
         from ..analysis.tables.somas import read_parquet
 
+        self.check_version()
         data = self.store.get("tables/somas.parquet")
         if data is None:
             raise UserError(
                 f"{self.path} has no table of somas yet: finish it with 'flysoma run {self.path}/config.yaml'"
             )
         return read_parquet(data)
+
+    def versions(self) -> list[SomaVersion]:
+        """Return the versions of the somas after the first, in order; only the last one can be unfinished."""
+        return read_versions(self.store)
+
+    @property
+    def version(self) -> int:
+        """The newest finished version of the somas."""
+        return FIRST_VERSION + sum(version.finished for version in self.versions())
+
+    def check_version(self) -> None:
+        """Raise UserError if `flysoma apply` has begun a version of the somas and not finished it."""
+        for version in self.versions():
+            if not version.finished:
+                raise UserError(
+                    f"{self.path} is between versions {version.number - 1} and {version.number} of its somas; "
+                    f"finish it with 'flysoma apply {self.path}'"
+                )
 
     @cached_property
     def tissue(self) -> Tissue:

@@ -23,6 +23,7 @@ TAGS: dict[str, str] = {
     "several-nuclei": "with more than one nucleus",
     "small": f"smaller than {SIZE_BINS_UM3[0]:g} um3, a sphere of 3 um diameter",
     "suspicious": "a guard refused to join it with another object",
+    "verified": "a person has said that it is right",
 }
 _NUCLEAR = ("glia", "neuron", "no-nucleus", "several-nuclei")  # tags that need nuclei
 NUMBERS = (
@@ -101,6 +102,7 @@ def _tags(table: pd.DataFrame, tags: Sequence[str]) -> list[list[int]]:
         "several-nuclei": (table["n_nuclei"] > 1).to_numpy(bool),
         "small": volume < SIZE_BINS_UM3[0],
         "suspicious": table["suspicious"].to_numpy(bool),
+        "verified": table["verified"].to_numpy(bool),
     }
     matrix = np.stack([has[tag] for tag in tags], axis=1)
     return [np.flatnonzero(row).tolist() for row in matrix]

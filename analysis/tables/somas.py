@@ -121,6 +121,7 @@ COLUMNS: tuple[Column, ...] = (
         *("suspicious", "bool", ""),
         "whether a guard refused to join the soma with another object",
     ),
+    Column("verified", "bool", "", "whether a person has said that the soma is right"),
 )
 _UNKNOWN: dict[str, float | bool | str] = {"bool": False, "int64": -1, "float64": np.nan}
 _UNKNOWN |= {"uint64": 0, "str": ""}

@@ -12,7 +12,7 @@ from ...tasks.coordination.coordinator import RunOptions, execute_run
 from ...tasks.fleet.patience import patiently
 from ...tasks.pipeline import begin
 from ...tasks.run import Run
-from ...tasks.stages.catalog import check_stage, is_finished, read_state
+from ...tasks.stages.catalog import check_stage, is_finished
 from ...tasks.storage.store import local_folder
 from ..device import device_option
 from ..options import Finite
@@ -71,8 +71,9 @@ def command(
     place = local_folder(run.path) or run.path
     click.echo(f"done: {place}")
     if is_finished(run, "report"):
-        found = read_state(run.store, "measure")["result"]
-        click.echo(f"somas: {found['somas']:,} ({found['cut_by_edge']:,} cut by the edge of the volume)")
+        somas = run.soma_table()
+        cut = int(somas["touches_edge"].sum())
+        click.echo(f"somas: {len(somas):,} ({cut:,} cut by the edge of the volume)")
         click.echo(f"report: {place}/report/index.html")
         click.echo(f"table: {place}/tables/somas.csv")
     click.echo(f"view: flysoma view {place}")

@@ -39,6 +39,7 @@ def command(path: str, watch: bool, as_json: bool) -> None:
         print_table(rows, as_json, _HEAD, _line)
         if not as_json:
             _print_remarks(rows, sick_hosts(run.store))
+            _print_version(run)
         if not watch or all(row["finished"] for row in rows) or any(row["halted"] for row in rows):
             return
         time.sleep(_WATCH_S)
@@ -75,6 +76,17 @@ def _print_remarks(rows: list[dict[str, Any]], sick: dict[str, dict[str, Any]]) 
     cost = sum(row["cost"] for row in rows)
     hours = f"{sum(row['task_hours'] for row in rows):,.2f} task-hours so far"
     click.echo(f"{hours}, cost {cost:,.2f} at the prices of the config" if cost else hours)
+
+
+def _print_version(run: Run) -> None:
+    for version in run.versions()[-1:]:
+        if version.finished:
+            click.echo(f"version {version.number} of the somas")
+        else:
+            click.echo(
+                f"between versions {version.number - 1} and {version.number} of the somas; finish it with "
+                f"'flysoma apply {run.path}'"
+            )
 
 
 def _duration(seconds: float | None) -> str:

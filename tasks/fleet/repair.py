@@ -28,6 +28,8 @@ FOLDER = "repairs/"
 _LIMIT = 3  # repetitions of a step; if its output is damaged again, the storage is not reliable
 _POLL_S = 0.5
 _SEALED = (".npz", ".ckl", ".zst")
+# what `flysoma apply` changes; a stage would make what belongs to version 1
+_CHANGED = ("somas/", "nuclei/", "stored/")
 Step = int | str
 Result = TypeVar("Result")
 
@@ -35,8 +37,13 @@ Result = TypeVar("Result")
 def request(run: Run, damage: DamagedObject) -> None:
     """Request that the step that made a damaged object is done again, unless it has been already.
 
-    Raises UserError if no step makes the object.
+    Raises UserError if no step makes the object, or `flysoma apply` has changed it.
     """
+    if damage.path.startswith(_CHANGED) and run.versions():
+        raise UserError(
+            f"{run.path}/{damage.path} {damage.reason}, and 'flysoma apply' has changed it since a task made it; "
+            "restore it"
+        )
     kind, step = _maker(run, damage)
     path, store = _path(kind.name, step), run.store
     record = store.get_record(path) or {"count": 0, "open": False}

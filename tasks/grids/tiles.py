@@ -14,7 +14,7 @@ volume's first voxel, z, y, x.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -229,6 +229,12 @@ def read_tiles(
         )
         values[target] = tile[source]
     return values
+
+
+def missing_tiles(store: RunStore, folder: str, numbers: Iterable[int]) -> list[int]:
+    """Return the numbers of the tiles that are not stored."""
+    paths = {_path(folder, number): number for number in numbers}
+    return [paths[path] for path, data in store.get_many(paths).items() if data is None]
 
 
 def _path(folder: str, number: int) -> str:

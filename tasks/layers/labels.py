@@ -64,7 +64,11 @@ class LabelLayer:
     @property
     def chunks(self) -> BlockGrid:
         """Chunks of mip 0."""
-        return scale_chunks(self._scales[0])
+        return self.chunks_of(0)
+
+    def chunks_of(self, mip: int) -> BlockGrid:
+        """Return the chunks of a mip."""
+        return scale_chunks(self._scales[mip])
 
     def read(self, box: Box, mip: int = 0) -> np.ndarray:
         """Read the labels of a box of a mip."""

@@ -1,8 +1,9 @@
-"""The differences between the somas of two runs on one volume."""
+"""The differences between the somas of two runs on one volume, or of two versions of one run."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -11,13 +12,19 @@ import pandas as pd
 
 from ...analysis.metrics.evaluation import Evaluation, evaluate
 from ...analysis.pages.comparison import SAME_IOU, ViewLink, comparison_page, comparison_table
+from ...analysis.tables.changes import table_changes
+from ...analysis.tables.somas import read_parquet
 from ...analysis.viewer import state as viewer
 from ...axes import Nm3
 from ...errors import UserError
 from ..grids.geometry import Box, flip
 from ..run import Run
+from ..soma_versions import FIRST_VERSION, version_table_path
+from ..storage.store import RunStore
 from ..volumes.open_labels import LayerLabels, part_of
 from .viewing import view_state
+
+_VERSIONED = re.compile(r"(.+)@([1-9]\d{0,8})")
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,10 @@ def compare_runs(a: Run, b: Run, progress: Callable[[int, int], None]) -> Compar
     Args:
       progress: called with the number of blocks read and their total.
     Raises:
-      UserError: the runs have other voxel sizes or no voxel in common.
+      UserError: the runs have other voxel sizes or no voxel in common, or one is between two versions.
     """
+    for run in (a, b):
+        run.check_version()
     resolution = a.somas.resolution_nm
     if not np.allclose(resolution, b.somas.resolution_nm):
         raise UserError(
@@ -79,6 +88,35 @@ def compare_runs(a: Run, b: Run, progress: Callable[[int, int], None]) -> Compar
     evaluation = replace(evaluation, cases=cases)
     rows = comparison_table(evaluation, voxel_nm, offset_nm, _view_link(a, b))
     return Comparison(a, b, box, evaluation, rows)
+
+
+def split_version(path: str) -> tuple[str, int | None]:
+    """Return the path of a run and the number N of RUN@N; None without one, or if a run lies at the whole path."""
+    match = _VERSIONED.fullmatch(path)
+    if match is None or RunStore(path).get("config.yaml") is not None:
+        return path, None
+    return match[1], int(match[2])
+
+
+def compare_versions(run: Run, first: int, second: int) -> pd.DataFrame:
+    """Return the somas that differ between two versions of a run; see `table_changes`.
+
+    Raises:
+      UserError: the run has no such version.
+    """
+    run.check_version()
+    return table_changes(*(_version_table(run, number) for number in (first, second)))
+
+
+def _version_table(run: Run, number: int) -> pd.DataFrame:
+    if number == run.version == FIRST_VERSION:  # stored once there is a second one
+        return run.soma_table()
+    data = run.store.get(version_table_path(number))
+    if data is None:
+        raise UserError(
+            f"{run.path} has no version {number} of its somas: the newest is {run.version}"
+        )
+    return read_parquet(data)
 
 
 def _view_link(a: Run, b: Run) -> ViewLink:

@@ -32,8 +32,11 @@ def view_state(
       beside: another run on the same volume to show too.
       color_by: number in the segment properties by which the somas are coloured.
       like: the run to read from while the objects of `run` are not yet copied to their place.
+    Raises:
+      UserError: the run is between two versions of its somas.
     """
     source = like or run
+    source.check_version()
     (x, y, z), bounds = source.somas.resolution_nm, source.somas.bounds
     low, high = ((c[0] * x, c[1] * y, c[2] * z) for c in (bounds.lo, bounds.hi))
     properties = source.store.get_json("somas/segment_properties/info") or _NO_PROPERTIES

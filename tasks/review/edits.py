@@ -16,10 +16,10 @@ from ...analysis.morphology.classes import SomaClass
 from ...axes import Nm3
 from ...errors import UserError
 from ..config_files import shorten, validate
+from ..soma_versions import FIRST_VERSION
 from ..storage.store import RunStore
 
 LOG = "review/edits.jsonl"
-FIRST_VERSION = 1  # of the somas, as the run has made them
 
 SomaId = Annotated[int, Field(strict=True, ge=1, lt=2**64)]
 Point = tuple[FiniteFloat, FiniteFloat, FiniteFloat]  # x, y, z in nm

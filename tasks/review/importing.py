@@ -15,9 +15,9 @@ import numpy as np
 from ...analysis.morphology.classes import CLASSES
 from ...axes import Nm3
 from ...errors import UserError
-from ..grids.geometry import Box, vec3
 from ..run import Run
-from .edits import FIRST_VERSION, AddEdit, Edit, PartEdit, parse_edit, parse_edits
+from .checking import Somas
+from .edits import Edit, parse_edit, parse_edits
 
 CSV_COLUMNS = ["x", "y", "z", "verdict"]
 _VERDICTS = ("right", "remove", "border", "add", *CLASSES)
@@ -27,7 +27,7 @@ def read_edits(run: Run, path: Path, by: str, voxels: bool = False) -> list[Edit
     """Read the edits of a file and compare each with the somas of a finished run.
 
     Edits without `by` and `at` get the name `by` and the time at which the file was changed, so that a file that is
-    read again gives the same edits.
+    read again gives the same edits. Edits without `version` get the newest version of the somas.
 
     Args:
       path: a CSV with CSV_COLUMNS if it ends in .csv; otherwise lines of JSON.
@@ -39,8 +39,12 @@ def read_edits(run: Run, path: Path, by: str, voxels: bool = False) -> list[Edit
         data, changed_s = path.read_bytes(), path.stat().st_mtime
     except OSError as err:
         raise UserError(f"cannot read edits from {path}: {err.strerror}; check the path") from None
-    defaults = {"by": by, "at": datetime.fromtimestamp(changed_s, UTC).isoformat()}
-    somas = _Somas(run)
+    somas = Somas(run)
+    defaults = {
+        "by": by,
+        "at": datetime.fromtimestamp(changed_s, UTC).isoformat(),
+        "version": somas.version,
+    }
     if path.suffix.lower() == ".csv":
         found = _from_csv(somas, data, str(path), defaults, voxels)
     else:
@@ -56,59 +60,8 @@ def read_edits(run: Run, path: Path, by: str, voxels: bool = False) -> list[Edit
     return edits
 
 
-class _Somas:
-    """The somas of a run, by id and by position."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._ids = set(run.soma_table()["id"].tolist())
-
-    @property
-    def resolution_nm(self) -> Nm3:
-        return self._run.somas.resolution_nm
-
-    def at(self, point_nm: Nm3, where: str) -> int:
-        """Return the id of the soma at a position; 0: none. Raises UserError if it lies outside the volume."""
-        bounds = self._run.somas.bounds
-        voxel = np.array(point_nm) / self.resolution_nm
-        if not bounds.holds(voxel.tolist()):
-            low, high = (
-                np.multiply(c, self.resolution_nm).tolist() for c in (bounds.lo, bounds.hi)
-            )
-            raise UserError(
-                f"{where}: the point {list(point_nm)} nm (x, y, z) lies outside the volume, which reaches from "
-                f"{low} to {high} nm; check the unit and the order of the axes"
-            )
-        lo = np.floor(voxel).tolist()
-        return int(self._run.somas.read(Box(vec3(lo), vec3([v + 1 for v in lo]))).item())
-
-    def check(self, edit: Edit, where: str) -> None:
-        """Raise UserError if an edit does not fit the somas."""
-        if edit.version != FIRST_VERSION:
-            raise UserError(
-                f"{where}: the edit is for version {edit.version} of the somas, and {self._run.path} has version "
-                f"{FIRST_VERSION}; import it into the run that was reviewed"
-            )
-        for soma in edit.somas:
-            if soma not in self._ids:
-                raise UserError(
-                    f"{where}: no soma {soma} in {self._run.path}; tables/somas.csv lists the ids"
-                )
-        for point in edit.points:
-            found = self.at(point, where)
-            if isinstance(edit, AddEdit) and found:
-                raise UserError(
-                    f"{where}: soma {found} is at the point {list(point)} nm (x, y, z) already; part it, or choose "
-                    "a point outside all somas"
-                )
-            if isinstance(edit, PartEdit) and found != edit.id:
-                raise UserError(
-                    f"{where}: the point {list(point)} nm (x, y, z) does not lie in soma {edit.id}; choose points in it"
-                )
-
-
 def _from_csv(
-    somas: _Somas, data: bytes, source: str, defaults: dict[str, Any], voxels: bool
+    somas: Somas, data: bytes, source: str, defaults: dict[str, Any], voxels: bool
 ) -> Iterator[tuple[str, Edit]]:
     """Yield the edit of each row, with its place in the file; the soma at the point is the one that is meant."""
     rows = csv.reader(io.StringIO(data.decode("utf-8-sig", errors="replace")))

@@ -41,6 +41,10 @@ class LinkStage(SomaStage):
     scratch = ("link/batches/",)
 
     @cached_property
+    def frame(self) -> pd.DataFrame:
+        return self.run.soma_table()
+
+    @cached_property
     def segmentation(self) -> LabelLayer:
         return LabelLayer(self.run.store.get_json(_SOURCE)["segmentation"])
 
@@ -126,12 +130,18 @@ def choose_segmentation(run: Run, cloudpath: str, name: str | None = None) -> st
         )
     source = {"segmentation": cloudpath, "name": name}
     if store.get_json(_SOURCE) not in (None, source):
-        store.delete(
-            [path for folder in ("link/", "receipts/link/") for path in store.names(folder)]
-        )
-        store.delete(["stages/link.json"])
+        forget_links(run)
     store.put_json(_SOURCE, source)
     return _folder(name)
+
+
+def forget_links(run: Run) -> str | None:
+    """Delete the intermediate data of the last links; return the segmentation, None if there are none."""
+    store = run.store
+    source = store.get_json(_SOURCE)
+    store.delete([path for folder in ("link/", "receipts/link/") for path in store.names(folder)])
+    store.delete(["stages/link.json"])
+    return None if source is None else str(source["segmentation"])
 
 
 def _folder(name: str) -> str:

@@ -23,7 +23,7 @@ from ...analysis.morphology.spatial import (
     sides_of_plane,
 )
 from ...analysis.morphology.surface_area import REACH
-from ...axes import Vec3
+from ...axes import Vec3, Voxel
 from ..grids.geometry import Block, BlockGrid, Box, flip, vec3
 from ..layers.precomputed import CHUNK
 from ..run import Run
@@ -79,7 +79,8 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
     def forecast(self) -> Forecast:
         run, resolution_nm = self.run, self.run.config.segment.resolution_nm
         planned = self._with_neighbours(run.blocks_near_tissue)
-        cores, reads = zip(*map(self._boxes, planned)) if planned else ((), ())
+        cores = [run.segment_grid[index].core for index in planned]
+        reads = [self._boxes(core)[1] for core in cores]
         chunks = BlockGrid(run.segment_grid.bounds, CHUNK, (0, 0, 0))
         voxels, layers = sum(box.voxels for box in reads), 1 + run.has_nuclei
         fetched = [run.image.fetched(core, resolution_nm) for core in cores]
@@ -95,16 +96,45 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
         return self.run.segment_grid.reaching_any(b.core.grow((REACH,) * 3) for b in blocks)
 
     def read(self, index: int) -> BlockVoxels:
-        core, around = self._boxes(index)
+        return self._read(*self._boxes(self.run.segment_grid[index].core))
+
+    def _read(self, core: Box, around: Box) -> BlockVoxels:
         layers = [self.run.read_labels(name, around) for name in self.run.layer_names]
         has_soma = layers[0][core.slices_zyx(around.lo)].any()
         resolution_nm = self.run.config.segment.resolution_nm
         return BlockVoxels(layers, self.run.image.read(core, resolution_nm) if has_soma else None)
 
     def work(self, index: int, data: BlockVoxels) -> BlockMoments:
+        core, around = self._boxes(self.run.segment_grid[index].core)
+        tables = self._measure(core, around, data)
+        self._mark_cut(tables[0], core, data.layers[0][core.slices_zyx(around.lo)])
+        missing = -1.0 if data.image is None else round(float((data.image == 0).mean()), 6)
+        return BlockMoments(tables, missing)
+
+    def measure_soma(self, soma: int, box: Box, cut: bool | None = None) -> pd.DataFrame:
+        """Return the row of a soma in the table of shapes, from the labels in a box that holds it.
+
+        Args:
+          cut: whether the soma reaches the end of what is segmented; None: decide as for a block.
+        """
+        core, around = self._boxes(box.grow((REACH,) * 3).intersect(self.run.segment_grid.bounds))
+        data = self._read(core, around)
+        own = [np.where(labels == np.uint64(soma), labels, 0) for labels in data.layers]
+        tables = self._measure(core, around, BlockVoxels(own, data.image))
+        if cut is None:
+            self._mark_cut(tables[0], core, own[0][core.slices_zyx(around.lo)])
+        else:
+            tables[0]["touches_edge"] |= cut
+        return self._shapes([merge_moments([table]) for table in tables])
+
+    def _mark_cut(self, moments: pd.DataFrame, core: Box, labels: np.ndarray) -> None:
+        """Mark the somas that reach the end of what is segmented, from the labels of a core."""
+        cut = self._segment.cut_labels(labels, core)
+        moments["touches_edge"] |= moments["id"].isin(cut) & (moments["voxels"] > 0)
+
+    def _measure(self, core: Box, around: Box, data: BlockVoxels) -> list[pd.DataFrame]:
         bounds = self.run.segment_grid.bounds
-        core, around = self._boxes(index)
-        moments = [
+        return [
             block_moments(
                 labels,
                 core.slices_zyx(around.lo),
@@ -115,11 +145,6 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
             )
             for labels, image in zip(data.layers, (data.image, None))
         ]
-        own = data.layers[0][core.slices_zyx(around.lo)]
-        cut = self._segment.cut_labels(own, core)
-        moments[0]["touches_edge"] |= moments[0]["id"].isin(cut) & (moments[0]["voxels"] > 0)
-        missing = -1.0 if data.image is None else round(float((data.image == 0).mean()), 6)
-        return BlockMoments(moments, missing)
 
     def write(self, index: int, result: BlockMoments) -> Counters:
         for folder, table in zip(_FOLDERS, result.tables):
@@ -127,25 +152,28 @@ class MeasureStage(Stage[BlockVoxels, BlockMoments]):
         return {"somas": len(result.tables[0]), "missing": result.missing}
 
     def finish(self) -> Counters:
-        frame = self._merge(_FOLDERS[0])
-        if self.run.has_nuclei:
-            frame = add_nuclei(frame, self._merge(_FOLDERS[1]))
+        folders = _FOLDERS[: 1 + self.run.has_nuclei]
+        frame = self._shapes([self._merge(folder) for folder in folders])
         put_frame(self.run.store, SHAPES, frame)
         return {"somas": len(frame), "cut_by_edge": int(frame["touches_edge"].sum())}
 
     def _merge(self, folder: str) -> pd.DataFrame:
-        """Return the shapes from the moments of all blocks."""
+        """Return the moments over all blocks."""
         stored = self.run.store.get_many_arrays(f"{folder}{index}.npz" for index in self.plan())
-        moments = merge_moments([pd.DataFrame(arrays) for arrays in stored])
-        return shapes_from_moments(moments, flip(self.run.config.segment.resolution_nm))
+        return merge_moments([pd.DataFrame(arrays) for arrays in stored])
+
+    def _shapes(self, moments: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """Return the table of shapes from the moments of the somas, and of their nuclei if they are known."""
+        voxel_nm = flip(self.run.config.segment.resolution_nm)
+        somas, *nuclei = (shapes_from_moments(table, voxel_nm) for table in moments)
+        return add_nuclei(somas, nuclei[0]) if nuclei else somas
 
     @cached_property
     def _segment(self) -> SegmentStage:
         return SegmentStage(self.run)
 
-    def _boxes(self, index: int) -> tuple[Box, Box]:
-        """Return a block's core, and the box that is read."""
-        core = self.run.segment_grid[index].core
+    def _boxes(self, core: Box) -> tuple[Box, Box]:
+        """Return a core, and the box that is read."""
         return core, core.grow((REACH,) * 3).intersect(self.run.segment_grid.bounds)
 
 
@@ -175,27 +203,29 @@ class ShapeStage(SomaStage):
     scratch = ("measure/batches/",)
 
     def work(self, index: int, data: None) -> Counters:
-        resolution = np.array(self.run.config.segment.resolution_nm)
-        voxel_nm = flip(self.run.config.segment.resolution_nm)
-        rows = []
-        for soma in self.batch(index):
-            box, mask = crop(self.run, soma)
-            radius, centre = largest_inscribed_ball(mask, voxel_nm)
-            centre_nm = (np.array(flip(centre)) + box.lo + 0.5) * resolution
-            rows.append([radius, *centre_nm, convexity(mask, voxel_nm)])
-            if self.run.has_nuclei:
-                nuclei = self.run.read_labels("nuclei", box) == np.uint64(soma["id"])
-                number, centre = count_nuclei(
-                    nuclei, voxel_nm, self.run.config.soma.min_nucleus_um3
-                )
-                centre_nm = (np.array(flip(centre)) + box.lo + 0.5) * resolution
-                rows[-1] += [number, *centre_nm]
-        columns = ["inscribed_radius_um", *(f"inscribed_{a}_nm" for a in "xyz"), "convexity"]
-        if self.run.has_nuclei:
-            columns += ["n_nuclei", *(f"nucleus_{a}_nm" for a in "xyz")]
-        frame = pd.DataFrame(np.array(rows).reshape(-1, len(columns)), columns=columns)
+        frame = pd.DataFrame([measure_shape(self.run, soma) for soma in self.batch(index)])
         put_frame(self.run.store, f"measure/batches/{index}.npz", frame)
         return {"somas": len(frame)}
+
+
+def measure_shape(run: Run, soma: pd.Series) -> dict[str, float]:
+    """Return the columns of stage shape for a soma, a row of the table of shapes."""
+    resolution_nm = run.config.segment.resolution_nm
+    voxel_nm = flip(resolution_nm)
+    box, mask = crop(run, soma)
+
+    def position(name: str, centre: Voxel) -> dict[str, float]:
+        centre_nm = (np.array(flip(centre)) + box.lo + 0.5) * np.array(resolution_nm)
+        return {f"{name}_{a}_nm": float(value) for a, value in zip("xyz", centre_nm)}
+
+    radius, centre = largest_inscribed_ball(mask, voxel_nm)
+    row = {"inscribed_radius_um": radius, **position("inscribed", centre)}
+    row["convexity"] = convexity(mask, voxel_nm)
+    if run.has_nuclei:
+        nuclei = run.read_labels("nuclei", box) == np.uint64(soma["id"])
+        number, centre = count_nuclei(nuclei, voxel_nm, run.config.soma.min_nucleus_um3)
+        row |= {"n_nuclei": float(number), **position("nucleus", centre)}
+    return row
 
 
 def load_measurements(run: Run, folders: Sequence[str]) -> pd.DataFrame:

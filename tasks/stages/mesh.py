@@ -13,7 +13,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -27,7 +27,7 @@ from ..run import Run, stored_kind
 from ..storage.damage import DamagedObject
 from ..storage.homeless import import_taskqueue
 from .measure import SHAPES, get_frame
-from .mips import somas_mips, stage_of_mip
+from .mips import shrink, somas_mips, stage_of_mip
 from .stage import ID_BYTES, STORED, Counters, Forecast, SimpleStage
 
 MESH_FOLDER = "mesh"
@@ -157,6 +157,28 @@ class MeshStage(IgneousStage[Vec3]):
         region = self.parameters_of_tasks.index(parameter)
         return {stored_kind(layer, region): meshed} if meshed else {}
 
+    def redo(self, boxes: Sequence[Box], somas: Collection[int]) -> None:
+        """Make the fragments in boxes of the volume again, once these somas have changed there."""
+        mip = somas_mips(self.run)[mesh_mip(self.run)]
+        grid = BlockGrid(mip.box, (_TASK_VX,) * 3, (0, 0, 0))
+        reached = grid.reaching_any(shrink(box, mip.factor).grow((1, 1, 1)) for box in boxes)
+        starts = {grid[number].core.lo for number in reached}
+        regions = [i for i, start in enumerate(self.parameters_of_tasks) if start in starts]
+        kinds = {stored_kind(name, i): (name, i) for i in regions for name in self.run.layer_names}
+        before = {kind: self.run.stored_numbers(self.name, kind).tolist() for kind in kinds}
+        for kind, (layer, index) in kinds.items():
+            changed = sorted(set(before[kind]) & set(somas))
+            self.run.store.delete(self.fragment(layer, index, label) for label in changed)
+        stored: dict[str, list[int]] = {}
+        for index in regions:
+            self.read(index)
+            stored |= self.work(index, None)[STORED]
+        self.replace_stored(before, stored)
+
+    def fragment(self, layer: str, index: int, label: int) -> str:
+        """Return the path of the fragment of a label in a region."""
+        return f"{layer}/{MESH_FOLDER}/{label}:0:{box_name(self.region(index))}"
+
     def finish(self) -> Counters:
         self.put_stored()
         return {}
@@ -238,15 +260,27 @@ class MeshMergeStage(IgneousStage[int]):
                 raise
 
     def execute(self, layer: str, parameter: int) -> dict[str, list[int]]:
+        self._merge(layer, self._digits(parameter))
+        return {}
+
+    def redo(self, gone: Iterable[int], somas: Iterable[int]) -> None:
+        """Delete the meshes of somas that are gone, and make those of others again."""
+        import_taskqueue()
+        somas = list(somas)
+        for layer in self.run.layer_names:
+            for soma in (*gone, *somas):
+                path = f"{layer}/{MESH_FOLDER}/{soma}"
+                self.run.store.delete([path, f"{path}.index"])
+            for soma in somas:
+                self._merge(layer, f"{soma}:")
+
+    def _merge(self, layer: str, prefix: str) -> None:
+        """Merge the fragments of a layer whose names begin with a prefix."""
         from igneous.tasks import MultiResUnshardedMeshMergeTask
 
         MultiResUnshardedMeshMergeTask(
-            f"{self.run.path}/{layer}",
-            prefix=self._digits(parameter),
-            mesh_dir=MESH_FOLDER,
-            **_MERGING,
+            f"{self.run.path}/{layer}", prefix=prefix, mesh_dir=MESH_FOLDER, **_MERGING
         )
-        return {}
 
     def _digits(self, parameter: int) -> str:
         """Return how the names of a task's fragments begin: with the digits, or with a whole id that has fewer."""
@@ -257,10 +291,9 @@ class MeshMergeStage(IgneousStage[int]):
         """Yield the paths of the fragments of a layer that begin with a prefix."""
         meshes = MeshStage(self.run)
         for index in meshes.plan():
-            place = box_name(meshes.region(index))
             kind = stored_kind(layer, index)
             for label in self.run.stored_numbers(meshes.name, kind).tolist():
-                path = f"{layer}/{MESH_FOLDER}/{label}:0:{place}"
+                path = meshes.fragment(layer, index, label)
                 if path.startswith(prefix):
                     yield path
 

@@ -16,7 +16,7 @@ import numpy as np
 import tinybrain
 
 from ...axes import Nm3, Vec3
-from ..grids.geometry import Block, BlockGrid, Box, vec3
+from ..grids.geometry import BlockGrid, Box, vec3
 from ..layers.precomputed import CHUNK, parse_chunk_name, scale_key
 from ..run import Run, stored_kind
 from .segment import SegmentStage
@@ -111,10 +111,10 @@ class DownsampleStage(SimpleStage):
 
     def plan(self) -> Sequence[int]:
         grid = self.run.segment_grid
-        return self._pieces_of(grid[i] for i in SegmentStage(self.run).plan())
+        return self._pieces_of(grid[i].core for i in SegmentStage(self.run).plan())
 
     def forecast(self) -> Forecast:
-        planned = self._pieces_of(self.run.blocks_near_tissue)
+        planned = self._pieces_of(block.core for block in self.run.blocks_near_tissue)
         if not planned:
             return Forecast(0, exact=True, voxels=0, bytes_in=0, bytes_out=0, reads=0, writes=0)
         base, *made = self.mips
@@ -131,12 +131,12 @@ class DownsampleStage(SimpleStage):
             writes=layers * sum(chunks[mip.factor].count(box) for mip, box in written),
         )
 
-    def _pieces_of(self, blocks: Iterable[Block]) -> list[int]:
-        """Return the numbers of the pieces that hold any of the blocks."""
+    def _pieces_of(self, boxes: Iterable[Box]) -> list[int]:
+        """Return the numbers of the pieces that hold any of the boxes."""
         if not self.mips:
             return []
         factor = self.mips[-1].factor
-        return self.pieces.reaching_any(_shrink(block.core, factor) for block in blocks)
+        return self.pieces.reaching_any(shrink(box, factor) for box in boxes)
 
     def _region(self, index: int, mip: Mip) -> Box:
         """Return the box of a piece in the voxels of a mip."""
@@ -167,18 +167,38 @@ class DownsampleStage(SimpleStage):
         return stored
 
     def finish(self) -> Counters:
-        stored, before = self.put_stored(), self.number * _MIPS
+        self.put_stored()
+        self._complete()
+        return {}
+
+    def redo(self, boxes: Sequence[Box]) -> None:
+        """Make the mips of boxes of the volume again, once their labels have changed."""
+        again: dict[str, set[int]] = {}
+        stored: dict[str, list[int]] = {}
+        for index in self._pieces_of(boxes):
+            for kind, numbers in self.work(index, None)[STORED].items():
+                stored.setdefault(kind, []).extend(numbers)
+            for mip, made in enumerate(self.mips[1:], start=self.number * _MIPS + 1):
+                box = self._region(index, made)
+                for layer in self.run.layer_names:
+                    numbers = self.run.layer(layer).chunks_of(mip).reaching(box)
+                    again.setdefault(stored_kind(layer, mip), set()).update(numbers)
+        self.replace_stored(again, stored)
+        self._complete()
+
+    def _complete(self) -> None:
+        before = self.number * _MIPS
         for mip in range(before + 1, before + len(self.mips)):
             for layer in self.run.layer_names:
-                self.run.layer(layer).complete(mip, stored.get(stored_kind(layer, mip), ()))
-        return {}
+                stored = self.run.stored_numbers(self.name, stored_kind(layer, mip))
+                self.run.layer(layer).complete(mip, stored)
 
     def task_of(self, path: str) -> int | None:
         chunk = parse_chunk_name(path.removeprefix("somas/").removeprefix("nuclei/"))
         for mip in self.mips[1:]:
             if chunk is not None and chunk[0] == scale_key(mip.resolution_nm):
                 factor = _ratio(self.mips[-1].factor, mip.factor)
-                return next(iter(self.pieces.reaching(_shrink(chunk[1], factor))), None)
+                return next(iter(self.pieces.reaching(shrink(chunk[1], factor))), None)
         return None
 
     def _first(self, layer: str, source: Box) -> tuple[np.ndarray, Vec3]:
@@ -233,6 +253,6 @@ def _enlarge(box: Box, factor: Vec3) -> Box:
     return Box(_times(box.lo, factor), _times(box.hi, factor))
 
 
-def _shrink(box: Box, factor: Vec3) -> Box:
+def shrink(box: Box, factor: Vec3) -> Box:
     """Return the voxels, `factor` times larger, that hold a box."""
     return Box(_ratio(box.lo, factor), vec3([-(-b // f) for b, f in zip(box.hi, factor)]))

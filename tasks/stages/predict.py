@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -124,8 +124,11 @@ class PredictStage(Stage[Views, TileValues]):
 
     def read(self, index: int) -> Views:
         """Read what the windows of a block's tiles see, on the networks' device."""
+        lattice = self.run.tiles.fine
+        return self._views([lattice.tile(number) for number in self.tiles_of[index]])
+
+    def _views(self, tiles: Sequence[Zyx]) -> Views:
         run, config = self.run, self.run.config
-        tiles = [run.tiles.fine.tile(number) for number in self.tiles_of[index]]
         bounds = (run.locate_grid.bounds, run.segment_grid.bounds)
         coarse, fine = (
             _hull(lattice, tiles, whole) for lattice, whole in zip(self.lattices, bounds)
@@ -148,7 +151,7 @@ class PredictStage(Stage[Views, TileValues]):
         torch.set_num_threads(self.run.config.predict.threads)
         config, networks = self.run.config.locate, self.networks
         busy_s = sum(network.busy_s for network in networks)
-        coarse, fine = self.lattices
+        coarse = self.lattices[0]
         threshold = round(config.threshold * FULL)
         voxel_um3 = float(np.prod(config.resolution_nm)) * 1e-9
         speck = config.min_core_um3 / _SPECK / voxel_um3
@@ -163,16 +166,29 @@ class PredictStage(Stage[Views, TileValues]):
                 values.append((CORES, coarse.number(tile), own.copy()))
             if np.count_nonzero(core) > speck:
                 near_core.append(tile)
-        windows = (
-            (_window(data.fine, fine, tile), fine.tile_in_window(tile)) for tile in near_core
-        )
-        encode = partial(encode_fields, self.run.config.segment.interior_threshold)
-        for tile, fields in zip(near_core, networks[1].predict(windows, encode)):
-            number = fine.number(tile)
-            values += [(folder, number, pair) for folder, pair in zip(_PAIRS, fields)]
+        values += self._fields(data.fine, near_core)
         network_s = round(sum(network.busy_s for network in networks) - busy_s, 3)
         counters = {"tiles": len(tiles), "windows": len(near_core), "network_s": network_s}
         return TileValues(values, counters)
+
+    def _fields(self, view: View, tiles: Sequence[Zyx]) -> list[tuple[str, int, np.ndarray]]:
+        """Return (folder, number, values) of what the segmentation network says in tiles."""
+        fine, network = self.lattices[1], self.networks[1]
+        windows = ((_window(view, fine, tile), fine.tile_in_window(tile)) for tile in tiles)
+        encode = partial(encode_fields, self.run.config.segment.interior_threshold)
+        predicted = zip(tiles, network.predict(windows, encode))
+        return [
+            (folder, fine.number(tile), pair)
+            for tile, fields in predicted
+            for folder, pair in zip(_PAIRS, fields)
+        ]
+
+    def redo_fields(self, numbers: Iterable[int]) -> None:
+        """Predict and store the fields of tiles, whether or not a core lies near them."""
+        for number in numbers:
+            tiles = [self.run.tiles.fine.tile(number)]
+            for folder, _, values in self._fields(self._views(tiles).fine, tiles):
+                put_tile(self.run.store, folder, number, values)
 
     def write(self, index: int, result: TileValues) -> Counters:
         stored: dict[str, list[int]] = {}

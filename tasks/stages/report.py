@@ -49,38 +49,52 @@ class ReportStage(SimpleStage):
         return Forecast(tasks=1, exact=True, writes=_FILES)
 
     def work(self, index: int, data: None) -> Counters:
-        run, store = self.run, self.run.store
+        run = self.run
         frame = add_surroundings(run, load_measurements(run, ["batches", "neurites"]))
-        self._put("tables", table_files(frame))
         low, high = _bounds_nm(run)
-        self._put("centroids", annotation_files(frame, low, high))
-        self._put("quality", quality_files(_blocks(run, frame), low, high))
-        properties = json.dumps(segment_properties(frame)).encode()
-        for name in run.layer_names:
-            store.put(f"{name}/segment_properties/info", properties, "application/json")
-            run.layer(name).set_info(segment_properties="segment_properties")
-        picture = draw_sections(cut_sections(run))
-        store.put("report/overview.png", picture, "image/png")
-        summary = _summary(run, (low, high))
-        if knows_nuclei(soma_table(frame)):
-            summary["files"]["CAVE table of nuclei"] = "../tables/cave_nuclei.csv"
-        for plot in report_plots(frame, summary):
-            self._put("report/figures", plot_files(plot))
-        page = report_page(
-            frame,
-            summary,
-            {"Sections with the outlines of somas.": picture},
-            draw_suspects(run, frame),
-        )
-        store.put("report/index.html", page.encode(), "text/html")
+        _put(run, "centroids", annotation_files(frame, low, high))
+        _put(run, "quality", quality_files(_blocks(run, frame), low, high))
+        put_tables(run, frame)
+        put_report(run, frame)
         return {"somas": len(frame)}
 
     def finish(self) -> Counters:
         self.run.somas.set_info(segment_properties="segment_properties")
         return {}
 
-    def _put(self, folder: str, files: Mapping[str, bytes]) -> None:
-        self.run.store.put_many({f"{folder}/{name}": data for name, data in files.items()})
+
+def put_tables(run: Run, frame: pd.DataFrame) -> None:
+    """Write the files of a table of somas, and the segment properties."""
+    _put(run, "tables", table_files(frame))
+    properties = json.dumps(segment_properties(frame)).encode()
+    for name in run.layer_names:
+        run.store.put(f"{name}/segment_properties/info", properties, "application/json")
+        run.layer(name).set_info(segment_properties="segment_properties")
+
+
+def put_report(run: Run, frame: pd.DataFrame) -> None:
+    """Write the report of a table of somas."""
+    picture = draw_sections(cut_sections(run))
+    run.store.put("report/overview.png", picture, "image/png")
+    summary = _summary(run, _bounds_nm(run))
+    if knows_nuclei(soma_table(frame)):
+        summary["files"]["CAVE table of nuclei"] = "../tables/cave_nuclei.csv"
+    for plot in report_plots(frame, summary):
+        _put(run, "report/figures", plot_files(plot))
+    sections = {"Sections with the outlines of somas.": picture}
+    page = report_page(frame, summary, sections, draw_suspects(run, frame))
+    run.store.put("report/index.html", page.encode(), "text/html")
+
+
+def replace_annotations(run: Run, before: pd.DataFrame, after: pd.DataFrame) -> None:
+    """Replace the annotations of a table of somas by those of another: write what differs, delete what is gone."""
+    old, new = (annotation_files(frame, *_bounds_nm(run)) for frame in (before, after))
+    _put(run, "centroids", {name: data for name, data in new.items() if old.get(name) != data})
+    run.store.delete(f"centroids/{name}" for name in sorted(old.keys() - new.keys()))
+
+
+def _put(run: Run, folder: str, files: Mapping[str, bytes]) -> None:
+    run.store.put_many({f"{folder}/{name}": data for name, data in files.items()})
 
 
 def _bounds_nm(run: Run) -> tuple[Nm3, Nm3]:

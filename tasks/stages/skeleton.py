@@ -35,25 +35,29 @@ class SkeletonStage(SomaStage):
         self.run.somas.begin_skeletons()
 
     def work(self, index: int, data: None) -> Counters:
-        skeletons, rows = [], []
-        resolution = self.run.somas.resolution_nm
-        for soma in self.batch(index):
-            box, mask = crop(self.run, soma)
-            radius_nm = soma["inscribed_radius_um"] * 1000
-            stubs = find_stubs(mask, flip(resolution), radius_nm, _ends(self.run, box))
-            corner = np.array(box.lo) * resolution
-            middle = soma[[f"inscribed_{a}_nm" for a in "xyz"]].to_numpy(float) - corner
-            skeleton = trace(mask, resolution, middle, radius_nm, stubs)
-            skeleton.id = int(soma["id"])
-            skeleton.vertices += corner.astype(np.float32)
-            skeletons.append(skeleton)
-            rows.append([len(stubs), *direction(stubs, resolution, middle)])
+        skeletons, rows = zip(*(trace_soma(self.run, soma) for soma in self.batch(index)))
         self.run.somas.write_skeletons(skeletons)
-        columns = ["neurites", *(f"neurite_{a}" for a in "xyz")]
-        frame = pd.DataFrame(np.array(rows).reshape(-1, 4), columns=columns)
-        frame["neurites"] = frame["neurites"].astype(np.int64)
-        put_frame(self.run.store, f"measure/neurites/{index}.npz", frame)
+        put_frame(self.run.store, f"measure/neurites/{index}.npz", pd.DataFrame(rows))
         return {"somas": len(rows)}
+
+
+def trace_soma(run: Run, soma: pd.Series) -> tuple[Any, dict[str, float]]:
+    """Return the cloudvolume Skeleton of a soma, nm, and its columns of stage skeleton.
+
+    Args:
+      soma: a row of the table of shapes with the columns of stage shape.
+    """
+    resolution = run.somas.resolution_nm
+    box, mask = crop(run, soma)
+    radius_nm = soma["inscribed_radius_um"] * 1000
+    stubs = find_stubs(mask, flip(resolution), radius_nm, _ends(run, box))
+    corner = np.array(box.lo) * resolution
+    middle = soma[[f"inscribed_{a}_nm" for a in "xyz"]].to_numpy(float) - corner
+    skeleton = trace(mask, resolution, middle, radius_nm, stubs)
+    skeleton.id = int(soma["id"])
+    skeleton.vertices += corner.astype(np.float32)
+    towards = zip("xyz", direction(stubs, resolution, middle).tolist())
+    return skeleton, {"neurites": len(stubs), **{f"neurite_{a}": value for a, value in towards}}
 
 
 def _ends(run: Run, box: Box) -> list[tuple[bool, bool]]:

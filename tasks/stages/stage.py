@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -125,8 +125,23 @@ class Stage(Generic[Data, Result]):
             for kind, some in receipt["counters"][STORED].items():
                 numbers.setdefault(kind, []).extend(some)
         arrays = {kind: np.sort(np.array(some, np.int64)) for kind, some in numbers.items()}
-        self.run.store.put_arrays(stored_path(self.name), arrays)
+        self.run.put_stored_numbers(self.name, arrays)
         return arrays
+
+    def replace_stored(
+        self, again: Mapping[str, Iterable[int]], stored: Mapping[str, Iterable[int]]
+    ) -> None:
+        """Correct the list of `put_stored` once some objects were made again.
+
+        Args:
+          again: numbers of the objects that were made again, by kind.
+          stored: which of them were stored.
+        """
+        numbers = dict(self.run.store.get_arrays(stored_path(self.name)))
+        for kind, some in again.items():
+            others = np.setdiff1d(numbers.get(kind, ()), list(some))
+            numbers[kind] = np.union1d(others, list(stored.get(kind, ()))).astype(np.int64)
+        self.run.put_stored_numbers(self.name, numbers)
 
 
 class SimpleStage(Stage[None, Counters]):

@@ -1,5 +1,7 @@
 """Nuclei from predictions to tables: five balls with one, two or no nuclei, of neurons and of glia."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,8 @@ from flysoma.tasks.config import RunConfig, Soma
 from flysoma.tasks.coordination.coordinator import execute_here
 from flysoma.tasks.grids.tiles import CORES, FIELDS, NUCLEUS_FIELDS, put_tile
 from flysoma.tasks.layers.labels import LabelLayer
+from flysoma.tasks.review import applying
+from flysoma.tasks.review.edits import EditLog, parse_edit
 from flysoma.tasks.run import Fingerprints, Manifest, Run, stored_path
 from flysoma.tasks.stages.match import Labels, _number_somas
 
@@ -199,3 +203,40 @@ def test_a_cut_soma_without_a_nucleus_is_kept():
     ):
         _, final = _number_somas(labels, four, apart, 1.0, Soma(), classes)
         assert final.tolist() == expected
+
+
+def test_nuclei_follow_the_edits_of_a_review(blocks, tmp_path, monkeypatch):
+    """What is joined and parted, or removed and added, has its nuclei and its row as before."""
+    monkeypatch.setattr(
+        applying, "put_report", lambda *_: None
+    )  # whose pictures take most of the time
+    path = shutil.copytree(blocks, tmp_path / "run")
+    before, labels = table(path).set_index("id"), layer(path, "somas")
+    one, two, three, *_ = (int(labels[centre]) for centre in CENTRES)
+    x, y, z = (
+        [float((centre[2 - a] + OFFSET[a] + 0.5) * RESOLUTION[a]) for centre in CENTRES[:3]]
+        for a in range(3)
+    )
+    points = list(zip(x, y, z))
+    for version, edits in enumerate(
+        (
+            [{"edit": "join", "ids": [one, two]}, {"edit": "remove", "id": three}],
+            [
+                {"edit": "part", "id": min(one, two), "points_nm": points[:2]},
+                {"edit": "add", "point_nm": points[2]},
+            ],
+        ),
+        start=1,
+    ):
+        run, said = Run.open(str(path)), {"by": "ada", "at": "2026-01-02", "version": version}
+        EditLog(run.store).append([parse_edit(said | values, "a line") for values in edits])
+        assert applying.apply_edits(run, print).number == version + 1
+        if version == 1:
+            gone = np.isin(labels, (three,))
+            assert (layer(path)[gone] == 0).all()
+            assert (layer(path)[~gone] > 0).sum() == (layer(blocks)[~gone] > 0).sum()
+    now = layer(path, "somas")
+    new = {int(labels[centre]): int(now[centre]) for centre in CENTRES}
+    assert (layer(path) == np.where(layer(blocks) > 0, now, 0)).all()
+    after = table(path).set_index("id")
+    pd.testing.assert_frame_equal(after, before.rename(index=new).sort_index(), check_exact=True)
