@@ -26,6 +26,7 @@ from .layers.shards import Pack, missing_chunks, packs
 from .run import Run
 from .stages.catalog import STAGES, is_finished, read_state
 from .storage.store import RunStore, local_folder
+from .verified_somas import VerifiedSomas
 
 _LARGE = ("somas/", "nuclei/", "centroids/", "quality/")
 _SMALL = ("tables/", "report/", "config.yaml", "manifest.json")
@@ -59,12 +60,14 @@ class PublishOptions:
       force: publish a run that is not finished.
       link: URL that opens the result in neuroglancer, for the README; None if no public link works.
       sharded: pack chunks, meshes and annotations into shards; None: if there are many objects.
+      verified: copy only the somas that a person has said yes to.
     """
 
     licence: str
     force: bool = False
     link: str | None = None
     sharded: bool | None = None
+    verified: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def publish(
       progress: called with the number of objects done, and the total.
     Raises:
       UserError: run and target overlap, the run is not finished and `force` is not set, the run is between two
-        versions of its somas, or the target holds another format or files of somebody else.
+        versions of its somas or has no verified soma, or the target holds another format or files of somebody else.
     """
     if f"{target}/".startswith(f"{run.path}/") or f"{run.path}/".startswith(f"{target}/"):
         raise UserError(f"{target} and the run {run.path} overlap; choose another place")
@@ -123,21 +126,30 @@ def publish(
             f"{run.path}/config.yaml', or publish the finished stages with --force"
         )
     run.check_version()
+    part = VerifiedSomas.of(run) if options.verified else None
     store = RunStore(target)
     large = [
         name for folder in _LARGE for name in run.store.names(folder) if not _FRAGMENT.search(name)
     ]
     small = [name for prefix in _SMALL for name in run.store.names(prefix)]
+    if part is not None:
+        large, small = part.select(large), part.select(small)
     sharded = _choose_format(store, len(large) > _SHARD_ABOVE, options.sharded)
     batches, infos = _batches(run, target, large, sharded)
+    infos |= {} if part is None else part.files()
     total = len(large) + len(small)
     store.delete(["provenance.json"])  # it marks a copy as complete
-    checksums, copied = _copy_batches(run, store, batches, lambda done: progress(done, total))
-    _delete_others(store, batches, {*(name for name, *_ in checksums), *infos})
-    checksums += [_put(store, name, data) for name, data in infos.items()]
+
+    def read(names: Sequence[str]) -> list[Stored]:
+        objects = _read(run.path, names)
+        return objects if part is None else [part.change(item) for item in objects]
+
+    checksums, copied = _copy_batches(read, store, batches, lambda done: progress(done, total))
+    _delete_others(store, batches, {*(name for name, *_ in checksums), *infos, *small})
+    checksums += _put_all(store, infos)
     checksums += _copy(target, _read(run.path, small))
     progress(total, total)
-    provenance = _provenance(run, options.licence, unfinished) | {"sharded": sharded}
+    provenance = _provenance(run, options, unfinished, part) | {"sharded": sharded}
     store.put("README.md", _readme(run, target, provenance, options.link).encode(), "text/markdown")
     store.put_json("cors.json", _CORS)
     listing = "".join(f"{digest}  {name}\n" for name, digest, _ in sorted(checksums))
@@ -148,13 +160,16 @@ def publish(
 
 
 def _copy_batches(
-    run: Run, store: RunStore, batches: Sequence[_Batch], progress: Callable[[int], None]
+    read: Callable[[Sequence[str]], list[Stored]],
+    store: RunStore,
+    batches: Sequence[_Batch],
+    progress: Callable[[int], None],
 ) -> tuple[list[Checksum], int]:
     """Copy batches whose content is not at the target yet; return all checksums, and how many objects were copied."""
     present = {name for folder in _LARGE for name in store.names(folder)}
 
     def copy(batch: _Batch) -> tuple[int, Sequence[Checksum]]:
-        objects = _read(run.path, batch.names)
+        objects = read(batch.names)
         content = hashlib.sha256()
         for item in objects:
             content.update(hashlib.sha256(item["content"]).digest())
@@ -186,6 +201,8 @@ def _delete_others(store: RunStore, batches: Sequence[_Batch], written: set[str]
         old = {name for name, *_ in record["written"]} - written
         store.delete([_ENDING.sub("", name) for name in old])
     store.delete(others)
+    folders = [name for name in _SMALL if name.endswith("/")]
+    store.delete({name for folder in folders for name in store.names(folder)} - written)
 
 
 def _choose_format(store: RunStore, many: bool, sharded: bool | None) -> bool:
@@ -257,7 +274,7 @@ def _batches(
         for start in range(0, len(missing), _BATCH):
             batch = missing[start : start + _BATCH]
             content = {name: background[name] for name in batch}
-            batches.append(_Batch((), batch, partial(_put_all, target, content)))
+            batches.append(_Batch((), batch, partial(_put_background, target, content)))
     others = [name for name in names if name not in packed and name not in infos]
     for start in range(0, len(others), _BATCH):
         batch = others[start : start + _BATCH]
@@ -265,8 +282,10 @@ def _batches(
     return batches, infos
 
 
-def _put_all(target: str, objects: Mapping[str, bytes], _: Sequence[Stored]) -> list[Checksum]:
-    return [_put(RunStore(target), name, data) for name, data in objects.items()]
+def _put_background(
+    target: str, objects: Mapping[str, bytes], _: Sequence[Stored]
+) -> list[Checksum]:
+    return _put_all(RunStore(target), objects)
 
 
 def _pack(
@@ -283,12 +302,12 @@ def _pack(
         item["path"]: decompress(item["content"], item["compress"], item["path"])
         for item in objects
     }
-    return [_put(RunStore(target), shard, pack.shard(keys, content))]
+    return _put_all(RunStore(target), {shard: pack.shard(keys, content)})
 
 
-def _put(store: RunStore, name: str, data: bytes) -> Checksum:
-    store.put(name, data)
-    return name, hashlib.sha256(data).hexdigest(), len(data)
+def _put_all(store: RunStore, objects: Mapping[str, bytes]) -> list[Checksum]:
+    store.put_many(objects)
+    return [(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in objects.items()]
 
 
 def _read(source: str, names: Sequence[str]) -> list[Stored]:
@@ -319,21 +338,24 @@ def _state(run: Run, stage: str) -> dict[str, Any]:
     return read_state(run.store, stage)
 
 
-def _provenance(run: Run, licence: str, unfinished: list[str]) -> dict[str, Any]:
+def _provenance(
+    run: Run, options: PublishOptions, unfinished: list[str], part: VerifiedSomas | None
+) -> dict[str, Any]:
     """Return the input, config, code versions and times of a run."""
     stages = {stage.name: _state(run, stage.name) for stage in STAGES}
     found = stages["measure"].get("result") or {}
     if not unfinished:
-        somas = run.soma_table()
+        somas = run.soma_table() if part is None else part.table
         found = {"somas": len(somas), "cut_by_edge": int(somas["touches_edge"].sum())}
     return {
         **run.manifest.model_dump(),
         "image": run.config.image,
         "config": run.config.model_dump(mode="json"),
-        "licence": licence,
+        "licence": options.licence,
         "somas": found.get("somas"),
         "cut_by_edge": found.get("cut_by_edge"),
         "version": run.version,
+        "verified": options.verified,
         "unfinished": unfinished,
         "task_hours": {
             name: round(state.get("task_seconds", 0) / 3600, 4) for name, state in stages.items()
@@ -349,6 +371,8 @@ def _readme(run: Run, target: str, provenance: dict[str, Any], link: str | None)
         if provenance["unfinished"]
         else ""
     )
+    said = ", each verified by a person," if provenance["verified"] else ""
+    report = "" if provenance["verified"] else "| `report/index.html` | figures |\n"
     cut = provenance["cut_by_edge"]
     whole = f", {cut} of them cut by the volume's edge," if cut else ""
     nuclei = (
@@ -358,7 +382,7 @@ def _readme(run: Run, target: str, provenance: dict[str, Any], link: str | None)
     version = provenance["versions"]["flysoma"]
     return f"""# Somas
 
-{warning}{provenance["somas"]} cell bodies{whole} in `{run.config.image}`, found by flysoma {version}.
+{warning}{provenance["somas"]} cell bodies{whole}{said} in `{run.config.image}`, found by flysoma {version}.
 Licence: {provenance["licence"]}.
 
 Open it {how}.
@@ -370,8 +394,7 @@ Open it {how}.
 | `quality/` | a box for each block: number of somas, mismatches at its seams, missing image voxels |
 | `tables/somas.parquet`, `.csv` | a row for each soma; `tables/columns.json` says what each column means |
 | `tables/cave_nucleus_detection.csv` | the same with the column names of CAVE's nucleus table |
-| `report/index.html` | figures |
-| `provenance.json` | config, code versions, sha256 of the weights and of the image's info, hours |
+{report}| `provenance.json` | config, code versions, sha256 of the weights and of the image's info, hours |
 | `checksums.sha256` | sha256 of every object as it is stored: in a bucket, some are compressed |
 
 ```python

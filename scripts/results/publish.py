@@ -28,6 +28,11 @@ from ..progress import Bars
     help="Pack chunks, meshes and annotations into a few large objects; default: for more than 100,000 objects.",
 )
 @click.option(
+    "--verified",
+    is_flag=True,
+    help="Publish only the somas that a person has said yes to in a review; without the report.",
+)
+@click.option(
     "--viewer",
     "base",
     default=PUBLIC_VIEWER,
@@ -35,7 +40,13 @@ from ..progress import Bars
     help="URL of the neuroglancer to link to.",
 )
 def command(
-    path: str, target: str, licence: str, force: bool, sharded: bool | None, base: str
+    path: str,
+    target: str,
+    licence: str,
+    force: bool,
+    sharded: bool | None,
+    verified: bool,
+    base: str,
 ) -> None:
     """Copy the results of a run to a bucket or folder.
 
@@ -45,7 +56,7 @@ def command(
     run = Run.open(path)
     place = writable_cloudpath(target)
     link = copy_link(run, place, base)
-    options = PublishOptions(licence, force, link, sharded)
+    options = PublishOptions(licence, force, link, sharded, verified)
     with Bars() as bars:
         published = publish(
             run, place, options, lambda done, total: bars("publishing", done, total)

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from cloudvolume import chunks
 
+from ...axes import Vec3
 from ..storage.sealed import is_sealed, seal, unseal
 
+_BLOCK: Vec3 = (8, 8, 8)  # voxels of a block within a chunk, as cloud-volume encodes it
 _BITS = (0, 1, 2, 4, 8, 16, 32)
 _TABLE_OFFSET = (1 << 24) - 1  # the low bits of a header's first word
 
@@ -43,6 +45,20 @@ def _check_and_decode(
 # In place of cloud-volume's functions, so that igneous writes and reads chunks in the same way.
 chunks.encode_compressed_segmentation = _encode_and_seal
 chunks.decode_compressed_segmentation = _check_and_decode
+
+
+def keep_labels(content: bytes, shape: Vec3, ids: np.ndarray) -> bytes:
+    """Return a chunk of labels (uint64) in which all labels but some are background.
+
+    Args:
+      shape: size of the chunk, x, y, z.
+      ids: the labels that stay.
+    Raises:
+      ValueError: the chunk is damaged.
+    """
+    labels = _check_and_decode(content, (*shape, 1), np.uint64, _BLOCK)
+    kept = np.where(np.isin(labels, ids), labels, np.uint64(0))
+    return _encode_and_seal(np.asfortranarray(kept), _BLOCK)
 
 
 def check_compressed_labels(

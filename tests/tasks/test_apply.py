@@ -335,11 +335,11 @@ def kill_at(monkeypatch):
 
     def puts(self, files, *arguments, **options):
         files = list(files) if not isinstance(files, (tuple, dict)) else [files]
-        dying = dies()
-        result = put(self, files[: len(files) // 2] if dying else files, *arguments, **options)
-        if dying:
-            raise Killed
-        return result
+        if not dies():
+            return put(self, files, *arguments, **options)
+        if len(files) > 1:
+            put(self, files[: len(files) // 2], *arguments, **options)
+        raise Killed
 
     def delete(self, paths, *arguments, **options):
         if dies():

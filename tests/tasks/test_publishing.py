@@ -21,6 +21,8 @@ from object_stores import AWS, moto
 from flysoma.errors import UserError
 from flysoma.tasks.publishing import PublishOptions, cors_commands, publish
 from flysoma.tasks.results.viewing import view_state
+from flysoma.tasks.review import applying
+from flysoma.tasks.review.edits import EditLog, parse_edit
 from flysoma.tasks.run import Run
 
 
@@ -210,5 +212,41 @@ def test_another_run_at_the_same_place_replaces_all_of_the_first(finished, tmp_p
         assert done.returncode == 0, done.stderr
     for folder in ("somas", "centroids", "quality", "tables", ".published"):
         assert digest(there / folder) == digest(fresh / folder), folder
+    for name, value in sums(there).items():
+        assert hashlib.sha256((there / name).read_bytes()).hexdigest() == value
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["files", "shards"])
+def test_only_verified_somas_are_published(finished, tmp_path, sharded, monkeypatch):
+    monkeypatch.setattr(applying, "put_report", lambda *_: None)
+    path = shutil.copytree(finished, tmp_path / "run")
+    run, there, target = Run.open(str(path)), tmp_path / "there", f"file://{tmp_path}/there"
+    options = PublishOptions("CC0", sharded=sharded, verified=True)
+    with pytest.raises(UserError, match="no soma of .* is verified"):
+        publish(run, target, options, lambda *_: None)
+    said = {"by": "ada", "at": "2026-01-02"}
+    verdicts = [{"edit": "right", "id": 2}, {"edit": "class", "id": 4, "class": "glia"}]
+    EditLog(run.store).append([parse_edit(said | verdict, "a line") for verdict in verdicts])
+    applying.apply_edits(run, print)
+    publish(run, target, PublishOptions("CC0", sharded=sharded), lambda *_: None)
+    publish(run, target, options, lambda *_: None)  # replaces all that shows other somas
+    whole, part = (CloudVolume(f"file://{place}/somas", progress=False) for place in (path, there))
+    for mip in range(len(whole.scales)):
+        whole.mip = part.mip = mip
+        labels = np.asarray(whole[:])
+        assert (np.asarray(part[:]) == np.where(np.isin(labels, [2, 4]), labels, 0)).all()
+    assert pd.read_parquet(there / "tables/somas.parquet")["id"].tolist() == [2, 4]
+    properties = json.loads((there / "somas/segment_properties/info").read_text())["inline"]
+    assert properties["ids"] == ["2", "4"]
+    assert {p.name for p in (there / "centroids/by_id").iterdir()} == {"2", "4"}
+    assert not [place for place in (there / "report").rglob("*") if place.is_file()]
+    if not sharded:
+        assert {p.name for p in (there / "somas/skeletons").iterdir()} == {"info", "2", "4"}
+        meshes = {p.name.split(".")[0] for p in (there / "somas/mesh").iterdir()}
+        assert meshes == {"info", "2", "4"}
+    part.mesh.get(2)
+    about = json.loads((there / "provenance.json").read_text())
+    assert about["somas"] == 2 and about["verified"] and about["version"] == 2
+    assert "2 cell bodies, each verified by a person, in" in (there / "README.md").read_text()
     for name, value in sums(there).items():
         assert hashlib.sha256((there / name).read_bytes()).hexdigest() == value
