@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -87,6 +88,13 @@ class Fault:
         return cls("error", f"{type(err).__name__}: {err}")
 
 
+def first_line(err: BaseException) -> str:
+    """Return the first line of an error's text, without colours; the name of its class if it has none."""
+    lines = _COLOUR.sub("", str(err)).strip().splitlines()
+    return lines[0] if lines else type(err).__name__
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNWRITABLE = _FULL | {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_PATH = {

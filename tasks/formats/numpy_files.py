@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .stored import Stored, check_fits, choose
+from ...errors import UserError
+from .stored import Stored, check_fits, choose, may_be_volume
 
 
 def load_npy(path: Path) -> Stored:
@@ -19,6 +22,25 @@ def load_npy(path: Path) -> Stored:
 def load_npz(path: Path, dataset: str | None) -> Stored:
     """Read an array of a npz file."""
     with np.load(path, allow_pickle=False) as file:
-        names = set(file.files)
-        volumes = {name for name in names if file[name].ndim == 3} if len(names) > 1 else names
-        return Stored(file[choose(path, dataset, names, volumes)])
+        headers = {name: _header(file, name) for name in file.files}
+        volumes = {name for name, (shape, _) in headers.items() if may_be_volume(shape)}
+        name = choose(path, dataset, set(headers), volumes)
+        shape, item_bytes = headers[name]
+        if shape is None:
+            raise UserError(f"{path}: {name} is not an array; save a volume x, y, z")
+        check_fits(path, math.prod(shape), item_bytes)
+        return Stored(file[name])
+
+
+def _header(file: Any, name: str) -> tuple[tuple[int, ...] | None, int]:
+    """Return the shape of an array of a npz file and the bytes of a value; no shape for other objects."""
+    try:
+        with file.zip.open(f"{name}.npy") as stored:
+            version = np.lib.format.read_magic(stored)
+            if version == (1, 0):
+                shape, _, dtype = np.lib.format.read_array_header_1_0(stored)
+            else:
+                shape, _, dtype = np.lib.format.read_array_header_2_0(stored)
+    except (KeyError, ValueError):
+        return None, 0
+    return (None if dtype.hasobject else shape), dtype.itemsize

@@ -98,6 +98,8 @@ class Stored:
         for letter, meaning in _NOT_SPACE.items():
             if letter in named and not (letter == "t" and axes is not None):
                 count = stored.array.shape[named.index(letter)]
+                if count == 1:
+                    continue
                 raise UserError(
                     f"{source} has {count} {meaning} (shape {shape}, axes {named}), and a volume x, y, z is needed; "
                     "save one grey value per voxel"
@@ -187,6 +189,11 @@ def check_fits(path: Path, voxels: int, bytes_per_voxel: int) -> None:
             f"{path} holds an array of {needed / 1e9:,.1f} GB and this machine has {memory / 1e9:,.1f} GB of memory; "
             "cut out a part"
         )
+
+
+def may_be_volume(shape: tuple[int, ...] | None) -> bool:
+    """Return whether an array has three axes, apart from those of length 1."""
+    return shape is not None and len(shape) >= 3 and sum(n != 1 for n in shape) <= 3
 
 
 def choose(path: Path, dataset: str | None, names: set[str], volumes: set[str]) -> str:

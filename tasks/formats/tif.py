@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
 
 _UNITS_NM = {
-    **{"nm": 1.0, "nanometer": 1.0, "å": 0.1, "angstrom": 0.1},
+    **{"nm": 1.0, "nanometer": 1.0, "å": 0.1, "angstrom": 0.1, "inch": 2.54e7},
     **{"µm": 1e3, "μm": 1e3, "um": 1e3, "\\u00b5m": 1e3, "micron": 1e3, "microns": 1e3},
     **{"micrometer": 1e3, "mm": 1e6, "millimeter": 1e6, "cm": 1e7, "m": 1e9},
 }
+_PER_LENGTH = (2, 3)  # values of ResolutionUnit: inch, cm
 _UM_PER_CM = 1e4
+_MAX_TAGGED_NM = 1e4  # a larger size in the resolution tags is that of a screen or a printer
+_TURNED = 5  # from this orientation on, viewers exchange rows and columns
+_ORIENTATION = 274  # number of the tag
 _REDUCED = 1  # bit of the tag NewSubfileType: a smaller copy of another page
 
 
@@ -116,10 +120,16 @@ def _check_pages(path: Path, tif: TiffFile, series: TiffPageSeries) -> None:
             )
         whole: Any = page.aspage()  # tifffile assumes that pages are alike; this reads the tags
         if _kind(whole) != _kind(first):
+            other, usual = _page_text(whole), _page_text(first)
+            difference = " with another palette" if other == usual else ""
             raise UserError(
-                f"{path}: page {whole.index} is {_kind_text(whole)} ({whole.photometric.name.lower()}) and page "
-                f"{first.index} is {_kind_text(first)} ({first.photometric.name.lower()}); save all pages alike"
+                f"{path}: page {whole.index} is {other}{difference} and page {first.index} is {usual}; "
+                "save all pages alike"
             )
+    if _orientation(first) >= _TURNED:
+        raise UserError(
+            f"{path}: its pages are {_page_text(first)}, so viewers exchange their rows and columns; save them upright"
+        )
     named = sum(len(level) for image in tif.series for level in image.levels)
     if len(tif.pages) > named and not series.is_truncated:
         raise UserError(
@@ -128,13 +138,33 @@ def _check_pages(path: Path, tif: TiffFile, series: TiffPageSeries) -> None:
 
 
 def _kind(page: Any) -> tuple[Any, ...]:
-    return page.shape, page.dtype, page.photometric, page.samplesperpixel
+    palette = None if page.colormap is None else page.colormap.tobytes()
+    shape_and_type = page.shape, page.dtype, page.samplesperpixel
+    return *shape_and_type, page.photometric, _orientation(page), palette
+
+
+def _page_text(page: Any) -> str:
+    orientation = _orientation(page)
+    turned = f", orientation {orientation}" if orientation != 1 else ""
+    return f"{_kind_text(page)} ({page.photometric.name.lower()}{turned})"
+
+
+def _orientation(page: Any) -> int:
+    return int(page.tags.valueof(_ORIENTATION, default=1))
 
 
 def _grey(path: Path, array: np.ndarray, page: Any, labels: bool) -> np.ndarray:
-    """Return values that grow with brightness; labels unchanged. Raises UserError for colours."""
+    """Return values that grow with brightness; labels unchanged. Raises UserError for colours.
+
+    Grey values of fewer than 8 bits are spread over 0 to 255.
+    """
     kind = page.photometric.name
-    if kind == "MINISBLACK" or (labels and kind in ("PALETTE", "MASK")):
+    if labels and kind in ("MINISBLACK", "PALETTE", "MASK"):
+        return array
+    if kind in ("MINISBLACK", "MINISWHITE") and array.dtype == np.uint8 and not labels:
+        levels = np.linspace(0, 255, 2 ** int(page.bitspersample))
+        return np.rint(levels if kind == "MINISBLACK" else levels[::-1]).astype(np.uint8)[array]
+    if kind == "MINISBLACK":
         return array
     if kind == "MINISWHITE" and not labels and array.dtype.kind in "bu":
         largest = array.dtype.type(2 ** int(page.bitspersample) - 1)
@@ -159,15 +189,16 @@ def _voxel_size(tif: TiffFile, series: TiffPageSeries, axes: str) -> VoxelSize |
     about = tif.imagej_metadata or next(iter(tif.shaped_metadata or ()), {})
     unit_nm = _UNITS_NM.get(str(about.get("unit", "")).lower())
     per_unit: Sequence[float] = page.resolution
+    largest = MAX_VOXEL_NM
     if unit_nm is None:
-        if page.resolutionunit.name != "CENTIMETER":
+        if page.resolutionunit not in _PER_LENGTH:
             return None
-        per_unit, unit_nm = page.get_resolution("MICROMETER"), 1e3
+        per_unit, unit_nm, largest = page.get_resolution("MICROMETER"), 1e3, _MAX_TAGGED_NM
     elif not tif.is_imagej:
         per_unit = tuple(p * unit_nm / 1e3 for p in page.get_resolution("MICROMETER"))
     for axis, per in zip("xy", per_unit):
         size = unit_nm / per if per else 0
-        sizes[axis] = size if MIN_VOXEL_NM <= size <= MAX_VOXEL_NM else None
+        sizes[axis] = size if MIN_VOXEL_NM <= size <= largest else None
     spacing = about.get("spacing")
     sizes["z"] = None if spacing is None else float(spacing) * unit_nm
     return stated_size([sizes[axis] for axis in _stack(axes)], 1.0)

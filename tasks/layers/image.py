@@ -45,10 +45,6 @@ class ImageLayer:
                 f"{cloudpath} holds {self._volume.dtype} voxels and flysoma reads uint8; "
                 "make an 8-bit copy with 'flysoma ingest FILE CLOUDPATH --rescale LOW HIGH'"
             )
-        if self._volume.num_channels != 1:
-            raise UserError(
-                f"{cloudpath} has {self._volume.num_channels} channels and one is needed; make a layer of one of them"
-            )
 
     @property
     def resolutions_nm(self) -> list[Nm3]:

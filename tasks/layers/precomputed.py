@@ -13,7 +13,7 @@ from cloudvolume.exceptions import EmptyVolumeException
 
 from ...axes import Nm3, Vec3
 from ...errors import UserError
-from ..faults import Fault
+from ..faults import Fault, first_line
 from ..grids.geometry import BlockGrid, Box, vec3
 from ..storage.damage import DamagedChunk
 from ..storage.store import local_folder, normalize_cloudpath
@@ -41,6 +41,7 @@ def _decode_stored(
 
 _decode = rx._decode_helper
 rx._decode_helper = _decode_stored  # cloud-volume takes an empty object for a missing one
+rx.print = lambda *_: None  # it prints an error of a chunk before it raises it
 
 
 def stored_compression(cloudpath: str) -> str | None:
@@ -94,21 +95,25 @@ def fill_layer(
 
 
 def open_layer(cloudpath: str, layer_type: str, fill_missing: bool) -> CloudVolume:
-    """Open a layer. Raises UserError if there is none, or one of another type."""
+    """Open a layer. Raises UserError if there is none, or one of another type or of several channels."""
     path, info = read_info(cloudpath)
     if info["type"] != layer_type:
         raise UserError(
             f"{cloudpath} is of type {info['type']}, and a layer of type {layer_type} is needed; "
             f"give the path of the {layer_type}"
         )
-    options = {**_options(path), "fill_missing": fill_missing}
+    if info["num_channels"] != 1:
+        raise UserError(
+            f"{cloudpath} has {info['num_channels']} channels and one is needed; make a layer of one of them"
+        )
+    options = {**_options(path), "fill_missing": fill_missing, "provenance": {}}  # is not read
     if layer_type == "segmentation":
         options["delete_black_uploads"] = True
     try:
         return CloudVolume(path, info=info, lru_bytes=_CACHE_BYTES, **options)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as err:
         raise UserError(
-            f"{cloudpath} is not a precomputed layer: its info file is invalid ({err}); "
+            f"{cloudpath} is not a precomputed layer: its info file is invalid ({first_line(err)}); "
             "make a layer with 'flysoma ingest FILE CLOUDPATH'"
         ) from err
 
@@ -141,9 +146,9 @@ def download(volume: CloudVolume, box: Box) -> np.ndarray:
         if isinstance(cause, EmptyVolumeException):
             advice = "restore it, or set 'fill_missing: true' to read it as black"
             raise DamagedChunk(layer, chunk, "is missing inside the planned area", advice) from err
-        reason = next(iter(str(cause).splitlines()), "") or type(cause).__name__
         advice = "it is truncated or damaged: copy it again"
-        raise DamagedChunk(layer, chunk, f"cannot be decoded ({reason})", advice) from err
+        reason = f"cannot be decoded ({first_line(cause)})"
+        raise DamagedChunk(layer, chunk, reason, advice) from err
 
 
 def _download(volume: CloudVolume, box: Box) -> np.ndarray:

@@ -10,13 +10,16 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from cloudfiles import CloudFiles, secrets
+from cloudfiles.exceptions import UnsupportedProtocolError
+from cloudfiles.paths import extract
 
 from ...errors import UserError
 from ..faults import Fault, Whose
-from . import amazon  # noqa: F401  cloud-files uses its credentials
+from . import amazon, web  # noqa: F401  cloud-files uses their credentials and timeouts
 from .damage import DamagedObject
 from .links import guard
 from .sealed import seal, seal_record, to_json, unseal, unseal_record
@@ -56,6 +59,11 @@ def normalize_cloudpath(path: str) -> str:
         raise UserError(
             f"{path}: no such protocol '{protocol}://'; use a folder, file://, gs://, s3:// or https://"
         )
+    try:
+        urlsplit(bare).port  # noqa: B018  raises ValueError
+        extract(bare)
+    except (ValueError, UnsupportedProtocolError) as err:
+        raise UserError(f"{path} is not a valid address or name of a bucket; correct it") from err
     return bare.rstrip("/")
 
 

@@ -10,11 +10,13 @@ import numpy as np
 
 from ...axes import Nm3
 from ...errors import UserError
+from ..faults import first_line
 from ..formats.hdf import load_h5, save_h5
 from ..formats.nifti import load_nifti, save_nifti
 from ..formats.numpy_files import load_npy, load_npz
 from ..formats.stored import Stored
 from ..formats.tif import load_tif, save_tif
+from .grey import check_type
 
 FORMATS = (".tif", ".tiff", ".nii", ".nii.gz", ".h5", ".hdf5", ".hdf", ".npy", ".npz")
 _HDF = (".h5", ".hdf5", ".hdf")
@@ -65,6 +67,8 @@ def read_volume(
     stored = _load(path, file_format(path), dataset, axes, labels).volume(str(source), axes)
     stored.check_voxel_size(str(source), resolution_nm)
     array = _as_numbers(str(source), stored.array, labels)
+    if labels:
+        check_type(array, "segmentation", str(source))
     assert stored.axes is not None
     order = [stored.axes.index(axis) for axis in "zyx"]
     return FileVolume(array.transpose(order), stored.axes, stored.header)
@@ -140,9 +144,8 @@ def _load(path: Path, suffix: str, dataset: str | None, axes: str | None, labels
     except MemoryError as err:
         raise UserError(f"{path} does not fit in memory ({err}); cut out a part") from err
     except Exception as err:  # noqa: BLE001  each library raises its own errors for a damaged file
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise UserError(
-            f"{path} cannot be read as {suffix[1:]} ({reason}); it is damaged or not whole"
+            f"{path} cannot be read as {suffix[1:]} ({first_line(err)}); it is damaged or not whole"
         ) from err
 
 

@@ -19,7 +19,7 @@ def read_section(path: Path) -> np.ndarray:
     Raises:
       UserError: no such file, it is not an 8-bit picture, or it is in colour.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if not path.is_file():
         raise UserError(f"no picture at {path}")
@@ -29,8 +29,14 @@ def read_section(path: Path) -> np.ndarray:
                 raise UserError(
                     f"{path} has pixels of mode {picture.mode}; convert it to 8-bit grey values"
                 )
-            pixels = np.array(picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as err:
+            upright = ImageOps.exif_transpose(picture)  # as viewers do
+            pixels = np.array(upright.convert("RGB"))
+    except (
+        OSError,
+        SyntaxError,  # of a damaged PNG
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+    ) as err:
         raise UserError(f"{path} cannot be read as a picture: {err}") from err
     if np.ptp(pixels, axis=2).max() > _MAX_TINT:
         raise UserError(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 
 import h5py
 import numpy as np
@@ -54,14 +55,47 @@ def test_ilastiks_axistags_name_the_axes(h5):
     refuses(h5(np.stack([GREY] * 2, -1), axistags=axistags("zyxc")), "axes zyxc", dataset="data")
 
 
+def test_the_labels_of_the_dimensions_name_the_axes(h5):
+    path = h5(GREY.T)
+    with h5py.File(path, "a") as file:
+        for dimension, letter in zip(file["data"].dims, "xyz"):
+            dimension.label = letter
+    np.testing.assert_array_equal(read_array(path), GREY)
+    refuses(path, "orders the axes xyz", "--axes says zyx", axes="zyx")
+
+
+def test_a_virtual_dataset_without_its_file_is_refused(tmp_path):
+    source, path = tmp_path / "source.h5", tmp_path / "a.h5"
+    with h5py.File(source, "w") as file:
+        file["data"] = GREY
+    layout = h5py.VirtualLayout(GREY.shape, "u1")
+    layout[:] = h5py.VirtualSource("source.h5", "data", GREY.shape)
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("data", layout)
+    np.testing.assert_array_equal(read_array(path), GREY)
+    source.unlink()
+    refuses(path, "/data lie in source.h5, which is not there")
+
+
 @pytest.mark.parametrize(
-    "attributes", [{"element_size_um": (0.04, 0.032, 0.064)}, {"resolution": (40, 32, 64)}]
+    "attributes",
+    [
+        {"element_size_um": (0.04, 0.032, 0.064)},
+        {"resolution": (40, 32, 64)},
+        {"voxel_size": (40, 32, 64)},
+    ],
 )
 def test_a_stated_voxel_size_is_compared(h5, attributes):
     path = h5(GREY, **attributes)
     np.testing.assert_array_equal(read_array(path, resolution_nm=(64, 32, 40)), GREY)
     refuses(path, "64 x 32 x 40 nm", "says 64 x 64 x 40", resolution_nm=(64, 64, 40))
     refuses(path, "40 x 32 x 64 nm", "xyz", resolution_nm=(64, 32, 40), axes="xyz")
+
+
+def test_one_number_is_the_edge_of_a_cube(h5):
+    path = h5(GREY, resolution=8.0)
+    read_array(path, resolution_nm=(8, 8, 8))
+    refuses(path, "8 x 8 x 8 nm", resolution_nm=(8, 8, 40))
 
 
 def test_written_labels_state_their_voxel_size(tmp_path):
@@ -105,6 +139,16 @@ def test_any_layout_in_memory_is_read(tmp_path, suffix, array):
     read = read_array(path)
     np.testing.assert_array_equal(read, array)
     assert read.dtype.isnative
+
+
+def test_what_is_no_volume_in_a_npz_is_left_out(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, volume=GREY[..., None], size=np.arange(3), about=np.array({}, object))
+    np.testing.assert_array_equal(read_array(path), GREY)
+    refuses(path, "about is not an array", dataset="about")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.txt", "x")
+    refuses(path, "no dataset of 3 dimensions (there is: a.txt)")
 
 
 def huge_header(path):
@@ -164,6 +208,7 @@ def test_labels_are_whole_numbers_whatever_their_type(tmp_path, dtype):
         (np.where(LABELS, np.inf, 0), "not whole"),
         (LABELS.astype(np.float32) * 2**24, "exact from 0 to 16777215"),
         (LABELS - 1.0, "from -1"),
+        (LABELS.astype(np.int32) - 1, "below zero (-1)"),
     ],
 )
 def test_labels_that_are_no_longer_exact_are_refused(tmp_path, array, part):

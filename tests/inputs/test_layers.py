@@ -1,9 +1,11 @@
 """Layers of other programs and of the web: read as the specification says, or refused in one line."""
 
+import gzip
 import http.server
 import json
 import os
 import threading
+import time
 from itertools import product
 
 import numpy as np
@@ -16,11 +18,17 @@ from flysoma.tasks.faults import Fault
 from flysoma.tasks.grids.geometry import Box
 from flysoma.tasks.layers.image import ImageLayer
 from flysoma.tasks.layers.labels import LabelLayer
+from flysoma.tasks.storage import web
 from flysoma.tasks.volumes.ingest import NewLayer, ingest_array
 
 NM = (64, 64, 40)
 GREY = np.random.default_rng(0).integers(100, 200, (70, 70, 70), dtype=np.uint8)
 BOX = Box((0, 0, 0), (70, 70, 70))
+SHARDING = {
+    "@type": "neuroglancer_uint64_sharded_v1",
+    **{"preshift_bits": 1, "hash": "identity", "minishard_bits": 1, "shard_bits": 1},
+    **{"minishard_index_encoding": "gzip", "data_encoding": "gzip"},
+}
 
 
 @pytest.fixture
@@ -52,7 +60,11 @@ def in_another_spelling(info):
         scale["size"] = [float(n) for n in scale["size"]]
 
 
-@pytest.mark.parametrize("edit", [without_offset, in_another_spelling])
+def from_coarse_to_fine(info):
+    info["scales"].reverse()
+
+
+@pytest.mark.parametrize("edit", [without_offset, in_another_spelling, from_coarse_to_fine])
 def test_an_info_is_read_as_neuroglancer_reads_it(layers, edit):
     change(layers / "em", edit)
     change(layers / "labels", edit)
@@ -88,6 +100,13 @@ def drop_scale(key):
         (set_scale("voxel_offset", [0.5, 0, 0]), "scales.0.voxel_offset.0"),
         (set_scale("encoding", "foo"), "is not one of raw"),
         (set_scale("sharding", {"@type": "x"}), "scales.0.sharding.@type"),
+        (set_scale("sharding", SHARDING | {"data_encoding": "zstd"}), "sharding.data_encoding"),
+        (set_scale("sharding", SHARDING | {"shard_bits": 64}), "more than 64 bits"),
+        (set_scale("resolution", [0.064, 0.064, 0.04]), "0.064 x 0.064 x 0.04 is not in nm"),
+        (set_scale("size", [1 << 30] * 3), "more than a volume has"),
+        (set_scale("compressed_segmentation_block_size", [0, 8, 8]), "block_size.0"),
+        (lambda info: info.__setitem__("data_type", "uint9"), "data_type"),
+        (lambda info: info.__setitem__("redirect", ["x"]), "redirect: ['x'] is not a path"),
     ],
 )
 def test_an_invalid_info_is_refused_and_its_key_named(layers, edit, part):
@@ -96,6 +115,29 @@ def test_an_invalid_info_is_refused_and_its_key_named(layers, edit, part):
         ImageLayer(f"{layers}/em")
     text = str(caught.value)
     assert part in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "part"),
+    [
+        ("em", lambda info: info.__setitem__("num_channels", 3), "3 channels"),
+        ("labels", lambda info: info.__setitem__("num_channels", 3), "3 channels"),
+        ("labels", lambda info: info.__setitem__("data_type", "float32"), "data_type float32"),
+        ("labels", lambda info: info.__setitem__("data_type", "uint8"), "data_type uint8"),
+    ],
+)
+def test_a_layer_that_is_no_volume_is_refused(layers, name, edit, part):
+    change(layers / name, edit)
+    with pytest.raises(UserError, match=part):
+        (ImageLayer if name == "em" else LabelLayer)(f"{layers}/{name}")
+
+
+def test_an_info_that_is_damaged_is_refused(layers):
+    packed = gzip.compress((layers / "em/info").read_bytes())
+    (layers / "em/info").unlink()
+    (layers / "em/info.gz").write_bytes(packed[:-30])
+    with pytest.raises(UserError, match="cannot be decompressed"):
+        ImageLayer(f"{layers}/em")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '"info"', "[" * 100_000])
@@ -137,13 +179,8 @@ def write_layer(folder, encoding, compress, mips=1):
 
 
 def write_shards(folder):
-    sharding = {
-        "@type": "neuroglancer_uint64_sharded_v1",
-        **{"preshift_bits": 1, "hash": "identity", "minishard_bits": 1, "shard_bits": 1},
-        **{"minishard_index_encoding": "gzip", "data_encoding": "gzip"},
-    }
     scale = {"size": [70] * 3, "voxel_offset": [0] * 3, "resolution": list(NM)}
-    scale |= {"encoding": "raw", "chunk_size": [64] * 3, "sharding": sharding}
+    scale |= {"encoding": "raw", "chunk_size": [64] * 3, "sharding": SHARDING}
     spec = {
         "driver": "neuroglancer_precomputed",
         "kvstore": {"driver": "file", "path": f"{folder}/"},
@@ -207,20 +244,40 @@ def test_a_shard_that_is_gone_is_named_by_a_chunk_in_it(tmp_path):
         ImageLayer(f"{tmp_path}/em").read(BOX, NM)
 
 
+INFO = json.dumps(
+    CloudVolume.create_new_info(1, "image", "uint8", "raw", list(NM), [0] * 3, [70] * 3)
+).encode()
+
+
+def answer(path):
+    """Status, encoding and content of what a server answers."""
+    first, _, rest = path[1:].partition("/")
+    if first == "late":
+        time.sleep(3)
+    elif first == "packed":  # but it is not
+        return 200, "gzip", INFO
+    elif first == "page":  # sites that answer every address
+        return 200, "", INFO if rest.endswith("/info") else b"<html>hello</html>"
+    return int(first) if first.isdigit() else 200, "", b""
+
+
 @pytest.fixture(scope="module")
 def server():
-    """A server that answers /CODE/... with that status."""
-
     class Handler(http.server.BaseHTTPRequestHandler):
         def log_message(self, *args):
             pass
 
         def do_GET(self):
-            self.send_response(int(self.path.split("/")[1]))
-            self.send_header("Content-Length", "0")
+            status, encoding, content = answer(self.path)
+            self.send_response(status)
+            if encoding:
+                self.send_header("Content-Encoding", encoding)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
+            self.wfile.write(content)
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+        found.daemon_threads = True
         threading.Thread(target=found.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{found.server_address[1]}"
         found.shutdown()
@@ -264,3 +321,23 @@ def test_the_answer_of_a_server_is_told_without_the_parameters(server, few_attem
 def test_nobody_at_a_web_address(few_attempts, url):
     text = opening(url)
     assert f"cannot read {url}" in text and "no answer" in text
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(server, few_attempts, monkeypatch):
+    monkeypatch.setattr(web, "TIMEOUT_S", (0.2, 0.2))
+    assert "no answer" in opening(f"{server}/late/em")
+
+
+def test_content_that_is_not_packed_as_the_server_says(server, few_attempts):
+    assert "cannot be decompressed" in opening(f"{server}/packed/em")
+
+
+def test_a_server_that_answers_every_address_with_a_page(server, few_attempts):
+    layer = ImageLayer(f"{server}/page/em")
+    with pytest.raises(UserError, match="image chunk 64_64_40/0-64_0-64_0-64 cannot be decoded"):
+        layer.read(BOX, NM)
+
+
+@pytest.mark.parametrize("path", ["http://[::1/em", "http://host:99999/em", "gs://Bucket!/em"])
+def test_an_address_that_is_none_is_refused(path):
+    assert "is not a valid address" in opening(path)

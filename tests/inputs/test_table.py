@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from test_arrays import GREY, axistags
-from test_tif import COLOURS, write_pages
+from test_tif import COLOURS, write_bare, write_pages, write_turned
 
 from flysoma.errors import UserError
 from flysoma.tasks.volumes.files import read_array
@@ -60,6 +60,15 @@ def unknown_filter(path):
         h5py.h5d.create(file.id, b"data", h5py.h5t.NATIVE_UINT8, space, settings)
 
 
+def virtual(path):
+    source = path.with_name("source.h5")
+    save_h5(GREY)[1](source)
+    layout = h5py.VirtualLayout(GREY.shape, "u1")
+    layout[:] = h5py.VirtualSource(source.name, "a", GREY.shape)
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("a", layout)
+
+
 def huge(path):
     with h5py.File(path, "w") as file:
         file.create_dataset("a", (10**5,) * 3, "u1", chunks=(64, 64, 64))
@@ -79,9 +88,14 @@ CASES = {
     "tif with pages of one size and type": (save_tif(GREY), GREY),
     "tif with WhiteIsZero": (save_tif(255 - GREY, photometric="miniswhite"), GREY),
     "tif with a palette": (save_tif(GREY, photometric="palette", colormap=GREYS), GREY),
+    "tif with fewer than 8 bits": (("a.tif", lambda p: write_bare(p, 4)), (GREY >> 4) * 17),
     "tif in colour": (save_tif(RGB, **RGB_OPTIONS), None),
-    "tif with a page of another size or type": (
+    "tif with a page of another size, type, palette or orientation": (
         ("a.tif", lambda p: write_pages(p, [*GREY, GREY[0].astype(np.uint16)])),
+        None,
+    ),
+    "tif whose orientation exchanges rows and columns": (
+        ("a.tif", lambda p: write_turned(p, [8] * 20)),
         None,
     ),
     "tif with several images": (
@@ -93,7 +107,7 @@ CASES = {
         save_tif(GREY, imagej=True, metadata={"axes": "ZYX"}),
         GREY,
     ),
-    "PhysicalSize, ImageJ spacing, resolution per cm": (
+    "PhysicalSize, ImageJ spacing, resolution per cm or inch": (
         save_tif(GREY, resolution=(1e7 / 8, 1e7 / 8), resolutionunit="CENTIMETER"),
         None,
     ),
@@ -103,13 +117,18 @@ CASES = {
     "nii with several times": (save_nii(np.stack([GREY] * 2, -1)), None),
     "h5 with one volume": (save_h5(GREY), GREY),
     "h5 with a filter that is not installed": (("a.h5", unknown_filter), None),
-    "h5 with `axistags`": (save_h5(GREY.T, axistags=axistags("xyz")), GREY),
-    "h5 with `element_size_um` or `resolution`": (save_h5(GREY, resolution=(40, 8, 8)), None),
+    "h5 with a virtual dataset": (("a.h5", virtual), GREY),
+    "h5 with `axistags` or labels of dimensions": (save_h5(GREY.T, axistags=axistags("xyz")), GREY),
+    "h5 with `element_size_um`, `resolution` or `voxel_size`": (
+        save_h5(GREY, resolution=(40, 8, 8)),
+        None,
+    ),
     "npy and npz": (save_npy(np.asfortranarray(GREY.astype(">u2"))), GREY),
     "an axis of length 1 beyond three": (save_npy(GREY[None]), GREY),
     "a first axis of 3 or a last axis of 3 or 4": (save_npy(GREY[..., :3]), None),
     "an image that is not uint8": (save_npy(GREY.astype(np.uint16)), GREY),  # by the commands
     "labels as floating-point numbers": (save_npy(GREY.astype(np.float32)), GREY),
+    "labels below zero": (save_npy(GREY.astype(np.int16) - 100), None),
     "an array larger than the memory": (("a.h5", huge), None),
     "another format, such as zarr, n5 or nrrd": (
         ("a.nrrd", lambda p: p.write_bytes(b"NRRD0004")),
@@ -132,10 +151,10 @@ def test_each_row_has_a_case():
 def test_each_row_happens(tmp_path, row):
     (name, write), expected = CASES[row]
     write(tmp_path / name)
+    labels = row.startswith("labels")
     if expected is None:
         with pytest.raises(UserError):
-            read_array(tmp_path / name, resolution_nm=NM)
+            read_array(tmp_path / name, resolution_nm=NM, labels=labels)
     else:
-        labels = row.startswith("labels")
         array = read_array(tmp_path / name, resolution_nm=NM, labels=labels)
         np.testing.assert_array_equal(array, expected)

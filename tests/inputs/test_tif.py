@@ -1,5 +1,7 @@
 """tif: what is read is what a viewer shows, and pages that differ are refused."""
 
+import struct
+
 import numpy as np
 import pytest
 import tifffile
@@ -74,6 +76,61 @@ def test_the_levels_of_a_pyramid_are_not_sections(path):
         tif.write(GREY, subifds=1, tile=(16, 16), photometric="minisblack")
         tif.write(GREY[:, ::2, ::2], subfiletype=1, tile=(16, 16), photometric="minisblack")
     np.testing.assert_array_equal(read_array(path), GREY)
+
+
+def write_bare(path, bits):
+    """A stack with the tags that every page needs and no others, so without a resolution."""
+    data, link = bytearray(b"II*\0" + bytes(4)), 4
+    for page in GREY >> (8 - bits):
+        packed = page if bits == 8 else (page[:, ::2] << 4) | page[:, 1::2]
+        start, first = len(data), len(data) + packed.size
+        data += packed.tobytes()
+        data[link : link + 4] = struct.pack("<I", first)
+        tags = {256: SHAPE[2], 257: SHAPE[1], 258: bits, 259: 1, 262: 1, 273: start, 277: 1}
+        tags |= {278: SHAPE[1], 279: packed.size}
+        data += struct.pack("<H", len(tags))
+        data += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+        link = len(data)
+        data += bytes(4)
+    path.write_bytes(data)
+
+
+def test_a_stack_without_a_resolution_is_read(path):
+    write_bare(path, 8)
+    np.testing.assert_array_equal(read_array(path, resolution_nm=(64, 64, 40)), GREY)
+
+
+def test_four_bits_are_spread_over_the_grey_values(path):
+    write_bare(path, 4)
+    np.testing.assert_array_equal(read_array(path), (GREY >> 4) * 17)
+    np.testing.assert_array_equal(read_array(path, labels=True), GREY >> 4)
+
+
+def write_turned(path, orientations):
+    with tifffile.TiffWriter(path) as tif:
+        for page, number in zip(GREY, orientations):
+            tag = (274, 3, 1, number, True)
+            tif.write(page, contiguous=False, metadata=None, extratags=[tag])
+
+
+def test_a_turned_page_is_refused(path):
+    write_turned(path, [6] * 20)
+    refuses(path, "orientation 6", "rows and columns")
+    write_turned(path, [1] * 7 + [3] + [1] * 12)
+    refuses(path, "page 7", "orientation 3")
+    write_turned(path, [4] * 20)  # voxels are not mirrored
+    np.testing.assert_array_equal(read_array(path), GREY)
+
+
+def test_a_page_with_another_palette_is_named(path):
+    greys = np.tile(np.arange(256, dtype=np.uint16) * 257, (3, 1))
+    with tifffile.TiffWriter(path) as tif:
+        for z, page in enumerate(GREY):
+            palette = greys[:, ::-1] if z == 7 else greys
+            tif.write(
+                page, contiguous=False, metadata=None, photometric="palette", colormap=palette
+            )
+    refuses(path, "page 7", "another palette")
 
 
 def test_a_page_of_another_type_is_named(path):
@@ -182,6 +239,12 @@ SIZES = {
         "resolution": (1e7 / 64, 1e7 / 64),
         "resolutionunit": "CENTIMETER",
     },
+    "dots per inch": {"resolution": (25.4e6 / 64, 25.4e6 / 64), "resolutionunit": "INCH"},
+    "ImageJ, inch": {
+        "imagej": True,
+        "resolution": (25.4e6 / 64, 25.4e6 / 64),
+        "metadata": {"axes": "ZYX", "unit": "inch"},
+    },
 }
 
 
@@ -196,7 +259,9 @@ def test_a_stated_voxel_size_is_compared_with_the_resolution(path, kind):
     "options",
     [
         {"resolution": (72, 72), "resolutionunit": "INCH"},
+        {"resolution": (300, 300), "resolutionunit": "INCH"},
         {"resolution": (28, 28), "resolutionunit": "CENTIMETER"},
+        {"resolution": (118, 118), "resolutionunit": "CENTIMETER"},
         {"imagej": True, "metadata": {"axes": "ZYX", "unit": "pixel", "spacing": 1.0}},
         {"ome": True, "metadata": {"axes": "ZYX"}},
     ],
