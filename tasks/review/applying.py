@@ -94,7 +94,7 @@ def _begin(run: Run, report: Report) -> SomaVersion | None:
     if planned is None:
         raise UserError(
             f"none of the {len(edits)} new edits of {run.path} can be applied, for the reasons above; "
-            "a later edit on the same soma replaces an edit"
+            f"import verdicts that fit with 'flysoma review {run.path} --import FILE'"
         )
     version, patches = planned
     if version.number - 1 == FIRST_VERSION:  # each later version has stored its own table

@@ -268,7 +268,7 @@ def test_a_soma_that_has_changed_must_be_reviewed_again(copied, tmp_path):
     file = tmp_path / "edits.jsonl"
     low = min(one, two)
     for soma, version, reason in (
-        (three, 1, "soma 3 has changed in version 2|soma \\d has changed in version 2"),
+        (three, 1, "has changed in version 2, and the edit is for version 1"),
         (low, 1, "has changed in version 2, and the edit is for version 1"),
         (three, 2, "no soma"),
         (low, 3, "for version 3 of the somas, and .* has version 2"),
@@ -289,8 +289,6 @@ def test_a_cleaned_run_predicts_what_it_needs_again(copied):
     low = min(one, two)
     apply(copied.path, edit("part", id=low, points_nm=[centre_nm(0), centre_nm(1)], version=2))
     after = table(copied).rename(index={6: max(one, two)}).sort_index()
-    if ids(copied)[0] != one:
-        assert ids(copied)[1] == one
     pd.testing.assert_series_equal(after["confidence"], before["confidence"])
     assert after["volume_um3"].tolist() == before["volume_um3"].tolist()
 
