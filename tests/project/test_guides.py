@@ -17,7 +17,7 @@ import pytest
 import tifffile
 import yaml
 from cloudfiles import CloudFiles
-from five_balls import OFFSET, RESOLUTION, true_labels, write_image
+from five_balls import CENTRES, OFFSET, RESOLUTION, true_labels, write_image
 from object_stores import AWS, moto
 from test_docs import ROOT, blocks
 
@@ -25,8 +25,10 @@ from flysoma.analysis.viewer.browser import find_browser
 from flysoma.models.phantom.make import make_phantom
 from flysoma.tasks.grids.geometry import Box
 from flysoma.tasks.layers.precomputed import create_layer, fill_layer
+from flysoma.tasks.review.edits import parse_edit
 
 BIN = Path(sys.executable).parent
+AT = "2026-01-02T03:04:05Z"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -100,6 +102,27 @@ def test_your_own_volume(tmp_path):
     said = follow(short, tmp_path)
     assert "report" in said and "mask: 9 x 9 x 9 voxels" in said
     assert (tmp_path / "somas/tables/somas.csv").read_text().count("\n") > 3
+
+
+def test_review(tmp_path, undisturbed):
+    page = ROOT / "docs/review.md"
+    shutil.copytree(undisturbed, tmp_path / "run")
+    examples = re.findall(r"`(\{\"edit\".*?\})` \|$", page.read_text(), re.M)
+    kinds = [parse_edit({"by": "ada", "at": AT} | json.loads(e), page.name).edit for e in examples]
+    assert kinds == ["remove", "class", "add", "join", "part"]
+    (tmp_path / "edits.jsonl").write_text('{"edit": "class", "id": 2, "class": "glia"}\n')
+    said = ""
+    for line in "".join(blocks(page, "")).splitlines():
+        words = ["run" if word == "RUN" else word for word in shlex.split(line, comments=True)]
+        voxel = np.array(CENTRES[0][::-1]) + OFFSET
+        place = voxel if "--voxels" in words else (voxel + 0.5) * RESOLUTION
+        verdict = "border" if "--voxels" in words else "right"
+        text = ",".join(map(str, (*place, verdict)))
+        (tmp_path / "verdicts.csv").write_text(f"x,y,z,verdict\n{text}\n")
+        done = subprocess.run([BIN / words[0], *words[1:]], cwd=tmp_path, capture_output=True)
+        assert done.returncode == 0, f"{line}\n{done.stderr.decode()}"
+        said += done.stdout.decode()
+    assert "3 edits: border 1, class 1, right 1" in said and "version 2 of the somas" in said
 
 
 def prepare(folder, undisturbed):

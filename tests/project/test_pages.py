@@ -27,6 +27,8 @@ from test_guides import BIN, heed_ctrl_c
 
 from flysoma.analysis.viewer.browser import find_browser
 from flysoma.models.phantom.make import make_phantom
+from flysoma.tasks.grids.geometry import Box
+from flysoma.tasks.layers.precomputed import create_layer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ENVIRONMENT = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -111,6 +113,20 @@ def test_benchmark(tmp_path):
     assert (tmp_path / "look.png").stat().st_size > 1000
     assert "1.000" in completed(evaluate, tmp_path)
     assert (tmp_path / "page.html").stat().st_size > 1000
+
+
+def test_the_plan_of_a_whole_brain_is_what_the_page_shows(tmp_path):
+    page = (ROOT / "docs/running.md").read_text()
+    before, shown = re.search(
+        r"(empty image of [^`]+):\n\n```\n(stage .*?)```", page, re.S
+    ).groups()
+    width, height, depth = map(int, re.search(r"(\d+) x (\d+) x (\d+)", before).groups())
+    box = Box((0, 0, 0), (width, height, depth))
+    create_layer(f"file://{tmp_path}/em", "image", "uint8", (64, 64, 40), box)
+    config = yaml.safe_load((ROOT / "examples/fafb.yaml").read_text())
+    config |= {"image": f"{tmp_path}/em", "output": f"{tmp_path}/run"}
+    (tmp_path / "fafb.yaml").write_text(yaml.safe_dump(config))
+    assert completed(["flysoma", "plan", str(tmp_path / "fafb.yaml")], ROOT) == shown
 
 
 def test_performance(tmp_path):

@@ -211,6 +211,13 @@ def test_grey_saved_in_colour_is_read_and_colours_and_16_bits_are_refused(tmp_pa
         read_section(tmp_path / "none.png")
 
 
+def test_a_picture_is_read_as_upright_as_viewers_show_it(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # the orientation: turned by a quarter
+    Image.fromarray(np.full((24, 32), 90, np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_section(tmp_path / "a.jpg").shape == (32, 24)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_most_somas_of_a_real_frame_are_found(shared_data, tmp_path):
