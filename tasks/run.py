@@ -220,15 +220,25 @@ class Run:
 
     def soma_table(self) -> pd.DataFrame:
         """Return the table of somas. Raises UserError if the run has none yet, or is between two versions."""
-        from ..analysis.tables.somas import read_parquet
-
         self.check_version()
-        data = self.store.get("tables/somas.parquet")
-        if data is None:
+        table = self.read_table("tables/somas.parquet")
+        if table is None:
             raise UserError(
                 f"{self.path} has no table of somas yet: finish it with 'flysoma run {self.path}/config.yaml'"
             )
-        return read_parquet(data)
+        return table
+
+    def read_table(self, path: str) -> pd.DataFrame | None:
+        """Read a table of somas; None if there is none. Raises UserError if it is damaged."""
+        from ..analysis.tables.somas import read_parquet
+
+        data = self.store.get(path)
+        try:
+            return None if data is None else read_parquet(data)
+        except ValueError as err:
+            raise UserError(
+                f"{self.path}/{path} is truncated or damaged; restore it from a copy of the run"
+            ) from err
 
     def versions(self) -> list[SomaVersion]:
         """Return the versions of the somas after the first, in order; only the last one can be unfinished."""

@@ -28,7 +28,7 @@ def table_changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
         other_class,
         one["verified"] != two["verified"],
     ]
-    verified = np.where(two["verified"] == True, "verified", "not verified")  # noqa: E712  NaN is neither
+    verified = np.where(two["verified"].eq(True), "verified", "not verified")
     kind = np.select(changes, ["new", "gone", "changed", two["class"].astype(str), verified], "")
     table = pd.DataFrame(
         {

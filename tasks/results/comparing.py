@@ -13,7 +13,6 @@ import pandas as pd
 from ...analysis.metrics.evaluation import Evaluation, evaluate
 from ...analysis.pages.comparison import SAME_IOU, ViewLink, comparison_page, comparison_table
 from ...analysis.tables.changes import table_changes
-from ...analysis.tables.somas import read_parquet
 from ...analysis.viewer import state as viewer
 from ...axes import Nm3
 from ...errors import UserError
@@ -111,12 +110,12 @@ def compare_versions(run: Run, first: int, second: int) -> pd.DataFrame:
 def _version_table(run: Run, number: int) -> pd.DataFrame:
     if number == run.version == FIRST_VERSION:  # stored once there is a second one
         return run.soma_table()
-    data = run.store.get(version_table_path(number))
-    if data is None:
+    table = run.read_table(version_table_path(number))
+    if table is None:
         raise UserError(
             f"{run.path} has no version {number} of its somas: the newest is {run.version}"
         )
-    return read_parquet(data)
+    return table
 
 
 def _view_link(a: Run, b: Run) -> ViewLink:

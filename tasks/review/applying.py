@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ...analysis.morphology.nuclei import classify
-from ...analysis.tables.somas import parquet_bytes, read_parquet, soma_table
+from ...analysis.tables.somas import parquet_bytes, soma_table
 from ...errors import UserError
 from ..coordination.lock import coordinator_lock
 from ..grids.geometry import Box
@@ -156,10 +156,9 @@ def _write_meshes(run: Run, version: SomaVersion) -> None:
 def _write_tables(run: Run, version: SomaVersion) -> None:
     """Measure the somas that changed, and write what shows all somas."""
     path = version_table_path(version.number - 1)
-    data = run.store.get(path)
-    if data is None:
+    before = run.read_table(path)
+    if before is None:
         raise DamagedObject(run.path, path, "is missing")
-    before = read_parquet(data)
     kept = before[~before["id"].isin(sorted(version.touched))]
     rows = [_measure(run, version, soma) for soma in sorted(version.somas)]
     frame = pd.concat([kept, *rows], ignore_index=True).sort_values("id", ignore_index=True)
