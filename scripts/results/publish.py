@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from ...analysis.viewer.state import PUBLIC_VIEWER
-from ...tasks.publishing import PublishOptions, cors_commands, publish
+from ...tasks.publishing.copying import PublishOptions, publish
+from ...tasks.publishing.describing import cors_commands
 from ...tasks.results.viewing import copy_link
 from ...tasks.run import Run
 from ...tasks.storage.store import writable_cloudpath

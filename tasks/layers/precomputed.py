@@ -95,7 +95,7 @@ def fill_layer(
 
 
 def open_layer(cloudpath: str, layer_type: str, fill_missing: bool) -> CloudVolume:
-    """Open a layer. Raises UserError if there is none, or one of another type or of several channels."""
+    """Open a layer. Raises UserError if there is no layer, or if its type or number of channels is wrong."""
     path, info = read_info(cloudpath)
     if info["type"] != layer_type:
         raise UserError(

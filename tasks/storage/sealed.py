@@ -30,7 +30,7 @@ def unseal(data: bytes) -> bytes | None:
 
 
 def is_sealed(data: bytes) -> bool:
-    """Return whether the bytes end with a trailer, of which the frame's header or the hash may be damaged."""
+    """Return whether the bytes end with a trailer, even if the header or the hash of its frame is damaged."""
     content, trailer = data[: -len(_TRAILER) - _HASH_BYTES], data[-len(_TRAILER) - _HASH_BYTES :]
     return trailer.startswith(_TRAILER) or trailer.endswith(_hash(content))
 

@@ -19,7 +19,8 @@ from five_balls import digest, flysoma, write_image
 from object_stores import AWS, moto
 
 from flysoma.errors import UserError
-from flysoma.tasks.publishing import PublishOptions, cors_commands, publish
+from flysoma.tasks.publishing.copying import PublishOptions, publish
+from flysoma.tasks.publishing.describing import cors_commands
 from flysoma.tasks.results.viewing import view_state
 from flysoma.tasks.review import applying
 from flysoma.tasks.review.edits import EditLog, parse_edit

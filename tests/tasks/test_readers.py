@@ -16,7 +16,7 @@ from five_balls import true_labels
 
 from flysoma.tasks.layers.labels import LabelLayer
 from flysoma.tasks.layers.precomputed import background_chunks
-from flysoma.tasks.publishing import PublishOptions, publish
+from flysoma.tasks.publishing.copying import PublishOptions, publish
 from flysoma.tasks.run import Run
 
 FORMS = ("run", "copy", "sharded", "copy of sparse")

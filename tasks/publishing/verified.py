@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 from cloudfiles.compression import decompress
 
-from ..analysis.layers.annotations import annotation_files
-from ..analysis.layers.properties import segment_properties
-from ..analysis.tables.somas import table_files
-from ..errors import UserError
-from .layers.label_chunks import keep_labels
-from .layers.precomputed import parse_chunk_name
-from .run import Run
-from .storage.damage import DamagedChunk
+from ...analysis.layers.annotations import annotation_files
+from ...analysis.layers.properties import segment_properties
+from ...analysis.tables.somas import table_files
+from ...errors import UserError
+from ..layers.label_chunks import keep_labels
+from ..layers.precomputed import parse_chunk_name
+from ..run import Run
+from ..storage.damage import DamagedChunk
 
 _OF_ALL = ("centroids/", "tables/", "report/")  # show all somas
 _PROPERTIES = re.compile(r"(somas|nuclei)/segment_properties/info")

@@ -8,7 +8,6 @@ copy writes what differs, and deletes what belonged to another run.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +19,13 @@ from typing import Any
 from cloudfiles import CloudFiles
 from cloudfiles.compression import decompress, transcode
 
-from ..analysis.viewer.state import PUBLIC_VIEWER
-from ..errors import UserError
-from .layers.shards import Pack, missing_chunks, packs
-from .run import Run
-from .stages.catalog import STAGES, is_finished, read_state
-from .storage.store import RunStore, local_folder
-from .verified_somas import VerifiedSomas
+from ...errors import UserError
+from ..layers.shards import Pack, missing_chunks, packs
+from ..run import Run
+from ..stages.catalog import STAGES, is_finished
+from ..storage.store import RunStore, local_folder
+from .describing import CORS, describe_origin, readme
+from .verified import VerifiedSomas
 
 _LARGE = ("somas/", "nuclei/", "centroids/", "quality/")
 _SMALL = ("tables/", "report/", "config.yaml", "manifest.json")
@@ -41,14 +40,6 @@ _GZIPPED = re.compile(r"somas/(\d[^/]*|skeletons)/-?\d[^/]*")  # others are read
 _FRAGMENT = re.compile(r"/mesh/.*(:|\.spatial$)")  # from which meshes were merged
 Checksum = tuple[str, str, int]  # name, sha256 and bytes of a written object
 Stored = dict[str, Any]  # an object as CloudFiles reads it
-_CORS = [
-    {
-        "origin": ["*"],
-        "method": ["GET", "HEAD"],
-        "responseHeader": ["Content-Type", "Content-Encoding", "Content-Range", "Range"],
-        "maxAgeSeconds": 3600,
-    }
-]
 
 
 @dataclass(frozen=True)
@@ -127,6 +118,7 @@ def publish(
         )
     run.check_version()
     part = VerifiedSomas.of(run) if options.verified else None
+    origin = describe_origin(run, unfinished, None if part is None else part.table)
     store = RunStore(target)
     large = [
         name for folder in _LARGE for name in run.store.names(folder) if not _FRAGMENT.search(name)
@@ -149,9 +141,9 @@ def publish(
     checksums += _put_all(store, infos)
     checksums += _copy(target, _read(run.path, small))
     progress(total, total)
-    provenance = _provenance(run, options, unfinished, part) | {"sharded": sharded}
-    store.put("README.md", _readme(run, target, provenance, options.link).encode(), "text/markdown")
-    store.put_json("cors.json", _CORS)
+    provenance = origin | {"licence": options.licence, "sharded": sharded}
+    store.put("README.md", readme(run, target, provenance, options.link).encode(), "text/markdown")
+    store.put_json("cors.json", CORS)
     listing = "".join(f"{digest}  {name}\n" for name, digest, _ in sorted(checksums))
     store.put("checksums.sha256", listing.encode(), "text/plain")
     store.put_json("provenance.json", provenance)
@@ -233,26 +225,6 @@ def _check_unused(target: str) -> None:
         )
 
 
-def cors_commands(target: str) -> str | None:
-    """Return the command that permits browsers to read a bucket; None for a folder."""
-    protocol, _, rest = target.partition("://")
-    bucket = rest.split("/")[0]
-    if protocol == "gs":
-        return (
-            f"gcloud storage cp {target}/cors.json . && "
-            f"gcloud storage buckets update gs://{bucket} --cors-file=cors.json"
-        )
-    if protocol == "s3":
-        rules = [
-            {"AllowedOrigins": ["*"], "AllowedMethods": ["GET", "HEAD"], "AllowedHeaders": ["*"]}
-        ]
-        return (
-            f"aws s3api put-bucket-cors --bucket {bucket} --cors-configuration "
-            f"'{json.dumps({'CORSRules': rules})}'"
-        )
-    return None
-
-
 def _batches(
     run: Run, target: str, names: Sequence[str], sharded: bool
 ) -> tuple[list[_Batch], dict[str, bytes]]:
@@ -332,76 +304,3 @@ def _copy(target: str, objects: Sequence[Stored]) -> list[Checksum]:
         (item["path"], hashlib.sha256(item["content"]).hexdigest(), len(item["content"]))
         for item in objects
     ]
-
-
-def _state(run: Run, stage: str) -> dict[str, Any]:
-    return read_state(run.store, stage)
-
-
-def _provenance(
-    run: Run, options: PublishOptions, unfinished: list[str], part: VerifiedSomas | None
-) -> dict[str, Any]:
-    """Return the input, config, code versions and times of a run."""
-    stages = {stage.name: _state(run, stage.name) for stage in STAGES}
-    found = stages["measure"].get("result") or {}
-    if not unfinished:
-        somas = run.soma_table() if part is None else part.table
-        found = {"somas": len(somas), "cut_by_edge": int(somas["touches_edge"].sum())}
-    return {
-        **run.manifest.model_dump(),
-        "image": run.config.image,
-        "config": run.config.model_dump(mode="json"),
-        "licence": options.licence,
-        "somas": found.get("somas"),
-        "cut_by_edge": found.get("cut_by_edge"),
-        "version": run.version,
-        "verified": options.verified,
-        "unfinished": unfinished,
-        "task_hours": {
-            name: round(state.get("task_seconds", 0) / 3600, 4) for name, state in stages.items()
-        },
-        "ended": max((state.get("ended", 0) for state in stages.values()), default=0),
-    }
-
-
-def _readme(run: Run, target: str, provenance: dict[str, Any], link: str | None) -> str:
-    """Return the README of a published run."""
-    warning = (
-        "**Not finished**: " + ", ".join(provenance["unfinished"]) + "\n\n"
-        if provenance["unfinished"]
-        else ""
-    )
-    said = ", each verified by a person," if provenance["verified"] else ""
-    report = "" if provenance["verified"] else "| `report/index.html` | figures |\n"
-    cut = provenance["cut_by_edge"]
-    whole = f", {cut} of them cut by the volume's edge," if cut else ""
-    nuclei = (
-        "| `nuclei/` | the nuclei of the somas, with the same ids |\n" if run.has_nuclei else ""
-    )
-    how = f"[in neuroglancer]({link})" if link else f"`flysoma view {target}`"
-    version = provenance["versions"]["flysoma"]
-    return f"""# Somas
-
-{warning}{provenance["somas"]} cell bodies{whole}{said} in `{run.config.image}`, found by flysoma {version}.
-Licence: {provenance["licence"]}.
-
-Open it {how}.
-
-| | |
-| --- | --- |
-| `somas/` | neuroglancer precomputed segmentation with meshes, skeletons and properties |
-{nuclei}| `centroids/` | an ellipsoid for each soma, precomputed annotations |
-| `quality/` | a box for each block: number of somas, mismatches at its seams, missing image voxels |
-| `tables/somas.parquet`, `.csv` | a row for each soma; `tables/columns.json` says what each column means |
-| `tables/cave_nucleus_detection.csv` | the same with the column names of CAVE's nucleus table |
-{report}| `provenance.json` | config, code versions, sha256 of the weights and of the image's info, hours |
-| `checksums.sha256` | sha256 of every object as it is stored: in a bucket, some are compressed |
-
-```python
-import pandas as pd
-
-somas = pd.read_parquet("{target}/tables/somas.parquet")
-```
-
-Link for a viewer other than {PUBLIC_VIEWER}: `flysoma view {target} --link URL`.
-"""

@@ -1,0 +1,1 @@
+"""Copies of a finished run for other people."""
