@@ -1,4 +1,4 @@
-"""Bodies at points that a person has set: one that is missing, or several that were joined.
+"""Bodies at points that a person has set: a body that is missing, or bodies that were joined by mistake.
 
 Arrays are z, y, x. Probabilities are uint8; 255 stands for 1.
 """
@@ -45,7 +45,7 @@ def find_bodies(
 def part_body(
     fields: np.ndarray, body: np.ndarray, points: np.ndarray, voxel_nm: Voxel, threshold: float
 ) -> np.ndarray:
-    """Divide a body among points in it: at membranes, and where there is none, at equal distance.
+    """Divide a body among points in it: along membranes, or halfway between the points if none separates them.
 
     Args:
       fields: probabilities of interior and boundary; 2, z, y, x.

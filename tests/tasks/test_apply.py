@@ -1,111 +1,33 @@
-"""Versions of the somas: what each kind of edit changes, what stays, and attempts that were killed."""
+"""Versions of the somas: what each kind of edit changes, and what stays."""
 
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from cloudfiles import CloudFiles
-from five_balls import CENTRES, OFFSET, RESOLUTION, digest, somas
+from edited_runs import (
+    apply,
+    assert_files_follow,
+    centre_nm,
+    chunk_name,
+    edit,
+    ids,
+    off_centre_nm,
+    said,
+    table,
+)
+from five_balls import OFFSET, RESOLUTION, digest, somas
 from object_stores import AWS, moto
 
 from flysoma.errors import UserError
-from flysoma.scripts.results import apply as apply_script
-from flysoma.scripts.results import compare, publish, view
-from flysoma.scripts.runs import status
+from flysoma.scripts.results import compare
 from flysoma.tasks.layers.labels import LabelLayer
 from flysoma.tasks.results.comparing import compare_versions
-from flysoma.tasks.review import applying
-from flysoma.tasks.review.edits import EditLog, parse_edit
 from flysoma.tasks.review.importing import read_edits
 from flysoma.tasks.review.settling import in_force, joined
 from flysoma.tasks.run import Run
 from flysoma.tasks.stages.measure import MeasureStage
-from flysoma.tasks.stages.mips import halve
-from flysoma.tasks.storage import store as stores
-from flysoma.tasks.storage.damage import DamagedObject
-
-SAID = {"by": "ada", "at": "2026-01-02T03:04:05Z"}
-
-
-def edit(kind, **values):
-    return parse_edit(SAID | {"edit": kind} | values, "a line")
-
-
-def centre_nm(number):
-    """Centre of a ball, x, y, z."""
-    return [float((c + o + 0.5) * r) for c, o, r in zip(CENTRES[number][::-1], OFFSET, RESOLUTION)]
-
-
-def off_centre_nm(number):
-    x, y, z = centre_nm(number)
-    return [x + 500, y - 300, z]
-
-
-def ids(run):
-    """The id at the centre of each ball; 0: none."""
-    labels = somas(run.path)
-    return [int(labels[centre]) for centre in CENTRES]
-
-
-def table(run):
-    return run.soma_table().set_index("id")
-
-
-def apply(path, *edits):
-    run = Run.open(str(path))
-    EditLog(run.store).append(edits)
-    said = []
-    version = applying.apply_edits(run, said.append)
-    return version, said
-
-
-def said(command, *words):
-    """What a command prints."""
-    return CliRunner().invoke(command, words, catch_exceptions=False).output
-
-
-@pytest.fixture
-def light(monkeypatch):
-    """A report without pictures, which take most of the time."""
-    write = lambda run, frame: run.store.put("report/index.html", str(len(frame)).encode())  # noqa: E731
-    monkeypatch.setattr(applying, "put_report", write)
-
-
-@pytest.fixture
-def copied(undisturbed, tmp_path, light):
-    """A copy of a finished run."""
-    return Run.open(str(shutil.copytree(undisturbed, tmp_path / "run")))
-
-
-def assert_mips_follow(path):
-    layer = LabelLayer(f"{path}/somas")
-    for mip in range(1, len(layer.mip_bounds)):
-        before, bounds = layer.mip_bounds[mip - 1], layer.mip_bounds[mip]
-        scales = zip(layer.mip_resolutions_nm[mip - 1], layer.mip_resolutions_nm[mip])
-        factor = tuple(round(b / a) for a, b in scales)
-        halved, lo = halve(layer.read(before, mip - 1), before.lo, factor)
-        made = layer.read(bounds, mip)
-        place = tuple(slice(a - b, None) for a, b in zip(lo, bounds.lo))[::-1]
-        assert np.array_equal(made[place], halved)
-        assert made.sum() == halved.sum()
-
-
-def assert_files_follow(run, there):
-    """Meshes, skeletons, annotations and properties are those of the somas that are there, and of no other."""
-    names = [name.partition("/")[2] for name in run.store.names("somas/mesh/")]
-    meshes = {name.removeprefix("mesh/").split(":")[0].split(".")[0] for name in names}
-    assert {int(name) for name in meshes if name.isdecimal() and len(name) < 3} == there
-    for folder in ("somas/skeletons/", "centroids/by_id/"):
-        found = {path.rpartition("/")[2] for path in run.store.names(folder)} - {"info"}
-        assert set(map(int, found)) == there, folder
-    properties = run.store.get_json("somas/segment_properties/info")["inline"]
-    assert set(map(int, properties["ids"])) == there == set(table(run).index)
-    assert set(np.unique(somas(run.path)).tolist()) == there | {0}
-    assert_mips_follow(run.path)
 
 
 def test_remove_takes_away_one_soma_and_leaves_every_other_byte(copied, undisturbed):
@@ -126,10 +48,6 @@ def test_remove_takes_away_one_soma_and_leaves_every_other_byte(copied, undistur
     touched = {f"{mip}/" + chunk_name(chunks[index].core) for index in blocks}
     assert {name for name in changed if name.startswith(f"{mip}/")} == touched
     assert len(touched) < len(chunks) / 2
-
-
-def chunk_name(box):
-    return "_".join(f"{a}-{b}" for a, b in zip(box.lo, box.hi))
 
 
 def test_join_gives_both_the_lower_id_and_measures_them_as_one(copied):
@@ -311,141 +229,6 @@ def test_versions_are_compared_by_their_tables(copied):
         said(compare.command, version(1), version(4))
     with pytest.raises(UserError, match="give RUN@1 RUN@2"):
         said(compare.command, copied.path, version(1))
-
-
-class Killed(BaseException):
-    pass
-
-
-@pytest.fixture
-def kill_at(monkeypatch):
-    """A function that lets the process die at its k-th write, half of which is done; 0: never. Returns the count."""
-    count = {"writes": 0, "last": 0}
-
-    def dies():
-        count["writes"] += 1
-        return count["writes"] == count["last"]
-
-    def write_atomically(path, *arguments):
-        if dies():
-            raise Killed
-        write(path, *arguments)
-
-    def puts(self, files, *arguments, **options):
-        files = list(files) if not isinstance(files, (tuple, dict)) else [files]
-        if not dies():
-            return put(self, files, *arguments, **options)
-        if len(files) > 1:
-            put(self, files[: len(files) // 2], *arguments, **options)
-        raise Killed
-
-    def delete(self, paths, *arguments, **options):
-        if dies():
-            raise Killed
-        return erase(self, paths, *arguments, **options)
-
-    write, put, erase = stores.write_atomically, CloudFiles.puts, CloudFiles.delete
-    monkeypatch.setattr(stores, "write_atomically", write_atomically)
-    monkeypatch.setattr(CloudFiles, "puts", puts)
-    monkeypatch.setattr(CloudFiles, "delete", delete)
-
-    def arm(last):
-        before, count["writes"], count["last"] = count["writes"], 0, last
-        return before
-
-    return arm
-
-
-def content(path):
-    """Every object of a run but for the lock, which a killed process leaves."""
-    return {name: value for name, value in digest(path).items() if name != "coordinator.json"}
-
-
-@pytest.mark.parametrize(
-    "step",
-    [29, pytest.param(3, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])],
-    ids=["some", "many"],
-)
-def test_killed_at_any_write_it_ends_with_the_same_bytes(copied, tmp_path, kill_at, step):
-    one, two, three, four, five = ids(copied)
-    apply(copied.path, edit("join", ids=[one, two]), edit("remove", id=five))
-    edits = [
-        edit("part", id=min(one, two), points_nm=[centre_nm(0), centre_nm(1)], version=2),
-        edit("add", point_nm=centre_nm(4), version=2),
-        edit("join", ids=[three, four], version=2),
-    ]
-    EditLog(copied.store).append(edits)
-    start = Path(copied.path.removeprefix("file://"))
-    whole = shutil.copytree(start, tmp_path / "whole")
-    kill_at(0)
-    apply(whole)
-    writes, expected, states = kill_at(0), content(whole), set()
-    for last in range(1, writes + 1, step):
-        path = shutil.copytree(start, tmp_path / f"killed-{last}")
-        kill_at(last)
-        with pytest.raises(Killed):
-            apply(path)
-        kill_at(0)
-        run = Run.open(str(path))
-        try:
-            run.check_version()
-            states.add(run.version)
-        except UserError as err:
-            assert "is between versions 2 and 3" in str(err)
-            states.add("between")
-        apply(path)
-        assert content(path) == expected, last
-        shutil.rmtree(path)
-    assert states >= {2, "between"}
-
-
-def test_between_versions_a_run_says_so(copied, kill_at):
-    EditLog(copied.store).append([edit("remove", id=ids(copied)[0])])
-    kill_at(12)
-    with pytest.raises(Killed):
-        apply(copied.path)
-    kill_at(0)
-    link, copy = ["--link", "https://a.b"], [f"{copied.path}-copy"]
-    for command, words in ((view.command, link), (publish.command, copy)):
-        with pytest.raises(UserError, match="is between versions 1 and 2 of its somas"):
-            said(command, copied.path, *words)
-    assert "finish it with 'flysoma apply" in said(status.command, copied.path)
-    assert "version 2 of the somas; 1 edits, 1 somas gone" in said(
-        apply_script.command, copied.path
-    )
-    assert "version 2 of the somas" in said(status.command, copied.path)
-    assert "nothing to apply; version 2" in said(apply_script.command, copied.path)
-
-
-def test_a_changed_layer_is_not_repaired_to_its_first_version(copied):
-    from flysoma.tasks.fleet.repair import request
-
-    apply(copied.path, edit("remove", id=ids(copied)[0]))
-    with pytest.raises(UserError, match="has changed it since a task made it"):
-        request(
-            copied, DamagedObject(copied.path, "somas/64_64_40/17-81_-9-55_30-94", "is missing")
-        )
-
-
-def test_a_lost_chunk_stops_before_anything_is_changed(copied):
-    gone = ids(copied)[0]
-    mip = "_".join(map(str, RESOLUTION))
-    (name, *_) = [
-        f"somas/{mip}/{chunk_name(block.core)}"
-        for block in copied.segment_grid
-        if (copied.somas.read(block.core) == gone).any()
-    ]
-    copied.store.delete([name])
-    with pytest.raises(UserError, match=f"{name} is missing, and the next version"):
-        apply(copied.path, edit("remove", id=gone))
-    assert copied.store.names("versions/") == []
-
-
-def test_a_damaged_record_of_a_version_is_an_error(copied):
-    apply(copied.path, edit("remove", id=1))
-    copied.store.put("versions/2.json", copied.store.get("versions/2.json")[:-9])
-    with pytest.raises(UserError, match="versions/2.json is damaged"):
-        apply(copied.path, edit("remove", id=2))
 
 
 def test_a_later_edit_replaces_an_earlier_one_and_joins_add_up():
