@@ -51,7 +51,9 @@ def sick_device(_):
 
 
 @pytest.mark.parametrize(
-    ("action", "sickness"), [("scratch", full_tmp), ("device", sick_device)], ids=str
+    ("action", "sickness"),
+    [("scratch", full_tmp), ("device", sick_device)],
+    ids=["scratch", "device"],
 )
 def test_a_sick_machine_retires_and_others_do_its_tasks(action, sickness, tmp_path, start_toy):
     actions = {f"_{index}": [action] for index in range(TASKS)}
